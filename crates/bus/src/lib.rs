@@ -1,0 +1,1 @@
+//! NATS: accounts, subjects, request and reply, blobs by digest, snapshot distribution.

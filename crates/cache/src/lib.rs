@@ -1,0 +1,1 @@
+//! HTTP cache engine: keys, freshness, validation, a bounded store. Fetches nothing.

@@ -1,0 +1,1 @@
+//! The edge (CDN): TLS, site, WAF, cache, gateway of a zone.

@@ -1,0 +1,1 @@
+//! The gateway: identity check, access rule, Platform and Runtime load balancers.

@@ -1,0 +1,1 @@
+//! Tokens, sessions and access rules: plain values in, a decision out.

@@ -1,0 +1,1 @@
+//! Platform services: orgs, build, deploy, identity, security; makes Snapshots.

@@ -1,0 +1,1 @@
+//! The Portal: server-rendered pages over the public API.

@@ -1,0 +1,1 @@
+//! The stage agent and its drivers: starts, probes and stops replicas.

@@ -1,0 +1,1 @@
+//! Control-plane SQL: migrations and typed handles, each bound to one customer.

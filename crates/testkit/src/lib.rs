@@ -1,0 +1,1 @@
+//! What tests share: fresh ports, raw sockets, a started Bastide.

@@ -1,0 +1,1 @@
+//! Certificates: by SNI for the world, by role between our own processes.

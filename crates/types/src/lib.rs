@@ -1,0 +1,1 @@
+//! Shared vocabulary and wire types: ids, Snapshot, bus messages, problems, secrets. No I/O.

@@ -1,0 +1,1 @@
+//! SecLang engine: rules in, verdicts out. No I/O, no clock.

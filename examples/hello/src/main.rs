@@ -1,0 +1,2 @@
+//! Example app.
+fn main() {}
