@@ -1,1 +1,30 @@
-//! Shared vocabulary and wire types: ids, Snapshot, bus messages, problems, secrets. No I/O.
+//! The words that every part of Bastide shares: names and ids, what the data plane knows (the
+//! [`Snapshot`]), what travels on the bus, and how a refusal is said to a client.
+//!
+//! Plain values only. This crate opens no socket and no file, reads no clock and no environment, and
+//! imports no other crate of ours. The words themselves are explained in `docs/glossary.md`.
+
+pub mod access;
+pub mod assertion;
+pub mod digest;
+pub mod header;
+pub mod host;
+pub mod id;
+pub mod manifest;
+pub mod message;
+pub mod name;
+pub mod problem;
+pub mod role;
+pub mod secret;
+pub mod snapshot;
+
+pub use access::{AccessRule, Route};
+pub use digest::Digest;
+pub use host::{Domains, Site};
+pub use id::{AppId, CustomerId, ReplicaId, RequestId, UserId};
+pub use manifest::Manifest;
+pub use name::{AppName, CustomerName, StageName, ZoneName};
+pub use problem::{Code, Problem};
+pub use role::Role;
+pub use secret::Secret;
+pub use snapshot::Snapshot;

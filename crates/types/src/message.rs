@@ -1,0 +1,197 @@
+//! What travels on the bus, as JSON unless said otherwise.
+//!
+//! Subjects as each side sees them (the broker writes the account, nobody chooses it):
+//!
+//! | from | subject there | arrives as | payload → answer |
+//! |---|---|---|---|
+//! | edge, gateway | `platform.snapshot.head` | `api.<A>.snapshot.head` | [`SnapshotQuery`] → `Reply<SnapshotHead>` |
+//! | edge, gateway, agent | `platform.blob.get` | `api.<A>.blob.get` | [`BlobQuery`] → bytes, status in headers |
+//! | node | `platform.node.stages` | `api.<A>.node.stages` | [`NodeQuery`] → `Reply<Vec<StageGrant>>` |
+//! | agent | `platform.state.get` | `api.<A>.state.get` | [`StateQuery`] → `Reply<Signed>` of [`StageState`] |
+//! | agent | `platform.evt.replicas` | `api.<A>.evt.replicas` | [`ReplicaFacts`] → `Reply<()>` |
+//! | agent | `fact.replicas` | `fact.<A>.replicas` at edges and gateways | [`ReplicaFacts`], no answer |
+//! | platform | `cmd.<A>.state.changed` | `cmd.state.changed` at agents | [`StateChanged`], no answer |
+//! | platform | `hint.snapshot` | `hint.snapshot` at edges and gateways | [`SnapshotHint`], no answer |
+
+use crate::{AppId, AppName, CustomerId, CustomerName, Digest, Manifest, Problem, ReplicaId, StageName, ZoneName};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// Bytes of a blob in one message.
+pub const BLOB_CHUNK_BYTES: usize = 256 * 1024;
+
+/// An answer: the value, or the problem.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reply<T> {
+    /// It worked.
+    Ok(T),
+    /// It did not.
+    Problem(Problem),
+}
+
+/// Asks for the newest Snapshot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SnapshotQuery {
+    /// What the asker already has, if anything: epoch and revision.
+    pub have: Option<(u64, u64)>,
+}
+
+/// Names the newest Snapshot; its bytes are the blob of this digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotHead {
+    /// Epoch.
+    pub epoch: u64,
+    /// Revision.
+    pub revision: u64,
+    /// Digest of the serialized [`Signed`] Snapshot.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// Says that a newer Snapshot exists.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SnapshotHint {
+    /// Epoch.
+    pub epoch: u64,
+    /// Revision.
+    pub revision: u64,
+}
+
+/// Asks for a piece of a blob.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BlobQuery {
+    /// Which content.
+    pub digest: Digest,
+    /// From which byte.
+    pub offset: u64,
+}
+
+/// Content and the Ed25519 signature over exactly these bytes.
+///
+/// The payload is kept as the text that was signed, so that no re-serialization can differ.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Signed {
+    /// JSON text of the content.
+    pub payload: String,
+    /// Signature over the bytes of `payload`, base64url without padding.
+    pub signature: String,
+}
+
+/// A node asks which stages it runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeQuery {
+    /// Public nkey made on the node; its seed never leaves it.
+    pub user_key: String,
+}
+
+/// One stage that a node runs, and the credential for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageGrant {
+    /// Customer.
+    pub customer: CustomerName,
+    /// Its id.
+    pub customer_id: CustomerId,
+    /// Stage.
+    pub stage: StageName,
+    /// Account of the stage on the bus.
+    pub account: String,
+    /// User JWT of the node's key in that account.
+    pub user_jwt: String,
+}
+
+/// An agent asks what should run in its stage.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StateQuery {
+    /// Generation that it has applied, if any.
+    pub applied: Option<u64>,
+}
+
+/// What should run in one stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageState {
+    /// Account that this state is for: a state of another stage is refused.
+    pub account: String,
+    /// Counts up with each change; agents ignore what is not newer than what they applied.
+    pub generation: u64,
+    /// Customer.
+    pub customer: CustomerName,
+    /// Stage.
+    pub stage: StageName,
+    /// Replicas that should run.
+    pub replicas: Vec<DesiredReplica>,
+}
+
+/// One replica that should run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredReplica {
+    /// Which one.
+    pub id: ReplicaId,
+    /// Of which app.
+    pub app: AppId,
+    /// Its name.
+    pub app_name: AppName,
+    /// Of which revision.
+    pub revision: Digest,
+    /// Revision number for people.
+    pub revision_number: u32,
+    /// In which zone.
+    pub zone: ZoneName,
+    /// OCI image manifest; its config and layers are blobs too.
+    pub image: Digest,
+    /// How to run it.
+    pub manifest: Manifest,
+    /// True when it should finish what it has and stop.
+    pub draining: bool,
+    /// Public keys of gateways as a JWK set, so that the app can check assertions.
+    pub assertion_keys: String,
+}
+
+/// What runs in one stage: always the full list, never a difference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaFacts {
+    /// Which life of the agent says this (a random number at its start).
+    pub boot: u64,
+    /// Counts up within a boot.
+    pub sequence: u64,
+    /// Generation of [`StageState`] that the agent works on.
+    pub generation: u64,
+    /// The replicas.
+    pub replicas: Vec<ReplicaFact>,
+}
+
+/// One replica as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaFact {
+    /// Which one.
+    pub id: ReplicaId,
+    /// How it is.
+    pub state: ReplicaState,
+    /// Where the gateway of its zone reaches it.
+    pub addr: Option<SocketAddr>,
+    /// Why it is not ready, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How a replica is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplicaState {
+    /// Fetching its image, or started and not yet healthy.
+    Starting,
+    /// Answers; new requests may go there.
+    Ready,
+    /// Finishes what it has.
+    Draining,
+    /// Ended or cannot start; `reason` says why.
+    Failed,
+}
+
+/// Says that a stage's desired state changed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StateChanged {
+    /// The new generation.
+    pub generation: u64,
+}

@@ -1,0 +1,229 @@
+//! How a refusal is said: RFC 9457 problem details with a stable code.
+//!
+//! The catalogue below is the whole list; `bastide explain <code>` prints it. A code is never reused
+//! for something else.
+
+use crate::RequestId;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+macro_rules! codes {
+    ($($variant:ident = $code:literal, $status:literal, $title:literal, $explain:literal;)*) => {
+        /// A stable code: which station refused, and why.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code { $(#[doc = $title] $variant,)* }
+
+        impl Code {
+            /// All codes, in the order of the catalogue.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+            /// The code as text, such as `B-EDGE-0404`.
+            pub const fn as_str(self) -> &'static str { match self { $(Self::$variant => $code,)* } }
+            /// HTTP status.
+            pub const fn status(self) -> u16 { match self { $(Self::$variant => $status,)* } }
+            /// One line for everybody.
+            pub const fn title(self) -> &'static str { match self { $(Self::$variant => $title,)* } }
+            /// What it means and what to do, for `bastide explain`.
+            pub const fn explanation(self) -> &'static str { match self { $(Self::$variant => $explain,)* } }
+        }
+    };
+}
+
+codes! {
+    BadRequest = "B-EDGE-0400", 400, "The request is not valid HTTP.",
+        "The edge refuses what two parsers could read differently: two Host fields, Content-Length with Transfer-Encoding, folded or malformed lines, broken chunks. The detail names the fault. Mend the client.";
+    SiteUnknown = "B-EDGE-0404", 404, "Nothing is served here.",
+        "No app is served under this host and path. Check the spelling; `bastide status` lists the addresses of your apps. An app answers only in the stages it was deployed to.";
+    Misdirected = "B-EDGE-0421", 421, "This connection is not for that host.",
+        "The Host field names a site that the certificate of this connection does not cover. Open a new connection to that host.";
+    HeadTooLarge = "B-EDGE-0431", 431, "The request's header fields are too large.",
+        "At most 100 fields and 64 KiB in all are accepted. Cookies are the usual cause.";
+    TargetTooLong = "B-EDGE-0414", 414, "The request's address is too long.",
+        "At most 16 KiB of path and query are accepted. Send long input in a body.";
+    BodyTooLarge = "B-EDGE-0413", 413, "The request's body is too large.",
+        "The body is larger than this site accepts. For publish the limit is 256 MiB packed and 1 GiB unpacked.";
+    RequestTimeout = "B-EDGE-0408", 408, "The request did not arrive in time.",
+        "The client stopped sending before the request was complete.";
+    LoopDetected = "B-EDGE-0508", 508, "The request came back to us.",
+        "CDN-Loop already names this edge: an origin sends its requests back here. Check the origin's address.";
+    WafBlocked = "B-WAF-0403", 403, "The request was refused by the firewall.",
+        "The loaded WAF rules scored this request as an attack. The security office finds the rules in the audit log under the request id; it can lower the mode or exclude a rule.";
+    GatewayUnreachable = "B-EDGE-0502", 502, "No gateway answered.",
+        "The edge reached no gateway of any zone. `bastide status` shows which roles run.";
+    GatewayTimeout = "B-EDGE-0504", 504, "The answer took too long.",
+        "The request's deadline passed before an answer began. Make the app answer sooner, or in pieces.";
+    OriginUnreachable = "B-EDGE-0503", 502, "The origin did not answer.",
+        "The stand-alone edge could not reach its origin. Check `--origin` and that the origin runs.";
+    Overloaded = "B-EDGE-0529", 503, "Too many requests at once.",
+        "A limit of requests in flight is reached. Retry after the time given.";
+    NotSignedIn = "B-ID-0401", 401, "You are not signed in.",
+        "This part needs a signed-in user. Sign in with the browser, or send `Authorization: Bearer <token>`; `bastide token` prints one.";
+    TokenRefused = "B-ID-0402", 401, "The token is not valid here.",
+        "The token is expired, not yet valid, badly signed, or made for another customer, stage or app. The detail names the check that failed. Get a fresh one for this address.";
+    Forbidden = "B-ID-0403", 403, "You may not do this.",
+        "You are signed in, but lack the role that this needs. Ask an administrator of your organization.";
+    CrossSite = "B-ID-0406", 403, "A page of another site sent this request.",
+        "Requests that change something and carry a session cookie must come from the same site (Sec-Fetch-Site or Origin). Use a token for programs.";
+    LoginFailed = "B-ID-0411", 401, "E-mail or password is wrong.",
+        "The two do not belong together. After five failures in a row each further try must wait longer.";
+    LoginLocked = "B-ID-0429", 429, "Too many failed tries; wait a little.",
+        "Retry after the time given. The wait doubles with each failure up to five minutes, and ends with a success.";
+    LinkExpired = "B-ID-0410", 410, "This link is no longer valid.",
+        "Invitation links work once and for seven days. Ask an administrator for a new one: `bastide member invite <e-mail>`.";
+    PasswordWeak = "B-ID-0422", 422, "The password is too weak.",
+        "At least 12 characters, one digit and one capital letter.";
+    OAuthInvalid = "B-ID-0400", 400, "The sign-in request is not valid.",
+        "A parameter of the OAuth 2 request is missing or wrong; `error` names it (RFC 6749 section 5.2).";
+    NoReplica = "B-GW-0503", 503, "The app is not ready.",
+        "No replica of the app is ready in any zone. `bastide status <app>` says how its replicas are.";
+    ReplicaFailed = "B-GW-0502", 502, "The app did not answer.",
+        "The replica closed the connection before its answer. Look at its log; `bastide status <app>` says how its replicas are.";
+    ReplicaTimeout = "B-GW-0504", 504, "The app took too long.",
+        "The replica did not begin its answer in time.";
+    PlatformUnavailable = "B-GW-0505", 503, "The Platform is not available.",
+        "No replica of the platform services answered. Published apps keep answering; retry.";
+    ApiUnknown = "B-API-0404", 404, "There is no such thing.",
+        "The address names nothing, or something you may not know about.";
+    MethodNotAllowed = "B-API-0405", 405, "This method is not allowed here.",
+        "The address exists, but not with this method. `/api/openapi.json` lists what there is.";
+    InputInvalid = "B-API-0422", 422, "The input is not valid.",
+        "The detail names the field and what would do.";
+    NameTaken = "B-API-0409", 409, "The name is already taken.",
+        "Names of customers are unique, names of apps are unique within a customer. Choose another.";
+    ManifestInvalid = "B-BUILD-0422", 422, "`bastide.toml` is not valid.",
+        "The detail names the key, the value found and what would do.";
+    ArchiveInvalid = "B-BUILD-0423", 422, "The archive is not acceptable.",
+        "An archive holds plain files and directories below its root: no `..`, no absolute paths, no links, no devices. The detail names the entry. Nothing was kept.";
+    UploadTooLarge = "B-BUILD-0413", 413, "The upload is too large.",
+        "At most 256 MiB packed, 1 GiB unpacked and 20 000 entries. Nothing was kept.";
+    BinaryNotStatic = "B-BUILD-0424", 422, "The program cannot run here.",
+        "The program named by `app.command` must be in the archive and be an executable file for this machine.";
+    DeployFailed = "B-DEPLOY-0500", 409, "The deployment failed; the revision before it keeps serving.",
+        "The new replicas did not become ready in time. `bastide status <app>` says why, for each replica.";
+    DeployBusy = "B-DEPLOY-0409", 409, "A deployment of this app is still running.",
+        "Wait until it has ended; `bastide status <app>` shows it.";
+    StageOrder = "B-DEPLOY-0422", 409, "This revision has not run in the stage before.",
+        "An app goes through the stages in order: publish deploys to the first, promote moves the same image on.";
+    IsolationMissing = "B-RT-0403", 403, "The runtime here isolates nothing.",
+        "The `process` driver has no isolation. It runs only after `--allow-no-isolation`.";
+    Internal = "B-0500", 500, "Something went wrong on our side.",
+        "This is a fault of Bastide. The operator finds the cause in the log under the request id.";
+}
+
+impl Code {
+    /// The code of this text, in any case of letters.
+    pub fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str().eq_ignore_ascii_case(text))
+    }
+    /// A problem with only the code.
+    pub fn problem(self) -> Problem {
+        Problem {
+            kind: Cow::Owned(format!("urn:bastide:problem:{}", self.as_str())),
+            title: Cow::Borrowed(self.title()),
+            status: self.status(),
+            code: Cow::Borrowed(self.as_str()),
+            detail: None,
+            request_id: None,
+        }
+    }
+    /// A problem with a detail that the client may know.
+    pub fn because(self, detail: impl Into<String>) -> Problem {
+        Problem { detail: Some(detail.into()), ..self.problem() }
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.as_str())
+    }
+}
+
+/// Problem details (RFC 9457). Only what the client may know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{code}: {title}{}", detail.as_deref().map(|d| format!(" {d}")).unwrap_or_default())]
+pub struct Problem {
+    /// URI of the kind of problem.
+    #[serde(rename = "type")]
+    pub kind: Cow<'static, str>,
+    /// One line for everybody.
+    pub title: Cow<'static, str>,
+    /// HTTP status.
+    pub status: u16,
+    /// Stable code.
+    pub code: Cow<'static, str>,
+    /// What exactly is wrong this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Which request; the operator finds the receipt under it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
+}
+
+/// Media type of a serialized [`Problem`].
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
+impl Problem {
+    /// The same problem, with the request it belongs to.
+    #[must_use]
+    pub fn of_request(mut self, id: RequestId) -> Self {
+        self.request_id = Some(id);
+        self
+    }
+
+    /// The body for programs: JSON.
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).expect("a problem is plain data")
+    }
+
+    /// The body for people: a small page without script or style from elsewhere.
+    pub fn html(&self) -> String {
+        let id = self.request_id.map(|id| format!("<p>Request <code>{id}</code></p>")).unwrap_or_default();
+        let detail = self.detail.as_deref().map(|d| format!("<p>{}</p>", escape(d))).unwrap_or_default();
+        format!(
+            "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
+             <title>{status} {title}</title><h1>{title}</h1>{detail}<p><code>{code}</code></p>{id}</html>\n",
+            status = self.status,
+            title = escape(&self.title),
+            code = escape(&self.code),
+        )
+    }
+
+    /// Which of the two bodies an `Accept` field asks for: pages for browsers, JSON for the rest.
+    pub fn wants_html(accept: Option<&str>) -> bool {
+        accept.is_some_and(|accept| {
+            accept.split(',').any(|part| part.trim_start().to_ascii_lowercase().starts_with("text/html"))
+        })
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_code_is_named_once_and_found_again() {
+        let mut seen = HashSet::new();
+        for code in Code::ALL {
+            assert!(seen.insert(code.as_str()), "{} twice", code.as_str());
+            assert_eq!(Code::from_text(&code.as_str().to_lowercase()), Some(*code));
+            assert!((400..600).contains(&code.status()));
+            assert!(code.explanation().len() > 20);
+        }
+    }
+
+    #[test]
+    fn a_page_shows_the_detail_without_letting_it_in() {
+        let page = Code::InputInvalid.because("<script>x</script>").html();
+        assert!(!page.contains("<script>"));
+    }
+
+    #[test]
+    fn a_problem_reads_back_as_written() {
+        let problem = Code::NameTaken.because("demo").of_request(RequestId::generate());
+        assert_eq!(serde_json::from_str::<Problem>(&problem.json()).unwrap(), problem);
+    }
+}
