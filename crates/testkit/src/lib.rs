@@ -1,1 +1,16 @@
-//! What tests share: fresh ports, raw sockets, a started Bastide.
+//! What tests share: an HTTPS client that trusts a local CA and finds `*.localhost` by itself, and a
+//! started Bastide that is gone when the test is over.
+
+mod client;
+mod product;
+
+pub use client::{Answer, Client};
+pub use product::{Options, Product};
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .expect("loopback has a free port")
+}

@@ -1,0 +1,190 @@
+//! `bastide check`: pre-flight checks in groups, each with an id and a hint.
+
+use std::{
+    fmt::Write as _,
+    net::{Ipv4Addr, TcpListener, ToSocketAddrs},
+    path::{Path, PathBuf},
+};
+
+/// What the checks look at.
+pub struct Subject {
+    /// Data directory.
+    pub data: PathBuf,
+    /// HTTPS and HTTP port of the edge.
+    pub ports: [u16; 2],
+    /// WAF rules, in the order they are loaded.
+    pub rules: Vec<PathBuf>,
+    /// Broker program, if somebody named one.
+    pub broker: Option<PathBuf>,
+    /// True when this installation already runs here: its own ports are not a fault.
+    pub running: bool,
+}
+
+/// How a check came out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// All is well; what was found.
+    Good(String),
+    /// It works, but worse.
+    Worse(String),
+    /// It will not work.
+    Bad(String),
+}
+
+/// One check.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// Group, as a heading.
+    pub group: &'static str,
+    /// Stable id.
+    pub id: &'static str,
+    /// How it came out.
+    pub outcome: Outcome,
+    /// What to do when it is not good.
+    pub hint: &'static str,
+}
+
+/// Runs all checks.
+pub fn run(subject: &Subject) -> Vec<Check> {
+    let mut checks = vec![
+        check("Machine", "machine-kernel", kernel(), "Bastide runs on Linux 5.10 or newer."),
+        check("Machine", "machine-disk", disk(&subject.data), "Free some space, or choose another place with --data."),
+        check("Machine", "machine-clock", clock(), "Set the clock: tokens and certificates depend on it (`timedatectl set-ntp true`)."),
+        check("Names", "names-localhost", localhost(), "Install libnss-myhostname, so that browsers and curl find *.localhost; our own clients need nothing."),
+        check("Programs", "programs-broker", broker(subject.broker.as_deref()), "Run ./start once (it fetches a pinned one), or put nats-server 2.14.0 or newer on PATH, or name one with --nats-server."),
+        check("Rules", "rules-waf", rules(&subject.rules), "Install modsecurity-crs, or name rules with --waf-rules."),
+    ];
+    for (port, id) in subject.ports.into_iter().zip(["ports-https", "ports-http"]) {
+        let outcome = if subject.running { Outcome::Good(format!("{port}: ours")) } else { port_free(port) };
+        checks.push(check("Ports", id, outcome, "Another program listens there. Choose others with --https-port and --http-port."));
+    }
+    checks
+}
+
+/// The report for people: groups, marks, hints.
+pub fn report(checks: &[Check]) -> String {
+    let mut text = String::new();
+    let mut group = "";
+    for check in checks {
+        if check.group != group {
+            group = check.group;
+            let _ = writeln!(text, "{group}");
+        }
+        let (mark, found, hint) = match &check.outcome {
+            Outcome::Good(found) => ("ok  ", found, None),
+            Outcome::Worse(found) => ("warn", found, Some(check.hint)),
+            Outcome::Bad(found) => ("FAIL", found, Some(check.hint)),
+        };
+        let _ = writeln!(text, "  {mark} {:<16} {found}", check.id);
+        if let Some(hint) = hint {
+            let _ = writeln!(text, "       {:<16} → {hint}", "");
+        }
+    }
+    text
+}
+
+/// Whether nothing failed.
+pub fn passed(checks: &[Check]) -> bool {
+    !checks.iter().any(|check| matches!(check.outcome, Outcome::Bad(_)))
+}
+
+fn check(group: &'static str, id: &'static str, outcome: Outcome, hint: &'static str) -> Check {
+    Check { group, id, outcome, hint }
+}
+
+fn kernel() -> Outcome {
+    match std::fs::read_to_string("/proc/sys/kernel/osrelease") {
+        Ok(release) => {
+            let release = release.trim();
+            let mut parts = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+            let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+            if version >= (5, 10) {
+                Outcome::Good(format!("Linux {release}"))
+            } else {
+                Outcome::Bad(format!("Linux {release}"))
+            }
+        }
+        Err(_) => Outcome::Bad("not Linux".into()),
+    }
+}
+
+fn disk(data: &Path) -> Outcome {
+    let Some(existing) = data.ancestors().find(|path| path.exists()) else {
+        return Outcome::Bad(format!("{} does not exist", data.display()));
+    };
+    match nix::sys::statvfs::statvfs(existing) {
+        Ok(stat) => {
+            let free = stat.blocks_available() * stat.fragment_size() / (1024 * 1024);
+            let found = format!("{free} MiB free at {}", existing.display());
+            match free {
+                0..200 => Outcome::Bad(found),
+                200..2000 => Outcome::Worse(found),
+                _ => Outcome::Good(found),
+            }
+        }
+        Err(error) => Outcome::Worse(format!("unknown ({error})")),
+    }
+}
+
+fn clock() -> Outcome {
+    // Older than this source means: surely wrong.
+    const WRITTEN_S: u64 = 1_790_000_000;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    if now < WRITTEN_S { Outcome::Bad("the clock is years behind".into()) } else { Outcome::Good("plausible".into()) }
+}
+
+fn localhost() -> Outcome {
+    match ("demo.platform.localhost", 443).to_socket_addrs().map(|mut found| found.next()) {
+        Ok(Some(address)) if address.ip().is_loopback() => Outcome::Good("*.localhost leads to this machine".into()),
+        _ => Outcome::Worse("*.localhost does not resolve".into()),
+    }
+}
+
+fn broker(named: Option<&Path>) -> Outcome {
+    match bastide_bus::broker::find(named) {
+        Ok(found) => Outcome::Good(found.to_string()),
+        Err(error) => Outcome::Bad(error.to_string()),
+    }
+}
+
+fn rules(paths: &[PathBuf]) -> Outcome {
+    match paths.iter().find(|path| !path.exists()) {
+        Some(missing) => Outcome::Bad(format!("{} is missing", missing.display())),
+        None if paths.is_empty() => Outcome::Bad("none named".into()),
+        None => Outcome::Good(paths.last().map(|path| path.display().to_string()).unwrap_or_default()),
+    }
+}
+
+fn port_free(port: u16) -> Outcome {
+    match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
+        Ok(_) => Outcome::Good(format!("{port} is free")),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Outcome::Bad(format!("{port} needs root or CAP_NET_BIND_SERVICE"))
+        }
+        Err(error) => Outcome::Bad(format!("{port}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_and_missing_rules_fail_with_a_hint() {
+        let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let dir = tempfile::tempdir().unwrap();
+        let subject = Subject {
+            data: dir.path().join("data"),
+            ports: [port, port],
+            rules: vec![dir.path().join("none")],
+            broker: None,
+            running: false,
+        };
+        let checks = run(&subject);
+        assert!(!passed(&checks));
+        let report = report(&checks);
+        assert!(report.contains("FAIL ports-https"), "{report}");
+        assert!(report.contains("--waf-rules"), "{report}");
+    }
+}

@@ -1,0 +1,195 @@
+//! The rules of the house, read from `cargo metadata`: arrows between crates only go down, engines do
+//! no I/O, and no dependency brings a banned crate, licence or source.
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Floor of each crate of ours; an arrow may only point to a lower floor.
+const FLOORS: &[(&str, u8)] = &[
+    ("bastide-types", 1),
+    ("bastide-waf", 2),
+    ("bastide-cache", 2),
+    ("bastide-balancer", 2),
+    ("bastide-identity", 2),
+    ("bastide-isolation", 2),
+    ("bastide-tls", 3),
+    ("bastide-proxy", 3),
+    ("bastide-bus", 3),
+    ("bastide-store", 3),
+    ("bastide-edge", 4),
+    ("bastide-gateway", 4),
+    ("bastide-egress", 4),
+    ("bastide-runtime", 4),
+    ("bastide-platform", 4),
+    ("bastide-portal", 4),
+    ("bastide-cli", 5),
+    ("bastide", 6),
+];
+
+/// Arrows between two crates of the same floor that are meant to be there.
+const SIDEWAYS: &[(&str, &str)] = &[("bastide-bus", "bastide-tls")];
+
+const ENGINES: &[&str] =
+    &["bastide-waf", "bastide-cache", "bastide-balancer", "bastide-identity", "bastide-types"];
+
+/// Crates that mean I/O, a runtime or a clock of their own.
+const NOT_IN_ENGINES: &[&str] =
+    &["tokio", "hyper", "hyper-util", "async-nats", "sqlx", "rustls", "tokio-rustls", "socket2", "nix", "axum"];
+
+/// Words in an engine's source that mean I/O, a clock or the environment.
+const NOT_IN_ENGINE_SOURCE: &[&str] =
+    &["std::fs", "std::net::Tcp", "std::net::Udp", "std::env", "std::process", "SystemTime::now", "Instant::now"];
+
+fn metadata() -> Metadata {
+    MetadataCommand::new()
+        .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+        .other_options(["--locked".to_owned(), "--filter-platform=x86_64-unknown-linux-gnu".to_owned()])
+        .exec()
+        .expect("cargo metadata runs")
+}
+
+fn ours(metadata: &Metadata) -> BTreeMap<String, &Package> {
+    metadata.workspace_packages().into_iter().map(|p| (p.name.to_string(), p)).collect()
+}
+
+fn floor(name: &str) -> Option<u8> {
+    FLOORS.iter().find(|(crate_name, _)| *crate_name == name).map(|(_, floor)| *floor)
+}
+
+#[test]
+fn arrows_between_crates_only_go_down() {
+    let metadata = metadata();
+    for (name, package) in ours(&metadata) {
+        let Some(own) = floor(&name) else {
+            assert!(
+                ["bastide-testkit", "hello"].contains(&name.as_str()),
+                "{name} has no floor: give it one in this test and in ARCHITECTURE.md"
+            );
+            continue;
+        };
+        for dependency in &package.dependencies {
+            if dependency.kind == DependencyKind::Development {
+                continue;
+            }
+            let Some(other) = floor(&dependency.name) else { continue };
+            let sideways = SIDEWAYS.contains(&(name.as_str(), dependency.name.as_str()));
+            assert!(other < own || sideways, "{name} must not depend on {}", dependency.name);
+        }
+    }
+}
+
+#[test]
+fn only_the_platform_knows_sql_and_only_the_bus_knows_nats() {
+    let metadata = metadata();
+    for (name, package) in ours(&metadata) {
+        for dependency in package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal) {
+            match dependency.name.as_str() {
+                "sqlx" => assert_eq!(name, "bastide-store"),
+                "async-nats" => assert_eq!(name, "bastide-bus"),
+                "bastide-store" => assert!(["bastide-platform", "bastide"].contains(&name.as_str()), "{name}"),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn engines_do_no_io() {
+    let metadata = metadata();
+    for (name, package) in ours(&metadata) {
+        if !ENGINES.contains(&name.as_str()) {
+            continue;
+        }
+        for dependency in package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal) {
+            assert!(!NOT_IN_ENGINES.contains(&dependency.name.as_str()), "{name} uses {}", dependency.name);
+        }
+        let source = package.manifest_path.parent().expect("a manifest has a directory").join("src");
+        for (file, text) in sources(source.as_std_path()) {
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            for word in NOT_IN_ENGINE_SOURCE {
+                let found = code.lines().find(|line| line.contains(word) && !line.trim_start().starts_with("//"));
+                assert!(found.is_none(), "{file} uses {word}: {}", found.unwrap_or_default());
+            }
+        }
+    }
+}
+
+fn sources(dir: &std::path::Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("a source directory").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).expect("source is text");
+            found.push((path.display().to_string(), text));
+        }
+    }
+    found
+}
+
+#[test]
+fn no_banned_crate_licence_or_source_is_pulled_in() {
+    const BANNED: &[&str] = &["ring", "openssl", "openssl-sys", "native-tls"];
+    const ALLOWED: &[&str] = &[
+        "MIT", "MIT-0", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "ISC",
+        "Zlib", "Unicode-3.0", "CC0-1.0", "0BSD", "BSL-1.0", "Unlicense", "CDLA-Permissive-2.0",
+    ];
+    let metadata = metadata();
+    let used = used_packages(&metadata);
+    for package in &metadata.packages {
+        if !used.contains(&package.id) {
+            continue;
+        }
+        assert!(!BANNED.contains(&package.name.as_str()), "{} is banned", package.name);
+        if let Some(source) = &package.source {
+            assert!(source.is_crates_io(), "{} comes from {source}", package.name);
+        }
+        let licence = package.license.as_deref().unwrap_or("none");
+        assert!(licence_fits(licence, ALLOWED), "{}: licence {licence}", package.name);
+    }
+}
+
+/// Packages that really get built here: reached from ours over edges that are not only for development.
+fn used_packages(metadata: &Metadata) -> BTreeSet<cargo_metadata::PackageId> {
+    let resolve = metadata.resolve.as_ref().expect("metadata resolves dependencies");
+    let nodes: BTreeMap<_, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
+    let mut queue: Vec<_> = metadata.workspace_members.iter().collect();
+    let mut seen = BTreeSet::new();
+    while let Some(id) = queue.pop() {
+        if !seen.insert(id.clone()) {
+            continue;
+        }
+        for dep in &nodes[id].deps {
+            if dep.dep_kinds.iter().any(|kind| kind.kind != DependencyKind::Development) {
+                queue.push(&dep.pkg);
+            }
+        }
+    }
+    seen
+}
+
+/// Whether a licence expression can be met with the allowed licences: every AND part has an allowed
+/// OR alternative.
+fn licence_fits(expression: &str, allowed: &[&str]) -> bool {
+    let expression = expression.replace('/', " OR ");
+    let flat = expression.replace(['(', ')'], " ");
+    if !expression.contains('(') {
+        return flat.split(" OR ").any(|either| either.split(" AND ").all(|part| allowed.contains(&part.trim())));
+    }
+    // With parentheses: AND binds the groups, OR stands inside them (the only form in use).
+    expression.split(" AND ").all(|group| {
+        let group = group.trim().trim_matches(['(', ')']);
+        group.split(" OR ").any(|part| allowed.contains(&part.trim().trim_matches(['(', ')'])))
+    })
+}
+
+#[test]
+fn licence_expressions_are_read_right() {
+    let allowed = ["MIT", "Apache-2.0", "ISC"];
+    assert!(licence_fits("MIT OR GPL-3.0", &allowed));
+    assert!(licence_fits("MIT/Apache-2.0", &allowed));
+    assert!(licence_fits("ISC AND (Apache-2.0 OR GPL-2.0)", &allowed));
+    assert!(!licence_fits("MIT AND GPL-3.0", &allowed));
+    assert!(!licence_fits("GPL-3.0", &allowed));
+}

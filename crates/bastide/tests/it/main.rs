@@ -1,0 +1,3 @@
+//! What crosses crates: the shape of the workspace, and the product as a user meets it.
+
+mod house;

@@ -1,0 +1,163 @@
+//! A started Bastide in a directory of its own, stopped and removed when it is dropped.
+
+use crate::{Client, free_port};
+use anyhow::{Context, Result, bail};
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Generous: a slow machine must not fail the test, a hanging product must.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How to start it.
+pub struct Options {
+    /// The executable.
+    pub executable: PathBuf,
+    /// More arguments of `bastide up`.
+    pub arguments: Vec<String>,
+}
+
+/// A running installation.
+pub struct Product {
+    dir: tempfile::TempDir,
+    supervisor: Option<Child>,
+    executable: PathBuf,
+    /// HTTPS port of its edge.
+    pub https_port: u16,
+    /// HTTP port of its edge.
+    pub http_port: u16,
+}
+
+impl Product {
+    /// Starts `bastide up` in a fresh data directory and waits until it says that it is up.
+    pub async fn start(options: Options) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("bastide-test-").tempdir()?;
+        let (https_port, http_port) = (free_port(), free_port());
+        let output = std::fs::File::create(dir.path().join("up.out"))?;
+        let supervisor = Command::new(&options.executable)
+            .arg("up")
+            .arg("--data")
+            .arg(dir.path().join("data"))
+            .args(["--https-port", &https_port.to_string(), "--http-port", &http_port.to_string()])
+            .args(&options.arguments)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("cannot start {}", options.executable.display()))?;
+        let mut product =
+            Self { dir, supervisor: Some(supervisor), executable: options.executable, https_port, http_port };
+        product.wait_until_up().await?;
+        Ok(product)
+    }
+
+    async fn wait_until_up(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        while !self.data().join("run/up.json").exists() {
+            let supervisor = self.supervisor.as_mut().context("it was started")?;
+            if let Some(status) = supervisor.try_wait()? {
+                bail!("`bastide up` ended with {status}:\n{}", self.output());
+            }
+            if begun.elapsed() > PATIENCE {
+                bail!("not up after {} s:\n{}\n{}", PATIENCE.as_secs(), self.output(), self.logs());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// Its data directory.
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// What `bastide up` printed.
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("up.out")).unwrap_or_default()
+    }
+
+    /// The last lines of every role's log, for a failing test.
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        for entry in std::fs::read_dir(self.data().join("logs")).into_iter().flatten().flatten() {
+            let log = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            let tail: Vec<_> = log.lines().rev().take(15).collect();
+            text.push_str(&format!("--- {}\n", entry.path().display()));
+            for line in tail.into_iter().rev() {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+        text
+    }
+
+    /// A client that trusts its CA.
+    pub fn client(&self) -> Result<Client> {
+        Client::trusting(&self.data().join("ca/local.pem"))
+    }
+
+    /// Process id of one of its processes, by the name of its ready mark or log.
+    pub fn pid_of(&self, process: &str) -> Result<i32> {
+        let path = self.data().join("run").join(format!("{process}.pid"));
+        let text = std::fs::read_to_string(&path).with_context(|| format!("no {}", path.display()))?;
+        Ok(text.trim().parse()?)
+    }
+
+    /// Runs the command line against it and returns what it printed; fails when it fails.
+    pub fn cli(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let output = self.try_cli(arguments, input)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            bail!("bastide {arguments:?}: {}\n{text}{}", output.status, String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(text)
+    }
+
+    /// Runs the command line against it.
+    pub fn try_cli(&self, arguments: &[&str], input: &str) -> Result<std::process::Output> {
+        use std::io::Write;
+        let mut child = Command::new(&self.executable)
+            .args(arguments)
+            .env("BASTIDE_DATA", self.data())
+            .env("XDG_CONFIG_HOME", self.dir.path().join("config"))
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A command that does not read its input has closed the pipe: not a fault.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        Ok(child.wait_with_output()?)
+    }
+
+    /// Directory for whatever the test makes.
+    pub fn scratch(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Stops it with `bastide down` and waits until the supervisor is gone.
+    pub fn down(&mut self) -> Result<()> {
+        let data = self.data();
+        let status = Command::new(&self.executable).args(["down", "--data"]).arg(data).stdout(Stdio::null()).status()?;
+        anyhow::ensure!(status.success(), "`bastide down` failed");
+        if let Some(mut supervisor) = self.supervisor.take() {
+            supervisor.wait()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Product {
+    fn drop(&mut self) {
+        if self.supervisor.is_some() && self.down().is_err() {
+            if let Some(mut supervisor) = self.supervisor.take() {
+                let _ = supervisor.kill();
+                let _ = supervisor.wait();
+            }
+        }
+    }
+}
