@@ -1,0 +1,1 @@
+//! Account JWTs pushed to the broker and read back.

@@ -1,0 +1,1 @@
+//! JWTs as the broker reads them.
