@@ -1,1 +1,126 @@
-//! The command line over the HTTPS API.
+//! The command line over the HTTPS API: what a developer or an operator types.
+//!
+//! It uses nothing but the public API and the Identity Service's public endpoints; there is no back
+//! door. It reads no environment besides what clap declares; the executable hands in where the local CA
+//! and the credentials live.
+
+mod credentials;
+mod form;
+mod http;
+mod login;
+mod oauth;
+mod org;
+mod pack;
+mod publish;
+mod session;
+mod status;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+pub use crate::http::{Answer, Client};
+pub use crate::oauth::client_token;
+pub use crate::pack::pack;
+
+/// What every command knows.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// PEM file of the CA to trust.
+    pub ca: PathBuf,
+    /// Directory of the credentials file.
+    pub config_dir: PathBuf,
+    /// Address of the customer's Platform; the one of the last login when missing.
+    pub server: Option<String>,
+    /// Print JSON instead of text for people.
+    pub json: bool,
+}
+
+/// Options of every command that talks to a Platform.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// Address of your Platform, such as https://demo.platform.localhost:8443 [default: that of the last login]
+    #[arg(long, global = true, env = "BASTIDE_SERVER")]
+    pub server: Option<String>,
+    /// CA to trust, as a PEM file [default: the local CA of this machine]
+    #[arg(long, global = true, env = "BASTIDE_CA")]
+    pub ca: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The commands.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Sign in to a Platform
+    Login(login::LoginArgs),
+    /// Sign out and forget the credentials
+    Logout,
+    /// Show who is signed in
+    Whoami,
+    /// Print an access token
+    Token(login::TokenArgs),
+    /// Publish a directory: build it once and deploy it to the first stage
+    Publish(publish::PublishArgs),
+    /// Run the revision of one stage in the next, the same image
+    Promote(publish::PromoteArgs),
+    /// Show your apps, or one app with its replicas
+    Status(status::StatusArgs),
+    /// Members of your organization
+    #[command(subcommand)]
+    Member(org::MemberCommand),
+    /// Roles of an app
+    #[command(subcommand)]
+    Role(org::RoleCommand),
+    /// Customers (for operators)
+    #[command(subcommand)]
+    Customer(org::CustomerCommand),
+    /// Explain an error code, such as B-WAF-0403
+    Explain {
+        /// The code
+        code: String,
+    },
+}
+
+/// Runs a command to its end.
+pub async fn run(context: Context, command: Command) -> Result<()> {
+    match command {
+        Command::Login(args) => login::login(&context, args).await,
+        Command::Logout => login::logout(&context).await,
+        Command::Whoami => login::whoami(&context).await,
+        Command::Token(args) => login::token(&context, args).await,
+        Command::Publish(args) => publish::publish(&context, args).await,
+        Command::Promote(args) => publish::promote(&context, args).await,
+        Command::Status(args) => status::status(&context, args).await,
+        Command::Member(command) => org::member(&context, command).await,
+        Command::Role(command) => org::role(&context, command).await,
+        Command::Customer(command) => org::customer(&context, command).await,
+        Command::Explain { code } => explain(&context, &code),
+    }
+}
+
+/// Prints what a code means. Works offline.
+fn explain(context: &Context, code: &str) -> Result<()> {
+    use bastide_types::Code;
+    let Some(found) = Code::from_text(code) else {
+        let near: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        anyhow::bail!("there is no code {code}. These are the codes:\n  {}", near.join("\n  "));
+    };
+    if context.json {
+        let (title, explanation) = (found.title(), found.explanation());
+        println!(
+            "{}",
+            serde_json::json!({"code": found, "status": found.status(), "title": title, "explanation": explanation})
+        );
+    } else {
+        println!(
+            "{} (HTTP {})\n{}\n\n{}",
+            found.as_str(),
+            found.status(),
+            found.title(),
+            found.explanation()
+        );
+    }
+    Ok(())
+}

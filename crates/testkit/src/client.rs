@@ -62,12 +62,26 @@ impl Client {
     }
 
     /// Sends one request and reads the whole answer.
-    pub async fn send(&self, method: Method, url: &str, fields: &[(&str, &str)], body: impl Into<Bytes>) -> Result<Answer> {
+    pub async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        fields: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Answer> {
         let body = body.into();
-        tokio::time::timeout(PATIENCE, self.exchange(method, url, fields, body)).await.context("no answer in time")?
+        tokio::time::timeout(PATIENCE, self.exchange(method, url, fields, body))
+            .await
+            .context("no answer in time")?
     }
 
-    async fn exchange(&self, method: Method, url: &str, fields: &[(&str, &str)], body: Bytes) -> Result<Answer> {
+    async fn exchange(
+        &self,
+        method: Method,
+        url: &str,
+        fields: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Answer> {
         let uri: Uri = url.parse()?;
         let host = uri.host().context("a URL has a host")?.to_owned();
         let secure = uri.scheme_str() == Some("https");

@@ -110,7 +110,11 @@ impl Product {
         let output = self.try_cli(arguments, input)?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
-            bail!("bastide {arguments:?}: {}\n{text}{}", output.status, String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "bastide {arguments:?}: {}\n{text}{}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         Ok(text)
     }
@@ -142,7 +146,11 @@ impl Product {
     /// Stops it with `bastide down` and waits until the supervisor is gone.
     pub fn down(&mut self) -> Result<()> {
         let data = self.data();
-        let status = Command::new(&self.executable).args(["down", "--data"]).arg(data).stdout(Stdio::null()).status()?;
+        let status = Command::new(&self.executable)
+            .args(["down", "--data"])
+            .arg(data)
+            .stdout(Stdio::null())
+            .status()?;
         anyhow::ensure!(status.success(), "`bastide down` failed");
         if let Some(mut supervisor) = self.supervisor.take() {
             supervisor.wait()?;

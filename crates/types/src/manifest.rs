@@ -96,9 +96,7 @@ impl Manifest {
     /// # Errors
     /// The first [`ManifestError`] found.
     pub fn check(&self) -> Result<(), ManifestError> {
-        let fail = |key: &str, problem: &str| {
-            Err(ManifestError { key: key.into(), problem: problem.into() })
-        };
+        let fail = |key: &str, problem: &str| Err(ManifestError { key: key.into(), problem: problem.into() });
         match self.app.kind {
             Kind::Binary if self.app.command.is_empty() => {
                 return fail("app.command", "a binary app names its program, such as [\"./server\"]");
@@ -127,11 +125,17 @@ impl Manifest {
         }
         for route in &self.routes {
             if !is_path(&route.path) {
-                return fail("route.path", "a path starts with `/` and has no `..`, `//`, `?`, `#` or spaces");
+                return fail(
+                    "route.path",
+                    "a path starts with `/` and has no `..`, `//`, `?`, `#` or spaces",
+                );
             }
             if let crate::AccessRule::Roles(roles) = &route.access {
                 if roles.is_empty() || roles.iter().any(|role| !is_role(role)) {
-                    return fail("route.access", "roles hold at least one role; a role is letters, digits, `-`, `_`");
+                    return fail(
+                        "route.access",
+                        "roles hold at least one role; a role is letters, digits, `-`, `_`",
+                    );
                 }
             }
         }

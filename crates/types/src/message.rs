@@ -13,7 +13,9 @@
 //! | platform | `cmd.<A>.state.changed` | `cmd.state.changed` at agents | [`StateChanged`], no answer |
 //! | platform | `hint.snapshot` | `hint.snapshot` at edges and gateways | [`SnapshotHint`], no answer |
 
-use crate::{AppId, AppName, CustomerId, CustomerName, Digest, Manifest, Problem, ReplicaId, StageName, ZoneName};
+use crate::{
+    AppId, AppName, CustomerId, CustomerName, Digest, Manifest, Problem, ReplicaId, StageName, ZoneName,
+};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 

@@ -23,7 +23,9 @@ pub enum NameError {
         found: usize,
     },
     /// A character outside the grammar.
-    #[error("a {what} holds lower-case letters, digits and single hyphens, starts with a letter and ends with a letter or digit")]
+    #[error(
+        "a {what} holds lower-case letters, digits and single hyphens, starts with a letter and ends with a letter or digit"
+    )]
     Grammar {
         /// Which kind of name.
         what: &'static str,
@@ -38,9 +40,30 @@ pub enum NameError {
 
 /// Labels that no customer may take: they are, or may become, hosts of Bastide itself.
 pub const RESERVED_CUSTOMERS: &[&str] = &[
-    "admin", "api", "apps", "auth", "bastide", "cdn", "edge", "gateway", "identity", "internal",
-    "localhost", "login", "mail", "nats", "operator", "platform", "portal", "root", "security",
-    "static", "status", "support", "system", "www",
+    "admin",
+    "api",
+    "apps",
+    "auth",
+    "bastide",
+    "cdn",
+    "edge",
+    "gateway",
+    "identity",
+    "internal",
+    "localhost",
+    "login",
+    "mail",
+    "nats",
+    "operator",
+    "platform",
+    "portal",
+    "root",
+    "security",
+    "static",
+    "status",
+    "support",
+    "system",
+    "www",
 ];
 
 /// Path segments that no app may take: they belong to Bastide on every Runtime host.
@@ -201,10 +224,7 @@ mod tests {
 
     #[test]
     fn reserved_labels_are_refused_by_name() {
-        assert_eq!(
-            CustomerName::new("operator"),
-            Err(NameError::Reserved { name: "operator".into() })
-        );
+        assert_eq!(CustomerName::new("operator"), Err(NameError::Reserved { name: "operator".into() }));
         assert!(AppName::new("identity").is_err());
         assert!(StageName::new("state").is_err());
     }
