@@ -1,1 +1,23 @@
 //! Tokens, sessions and access rules: plain values in, a decision out.
+//!
+//! The engine speaks no HTTP, touches no database and reads no clock: `now` is an argument, in seconds
+//! since 1970. Signatures and hashes are aws-lc-rs' work, never ours.
+
+pub mod access;
+pub mod assertion;
+pub mod cache;
+pub mod claims;
+pub mod fault;
+pub mod key;
+pub mod opaque;
+pub mod pkce;
+pub mod seal;
+pub mod verify;
+
+pub use access::{Decision, decide};
+pub use assertion::{mint_assertion, verify_assertion};
+pub use cache::TokenCache;
+pub use claims::Claims;
+pub use fault::TokenFault;
+pub use key::{KeyError, SigningKey, mint};
+pub use verify::{Expect, verify};

@@ -1,0 +1,44 @@
+//! What an access token says (RFC 9068, strict profile).
+
+use serde::{Deserialize, Serialize};
+
+/// Claims of an access token. Every one is required and has exactly one form, so that no claim can be
+/// left out or dressed up as another type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// Issuer.
+    pub iss: String,
+    /// A user id, or an API client's id.
+    pub sub: String,
+    /// The one audience.
+    pub aud: String,
+    /// Seconds since 1970: refused from then on.
+    pub exp: u64,
+    /// Seconds since 1970: refused before.
+    pub nbf: u64,
+    /// Seconds since 1970: when it was issued.
+    pub iat: u64,
+    /// Id of this token.
+    pub jti: String,
+    /// Session that it belongs to; for API clients the id of the grant.
+    pub sid: String,
+    /// Id of the customer.
+    pub org: String,
+    /// Stage, or `platform`.
+    pub stage: String,
+    /// OAuth client.
+    pub client_id: String,
+    /// Epoch of the issuer when it was issued.
+    pub epoch: u64,
+    /// Name to show; never an e-mail address.
+    pub name: String,
+    /// Organization roles on the Platform, app roles for an app.
+    pub roles: Vec<String>,
+}
+
+/// Value of [`Claims::stage`] in tokens for the Platform.
+pub const PLATFORM_STAGE: &str = "platform";
+/// Longest life of a member's or end user's access token, in seconds.
+pub const USER_LIFE_S: u64 = 300;
+/// Longest life of an API client's access token, in seconds.
+pub const CLIENT_LIFE_S: u64 = 3600;
