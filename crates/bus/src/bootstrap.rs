@@ -1,9 +1,19 @@
-//! What one machine needs at its first start.
-use crate::BusError;
+//! What one machine needs at its first start: operator, Bastide's own accounts, the broker's
+//! configuration, and a credential for each role. Values only; the supervisor writes the files.
+//!
+//! The operator's root key signs once, here, and can then be taken offline; the platform holds the
+//! operator's *signing* key, which the root can replace.
+
+use crate::account::{self, PAYLOAD_BYTES_MAX, seed_of};
+use crate::jwt::{self, Claim};
+use crate::{BusError, file};
 use bastide_types::{Role, Secret};
+use nkeys::KeyPair;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 /// Public keys of Bastide's own accounts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,9 +43,8 @@ pub struct Authority {
 
 impl Authority {
     /// Reads `authority.json`.
-    pub fn load(path: &std::path::Path) -> Result<Self, BusError> {
-        let _ = path;
-        unimplemented!()
+    pub fn load(path: &Path) -> Result<Self, BusError> {
+        file::read_json(path)
     }
 }
 
@@ -63,7 +72,7 @@ pub struct Server {
     pub cert_file: PathBuf,
     /// Absolute path of its key.
     pub key_file: PathBuf,
-    /// Absolute path of the directory where it keeps account JWTs.
+    /// Absolute path of the directory where it keeps account JWTs (mode 0700).
     pub accounts_dir: PathBuf,
 }
 
@@ -80,25 +89,189 @@ pub struct Material {
 
 /// Makes operator, accounts and signing keys.
 pub fn generate(now_s: u64) -> Result<Material, BusError> {
-    let _ = now_s;
-    unimplemented!()
+    let (root, signing) = (KeyPair::new_operator(), KeyPair::new_operator());
+    let account = || KeyPair::new_account().public_key();
+    let accounts = Accounts { sys: account(), platform: account(), edge: account(), node: account() };
+    let operator_jwt = operator_jwt(&root, &signing, &accounts, now_s)?;
+    let definitions = [
+        ("SYS", &accounts.sys, account::sys()),
+        ("PLATFORM", &accounts.platform, account::platform()),
+        ("EDGE", &accounts.edge, account::edge(&accounts.edge, &accounts.platform)),
+        ("NODE", &accounts.node, account::node(&accounts.node, &accounts.platform)),
+    ];
+    let (mut account_jwts, mut signing_seeds) = (BTreeMap::new(), BTreeMap::new());
+    for (name, key, definition) in definitions {
+        let signer = KeyPair::new_account();
+        let nats = definition.claims(&signer.public_key());
+        let claim = Claim { subject: key, name, issued_at: now_s, expires_at: None, nats };
+        account_jwts.insert(key.clone(), jwt::mint(&signing, claim)?);
+        signing_seeds.insert(key.clone(), seed_of(&signer)?);
+    }
+    let issuers = Issuers { operator_jwt, account_jwts, accounts: accounts.clone(), signing_seeds };
+    let authority = Authority { operator: root.public_key(), signing_seed: seed_of(&signing)?, accounts };
+    let files = BTreeMap::from([
+        ("operator.seed".to_owned(), seed_of(&root)?.expose().as_bytes().to_vec()),
+        ("authority.json".to_owned(), pretty(&authority)),
+        ("issuers.json".to_owned(), pretty(&issuers)),
+    ]);
+    Ok(Material { files, issuers, authority })
+}
+
+fn operator_jwt(root: &KeyPair, signing: &KeyPair, accounts: &Accounts, now_s: u64) -> Result<String, BusError> {
+    let nats = json!({
+        "signing_keys": [signing.public_key()],
+        "system_account": accounts.sys,
+        "strict_signing_key_usage": true,
+        "type": "operator",
+        "version": 2,
+    });
+    let subject = root.public_key();
+    jwt::mint(root, Claim { subject: &subject, name: "BASTIDE", issued_at: now_s, expires_at: None, nats })
+}
+
+fn pretty<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec_pretty(value).expect("plain data")
 }
 
 impl Issuers {
     /// Reads `issuers.json`.
-    pub fn load(path: &std::path::Path) -> Result<Self, BusError> {
-        let _ = path;
-        unimplemented!()
+    pub fn load(path: &Path) -> Result<Self, BusError> {
+        file::read_json(path)
     }
-    /// `nats.conf`.
+
+    /// `nats.conf`: loopback only, TLS, accounts from JWTs, no monitoring port, no JetStream.
     pub fn nats_conf(&self, server: &Server) -> Result<String, BusError> {
-        let _ = server;
-        unimplemented!()
+        let mut conf = String::new();
+        let mut line = |text: String| conf.push_str(&format!("{text}\n"));
+        line(format!("listen: \"127.0.0.1:{}\"", server.port));
+        line("server_name: \"bastide\"".into());
+        line(format!("max_payload: {PAYLOAD_BYTES_MAX}"));
+        line("ping_interval: \"5s\"".into());
+        line("ping_max: 2".into());
+        line("write_deadline: \"5s\"".into());
+        line(format!(
+            "tls {{ cert_file: {}, key_file: {}, timeout: 5 }}",
+            quoted(&server.cert_file)?,
+            quoted(&server.key_file)?
+        ));
+        line(format!("operator: \"{}\"", self.operator_jwt));
+        line(format!("system_account: \"{}\"", self.accounts.sys));
+        let dir = quoted(&server.accounts_dir)?;
+        line(format!("resolver {{ type: full, dir: {dir}, allow_delete: true, interval: \"2m\", timeout: \"1.9s\" }}"));
+        line("resolver_preload {".into());
+        for (account, jwt) in &self.account_jwts {
+            line(format!("  {account}: \"{jwt}\""));
+        }
+        line("}".into());
+        Ok(conf)
     }
-    /// Credentials files of one role instance: `<name>.creds`, for the platform also
-    /// `<name>.sys.creds` (mode 0600).
+
+    /// Credentials files of one role instance, by file name: `<name>.creds`, and for the platform also
+    /// `<name>.sys.creds`. Each call makes new keys; a running process keeps what it has.
     pub fn creds(&self, role: Role, name: &str, now_s: u64) -> Result<BTreeMap<String, Secret>, BusError> {
-        let _ = (role, name, now_s);
-        unimplemented!()
+        let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if name.is_empty() || !plain {
+            return Err(BusError::Config(format!("`{name}` is not an instance name")));
+        }
+        let accounts = &self.accounts;
+        let mut made = BTreeMap::new();
+        let mut make = |file: String, account: &String| {
+            made.insert(file, self.user(account, name, now_s)?);
+            Ok::<(), BusError>(())
+        };
+        match role {
+            Role::Platform => {
+                make(format!("{name}.creds"), &accounts.platform)?;
+                make(format!("{name}.sys.creds"), &accounts.sys)?;
+            }
+            Role::Edge | Role::Gateway => make(format!("{name}.creds"), &accounts.edge)?,
+            Role::Runtime => make(format!("{name}.creds"), &accounts.node)?,
+            Role::Bus => return Err(BusError::Config("the broker is not its own user".into())),
+        }
+        Ok(made)
+    }
+
+    fn user(&self, account: &String, name: &str, now_s: u64) -> Result<Secret, BusError> {
+        let missing = || BusError::Config("issuers.json lacks the key of an account".into());
+        let seed = self.signing_seeds.get(account).ok_or_else(missing)?;
+        let user = KeyPair::new_user();
+        let jwt = account::user_jwt(seed, account, &user.public_key(), name, now_s, None)?;
+        Ok(creds_text(&jwt, seed_of(&user)?.expose()))
+    }
+}
+
+/// A credentials file in the form that all NATS tools read.
+fn creds_text(jwt: &str, seed: &str) -> Secret {
+    let mut text = String::new();
+    let _ = write!(
+        text,
+        "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
+         -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+    );
+    Secret::new(text)
+}
+
+/// JWT and seed of a credentials file.
+pub(crate) fn parse_creds(text: &str) -> Result<(String, Secret), BusError> {
+    let within = |what: &str| {
+        let (begin, end) = (format!("-----BEGIN {what}-----"), format!("------END {what}------"));
+        let inner = text.split_once(&begin)?.1.split_once(&end)?.0.trim();
+        (!inner.is_empty()).then(|| inner.to_owned())
+    };
+    match (within("NATS USER JWT"), within("USER NKEY SEED")) {
+        (Some(jwt), Some(seed)) => Ok((jwt, Secret::new(seed))),
+        _ => Err(BusError::Config("not a credentials file".into())),
+    }
+}
+
+fn quoted(path: &Path) -> Result<String, BusError> {
+    let text = path.to_str().filter(|text| !text.contains(['"', '\\', '\n', '\r', '$']));
+    match text {
+        Some(text) if path.is_absolute() => Ok(format!("\"{text}\"")),
+        _ => Err(BusError::Config(format!("{} cannot stand in nats.conf", path.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credentials_file_reads_back() {
+        let (jwt, seed) = parse_creds(creds_text("a.b.c", "SUX").expose()).unwrap();
+        assert_eq!((jwt.as_str(), seed.expose()), ("a.b.c", "SUX"));
+        assert!(parse_creds("").is_err());
+    }
+
+    #[test]
+    fn the_root_key_is_in_no_other_file() {
+        let material = generate(0).unwrap();
+        let root = String::from_utf8(material.files["operator.seed"].clone()).unwrap();
+        for (name, content) in &material.files {
+            let holds = String::from_utf8_lossy(content).contains(&root);
+            assert_eq!(holds, name == "operator.seed", "{name}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_would_end_its_quotes_is_refused() {
+        let material = generate(0).unwrap();
+        let server = |path: &str| Server {
+            port: 1,
+            cert_file: path.into(),
+            key_file: "/k".into(),
+            accounts_dir: "/d".into(),
+        };
+        assert!(material.issuers.nats_conf(&server("/a\" , x: \"")).is_err());
+        assert!(material.issuers.nats_conf(&server("relative")).is_err());
+        assert!(material.issuers.nats_conf(&server("/plain")).is_ok());
+    }
+
+    #[test]
+    fn the_broker_and_odd_names_get_no_credentials() {
+        let issuers = generate(0).unwrap().issuers;
+        assert!(issuers.creds(Role::Bus, "bus", 0).is_err());
+        assert!(issuers.creds(Role::Edge, "edge.>", 0).is_err());
+        assert_eq!(issuers.creds(Role::Platform, "platform-1", 0).unwrap().len(), 2);
     }
 }

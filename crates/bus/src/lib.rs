@@ -23,6 +23,7 @@ pub mod snapshot;
 pub mod state;
 
 mod file;
+mod follow;
 
 pub use bootstrap::{Accounts, Authority, Issuers};
 pub use connection::{Bus, Config, Counters};

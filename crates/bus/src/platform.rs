@@ -1,64 +1,179 @@
-//! The platform's side of the bus.
+//! The platform's side of the bus: it serves what the data plane and stages pull, and hints.
+//!
+//! Who asks is the account that the broker wrote into the subject. Which account may call which method
+//! is fixed by the account's imports and checked here once more.
+
 use crate::account::StageAccount;
-use crate::{Authority, BusError, Config};
-use bastide_types::message::{NodeQuery, ReplicaFacts, Signed, SnapshotHead, StageGrant, StateQuery};
-use bastide_types::{Digest, Problem};
+use crate::request::{Incoming, Outgoing, decode, serve};
+use crate::{Authority, Bus, BusError, Config, blob, claims, jwt};
+use bastide_types::message::{NodeQuery, ReplicaFacts, Signed, SnapshotHead, SnapshotHint};
+use bastide_types::message::{SnapshotQuery, StageGrant, StateChanged, StateQuery};
+use bastide_types::{Code, Digest, Problem};
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// What the platform answers. The account is written by the broker: authorize by it.
 pub trait PlatformHandler: Send + Sync + 'static {
     /// The newest Snapshot (only edges and gateways get here).
-    fn snapshot_head(&self, have: Option<(u64, u64)>) -> impl Future<Output = Result<SnapshotHead, Problem>> + Send;
+    fn snapshot_head(&self, have: Option<(u64, u64)>)
+    -> impl Future<Output = Result<SnapshotHead, Problem>> + Send;
     /// At most `max` bytes of a blob from `offset`, and the blob's whole length; `None` when it does
-    /// not exist or `account` may not read it.
-    fn blob(&self, account: &str, digest: &Digest, offset: u64, max: usize) -> impl Future<Output = Option<(Bytes, u64)>> + Send;
+    /// not exist or `account` may not read it. Give exactly `max` bytes unless the blob ends before.
+    fn blob(
+        &self,
+        account: &str,
+        digest: &Digest,
+        offset: u64,
+        max: usize,
+    ) -> impl Future<Output = Option<(Bytes, u64)>> + Send;
     /// Stages of a node (only nodes get here).
     fn node_stages(&self, query: NodeQuery) -> impl Future<Output = Result<Vec<StageGrant>, Problem>> + Send;
     /// Desired state of the stage with this account.
-    fn stage_state(&self, account: &str, query: StateQuery) -> impl Future<Output = Result<Signed, Problem>> + Send;
+    fn stage_state(
+        &self,
+        account: &str,
+        query: StateQuery,
+    ) -> impl Future<Output = Result<Signed, Problem>> + Send;
     /// What the stage with this account says about its replicas.
     fn replicas(&self, account: &str, facts: ReplicaFacts) -> impl Future<Output = Result<(), Problem>> + Send;
 }
 
-/// The two connections of a platform replica: PLATFORM and SYS.
+/// The two connections of a platform replica: PLATFORM and SYS. Cheap to clone.
 #[derive(Clone)]
-pub struct PlatformBus {}
+pub struct PlatformBus {
+    bus: Bus,
+    sys: Bus,
+    authority: Arc<Authority>,
+}
 
 impl PlatformBus {
-    /// Starts connecting, as [`crate::Bus::connect`].
+    /// Starts connecting, as [`Bus::connect`]. `platform` names `<name>.creds`, `sys` `<name>.sys.creds`.
     pub async fn connect(platform: &Config, sys: &Config, authority: Authority) -> Result<Self, BusError> {
-        let _ = (platform, sys, authority);
-        unimplemented!()
+        let (bus, sys) = (Bus::connect(platform).await?, Bus::connect(sys).await?);
+        Ok(Self { bus, sys, authority: Arc::new(authority) })
     }
+
     /// Answers until `stop`; replicas of the platform share the work.
     pub async fn serve<H: PlatformHandler>(&self, handler: Arc<H>, stop: CancellationToken) -> Result<(), BusError> {
-        let _ = (handler, stop);
-        unimplemented!()
+        let asker = Askers(self.authority.clone());
+        let (bus, stop) = (&self.bus, &stop);
+        tokio::try_join!(
+            serve(bus, "api.*.snapshot.head", "snapshot", stop, |asked| {
+                let (handler, asker) = (handler.clone(), asker.clone());
+                async move {
+                    answer::<SnapshotQuery, _, _>(asked, |account| asker.is_edge(account), async |_, query| {
+                        handler.snapshot_head(query.have).await
+                    })
+                    .await
+                }
+            }),
+            serve(bus, "api.*.blob.get", "blob", stop, |asked| {
+                let handler = handler.clone();
+                async move { blob::answer(&*handler, asked).await }
+            }),
+            serve(bus, "api.*.node.stages", "node", stop, |asked| {
+                let (handler, asker) = (handler.clone(), asker.clone());
+                async move {
+                    answer::<NodeQuery, _, _>(asked, |account| asker.is_node(account), async |_, query| {
+                        handler.node_stages(query).await
+                    })
+                    .await
+                }
+            }),
+            serve(bus, "api.*.state.get", "state", stop, |asked| {
+                let (handler, asker) = (handler.clone(), asker.clone());
+                async move {
+                    answer::<StateQuery, _, _>(asked, |account| asker.is_stage(account), async |account, query| {
+                        handler.stage_state(account, query).await
+                    })
+                    .await
+                }
+            }),
+            serve(bus, "api.*.evt.replicas", "evt", stop, |asked| {
+                let (handler, asker) = (handler.clone(), asker.clone());
+                async move {
+                    answer::<ReplicaFacts, _, _>(asked, |account| asker.is_stage(account), async |account, facts| {
+                        handler.replicas(account, facts).await
+                    })
+                    .await
+                }
+            }),
+        )
+        .map(drop)
     }
+
     /// Pushes the JWTs of accounts that the broker lacks or holds differently; reads each back.
-    /// Returns how many were pushed.
+    /// Returns how many were pushed. Idempotent: call it at start and whenever a stage is made.
     pub async fn ensure_accounts(&self, accounts: &[StageAccount]) -> Result<usize, BusError> {
-        let _ = accounts;
-        unimplemented!()
+        let now_s = crate::request::now_ms() / 1000;
+        let minted: Result<Vec<_>, BusError> = accounts
+            .iter()
+            .map(|stage| Ok((stage.account.clone(), stage.jwt(&self.authority, now_s)?)))
+            .collect();
+        claims::ensure(&self.sys, &minted?).await
     }
-    /// Tells the agents of a stage that its desired state changed.
+
+    /// Tells the agents of a stage that its desired state changed. A lost hint only costs time.
     pub async fn notify_state(&self, account: &str, generation: u64) -> Result<(), BusError> {
-        let _ = (account, generation);
-        unimplemented!()
+        if !jwt::is_public_key(account, 'A') {
+            return Err(BusError::Config("an account's key is malformed".into()));
+        }
+        self.bus.publish(&format!("cmd.{account}.state.changed"), &StateChanged { generation }).await
     }
-    /// Tells edges and gateways that there is a newer Snapshot.
+
+    /// Tells edges and gateways that there is a newer Snapshot. A lost hint only costs time.
     pub async fn hint_snapshot(&self, epoch: u64, revision: u64) -> Result<(), BusError> {
-        let _ = (epoch, revision);
-        unimplemented!()
+        self.bus.publish("hint.snapshot", &SnapshotHint { epoch, revision }).await
     }
+
+    /// The connection to account PLATFORM.
+    pub fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
     /// Keys of Bastide's own accounts and of the operator.
     pub fn authority(&self) -> &Authority {
-        unimplemented!()
+        &self.authority
     }
+
     /// Closes both connections.
     pub async fn close(&self) {
-        unimplemented!()
+        tokio::join!(self.bus.close(), self.sys.close());
+    }
+}
+
+/// Which account is what.
+#[derive(Clone)]
+struct Askers(Arc<Authority>);
+
+impl Askers {
+    fn is_edge(&self, account: &str) -> bool {
+        account == self.0.accounts.edge
+    }
+    fn is_node(&self, account: &str) -> bool {
+        account == self.0.accounts.node
+    }
+    fn is_stage(&self, account: &str) -> bool {
+        let own = &self.0.accounts;
+        ![&own.sys, &own.platform, &own.edge, &own.node].into_iter().any(|known| known == account)
+    }
+}
+
+/// Reads the query, runs the handler, writes the answer.
+async fn answer<Q, A, H>(asked: Incoming, may: impl Fn(&str) -> bool, handle: H) -> Outgoing
+where
+    Q: DeserializeOwned,
+    A: serde::Serialize,
+    H: AsyncFnOnce(&str, Q) -> Result<A, Problem>,
+{
+    if !may(&asked.account) {
+        tracing::warn!(account = asked.account, "an account asked for what is not its own");
+        return Outgoing::reply::<()>(Err(Code::ApiUnknown.problem()));
+    }
+    match decode(&asked.payload) {
+        Ok(query) => Outgoing::reply(handle(&asked.account, query).await),
+        Err(_) => Outgoing::reply::<()>(Err(Code::InputInvalid.because("the message is malformed"))),
     }
 }

@@ -1,35 +1,59 @@
-//! What should run: for nodes and their agents.
-use crate::{Bus, BusError, VerifyKey};
-use bastide_types::message::{StageGrant, StageState};
+//! What should run: a node learns which stages it has, the agent of each stage follows its desired
+//! state.
+
+use crate::follow::{self, Source};
+use crate::request::decode;
+use crate::{Bus, BusError, VerifyKey, account, file, jwt};
+use bastide_types::message::{NodeQuery, Signed, StageGrant, StageState, StateQuery};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+const LIMIT: Duration = Duration::from_secs(5);
+const SEED_BYTES_MAX: u64 = 256;
+
 /// The key of a node, made on the node; its seed never leaves it.
-pub struct NodeKey {}
+#[derive(Debug, Clone)]
+pub struct NodeKey {
+    public: String,
+}
 
 impl NodeKey {
     /// Reads the seed file, or makes a key and writes it (mode 0600).
     pub fn load_or_create(seed_file: &Path) -> Result<Self, BusError> {
-        let _ = seed_file;
-        unimplemented!()
+        let key = match file::read(seed_file, SEED_BYTES_MAX)? {
+            Some(seed) => jwt::key_from_seed(&String::from_utf8_lossy(&seed), 'U')?,
+            None => {
+                let key = nkeys::KeyPair::new_user();
+                file::write(seed_file, account::seed_of(&key)?.expose().as_bytes())?;
+                key
+            }
+        };
+        Ok(Self { public: key.public_key() })
     }
+
     /// Its public half, for [`grants`].
     pub fn public(&self) -> &str {
-        unimplemented!()
+        &self.public
     }
 }
 
-/// Node (account NODE): the stages that it runs, each with a credential for `user_key`.
+/// Node (account NODE): the stages that it runs, each with a credential for `user_key`. Ask again
+/// well before the credentials end and give the new ones to [`Bus::renew`].
 pub async fn grants(bus: &Bus, user_key: &str, limit: Duration) -> Result<Vec<StageGrant>, BusError> {
-    let _ = (bus, user_key, limit);
-    unimplemented!()
+    bus.request("platform.node.stages", &NodeQuery { user_key: user_key.to_owned() }, limit).await
 }
 
-/// Agent: follows the desired state of its stage. The last good one is read from `dir` before this
-/// returns; a state of another account, with a wrong signature or of an earlier generation is refused.
+/// Seconds since 1970 at which a user JWT ends; `None` when it does not, or is none.
+pub fn expires_at(user_jwt: &str) -> Option<u64> {
+    jwt::claims(user_jwt).ok()?["exp"].as_u64()
+}
+
+/// Agent: follows the desired state of its stage. The last good one is read from `dir` (blocking)
+/// before this returns; a state of another account, with a wrong signature or not of a later
+/// generation is refused. Ends with `stop`, with the bus, or when no receiver is left.
 pub fn follow(
     bus: &Bus,
     dir: &Path,
@@ -37,6 +61,48 @@ pub fn follow(
     account: &str,
     stop: CancellationToken,
 ) -> watch::Receiver<Option<Arc<StageState>>> {
-    let _ = (bus, dir, key, account, stop);
-    unimplemented!()
+    follow::follow(bus, dir, States { key, account: account.to_owned() }, stop)
+}
+
+struct States {
+    key: VerifyKey,
+    account: String,
+}
+
+impl States {
+    fn read(&self, signed: &Signed) -> Result<StageState, BusError> {
+        let state: StageState = self.key.verify(signed)?;
+        if state.account != self.account {
+            return Err(BusError::Malformed("it is the state of another stage".into()));
+        }
+        Ok(state)
+    }
+}
+
+impl Source for States {
+    type State = StageState;
+    const FILE: &'static str = "state.json";
+    const BYTES_MAX: u64 = 4 * 1024 * 1024;
+    const HINT: &'static str = "cmd.state.changed";
+
+    async fn pull(&self, bus: &Bus, have: Option<Arc<StageState>>) -> Result<Option<Vec<u8>>, BusError> {
+        let applied = have.as_ref().map(|have| have.generation);
+        let signed: Signed = bus.request("platform.state.get", &StateQuery { applied }, LIMIT).await?;
+        // The answer is always the whole state: most often the one we have.
+        if applied.is_some() && self.read(&signed)?.generation == applied.unwrap_or_default() {
+            return Ok(None);
+        }
+        serde_json::to_vec(&signed).map(Some).map_err(|error| BusError::Malformed(error.to_string()))
+    }
+
+    fn admit(&self, bytes: &[u8], have: Option<&StageState>) -> Result<StageState, String> {
+        let signed: Signed = decode(bytes).map_err(|error| error.to_string())?;
+        let state = self.read(&signed).map_err(|error| error.to_string())?;
+        match have {
+            Some(have) if state.generation <= have.generation => {
+                Err(format!("generation {} is not later than {}", state.generation, have.generation))
+            }
+            _ => Ok(state),
+        }
+    }
 }

@@ -59,7 +59,7 @@ where
         .await
         .map_err(AcceptError::Handshake)?;
     let sni = start.client_hello().server_name().map(str::to_owned);
-    if !sni.as_deref().is_some_and(|sni| store.site_of(sni).is_some()) {
+    if sni.as_deref().and_then(|sni| store.site_of(sni)).is_none() {
         // The client may be gone already; it is refused either way.
         let _ = start.io.write_all(&UNRECOGNIZED_NAME).await;
         let _ = start.io.shutdown().await;

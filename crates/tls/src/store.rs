@@ -67,7 +67,7 @@ impl CertificateStore {
     pub fn site_of(&self, sni: &str) -> Option<String> {
         let entries = self.entries.load();
         let sni = normalized(sni);
-        candidates(&sni).find(|name| entries.contains_key(name.as_ref())).map(|name| name.into_owned())
+        candidates(&sni).find(|name| entries.contains_key(name.as_ref())).map(std::borrow::Cow::into_owned)
     }
 
     /// Whether `host` is in the scope of the certificate that a connection with this SNI got. When it

@@ -1,0 +1,276 @@
+//! What the tests stand in: an installation with its own authority, keys and broker.
+
+use bastide_bus::account::StageAccount;
+use bastide_bus::bootstrap::{Material, Server, generate};
+use bastide_bus::{Bus, Config, PlatformBus, PlatformHandler, SigningKey, broker};
+use bastide_tls::LocalCa;
+use bastide_types::message::{NodeQuery, ReplicaFacts, Signed, SnapshotHead, StageGrant, StageState, StateQuery};
+use bastide_types::{Code, CustomerName, Digest, Problem, Role, StageName};
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Longer than anything takes on a slow machine; only a failure waits for it.
+pub const LONG: Duration = Duration::from_secs(90);
+
+pub fn now_s() -> u64 {
+    OffsetDateTime::now_utc().unix_timestamp() as u64
+}
+
+pub struct House {
+    pub dir: tempfile::TempDir,
+    pub material: Material,
+    pub port: u16,
+    ca: LocalCa,
+    broker: Option<Child>,
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl House {
+    /// An installation whose broker runs.
+    pub fn new() -> Self {
+        let mut house = Self::silent();
+        house.start();
+        house
+    }
+
+    /// An installation whose broker does not run.
+    pub fn silent() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = LocalCa::create_internal(OffsetDateTime::now_utc()).unwrap();
+        ca.write(&dir.path().join("ca.pem"), &dir.path().join("ca.key")).unwrap();
+        // Nobody else is given this port while it is not in use for a moment: the system hands them
+        // out in turn.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut house = Self { dir, material: generate(now_s()).unwrap(), port, ca, broker: None };
+        house.certify(Role::Bus, &["127.0.0.1".into()]);
+        house
+    }
+
+    /// Gives the broker a certificate of this role.
+    pub fn certify(&mut self, role: Role, hosts: &[String]) {
+        let issued = self.ca.issue_role(role, "bus", hosts, OffsetDateTime::now_utc()).unwrap();
+        issued.write(&self.path("bus.pem"), &self.path("bus.key")).unwrap();
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn start(&mut self) {
+        let server = Server {
+            port: self.port,
+            cert_file: self.path("bus.pem"),
+            key_file: self.path("bus.key"),
+            accounts_dir: self.path("accounts"),
+        };
+        let conf = self.path("nats.conf");
+        std::fs::write(&conf, self.material.issuers.nats_conf(&server).unwrap()).unwrap();
+        let search = broker::Search { path: std::env::var_os("PATH"), ..broker::Search::default() };
+        let found = broker::find(&search).unwrap_or_else(|why| panic!("these tests need a broker: {why}"));
+        let check = found.check_line(&conf);
+        let checked = Command::new(&check[0]).args(&check[1..]).output().unwrap();
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+        let line = found.command_line(&conf);
+        let log = std::fs::File::options().create(true).append(true).open(self.path("nats.log")).unwrap();
+        let mut command = Command::new(&line[0]);
+        command.args(&line[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.broker = Some(command.spawn().unwrap());
+    }
+
+    /// SIGKILL: no farewell to anybody.
+    pub fn kill(&mut self) {
+        if let Some(mut broker) = self.broker.take() {
+            let _ = broker.kill();
+            let _ = broker.wait();
+        }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("nats.log")).unwrap_or_default()
+    }
+
+    fn config(&self, name: &str) -> Config {
+        Config {
+            url: format!("tls://127.0.0.1:{}", self.port),
+            ca_file: self.path("ca.pem"),
+            creds_file: None,
+            jwt: None,
+            seed_file: None,
+            name: name.into(),
+        }
+    }
+
+    /// Credentials of a role, written as the supervisor does.
+    pub fn role(&self, role: Role, name: &str) -> Config {
+        for (file, creds) in self.material.issuers.creds(role, name, now_s()).unwrap() {
+            std::fs::write(self.path(&file), creds.expose()).unwrap();
+        }
+        Config { creds_file: Some(self.path(&format!("{name}.creds"))), ..self.config(name) }
+    }
+
+    /// Credentials of an agent.
+    pub fn agent(&self, stage: &StageAccount, life_s: u64) -> Config {
+        let seed_file = self.path(&format!("{}.seed", stage.account));
+        let key = bastide_bus::state::NodeKey::load_or_create(&seed_file).unwrap();
+        let jwt = stage.agent_jwt(key.public(), now_s(), life_s).unwrap();
+        Config { jwt: Some(jwt), seed_file: Some(seed_file), ..self.config("agent") }
+    }
+
+    pub async fn edge(&self, name: &str) -> Bus {
+        connected(&self.role(Role::Edge, name)).await
+    }
+
+    /// A platform replica that serves `fake` until the token is cancelled.
+    pub async fn platform(&self, fake: &Arc<Fake>) -> Platform {
+        static NUMBER: AtomicUsize = AtomicUsize::new(1);
+        let name = format!("platform-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let platform = self.role(Role::Platform, &name);
+        let sys = Config { creds_file: Some(self.path(&format!("{name}.sys.creds"))), ..platform.clone() };
+        let bus = PlatformBus::connect(&platform, &sys, self.material.authority.clone()).await.unwrap();
+        bus.bus().connected(LONG).await.unwrap();
+        let stop = CancellationToken::new();
+        let task = {
+            let (bus, fake, stop) = (bus.clone(), fake.clone(), stop.clone());
+            tokio::spawn(async move { bus.serve(fake, stop).await })
+        };
+        Platform { bus, stop, task }
+    }
+
+    /// A stage whose account the broker knows, and its agent.
+    pub async fn stage(&self, platform: &Platform) -> (StageAccount, Bus) {
+        let stage = StageAccount::generate().unwrap();
+        assert_eq!(platform.bus.ensure_accounts(std::slice::from_ref(&stage)).await.unwrap(), 1);
+        let agent = connected(&self.agent(&stage, 3600)).await;
+        (stage, agent)
+    }
+}
+
+pub async fn connected(config: &Config) -> Bus {
+    let bus = Bus::connect(config).await.unwrap();
+    bus.connected(LONG).await.unwrap();
+    bus
+}
+
+pub struct Platform {
+    pub bus: PlatformBus,
+    pub stop: CancellationToken,
+    pub task: tokio::task::JoinHandle<Result<(), bastide_bus::BusError>>,
+}
+
+/// Waits until a watched value is as wanted.
+pub async fn until<T: Clone>(receiver: &mut watch::Receiver<T>, wanted: impl FnMut(&T) -> bool) -> T {
+    let found = tokio::time::timeout(LONG, receiver.wait_for(wanted)).await;
+    found.expect("in time").expect("the follower lives").clone()
+}
+
+/// A platform that answers from memory and remembers who asked.
+#[derive(Default)]
+pub struct Fake {
+    pub head: Mutex<Option<SnapshotHead>>,
+    /// Blobs, and the account that may read each (`None`: all).
+    pub blobs: Mutex<HashMap<Digest, (Bytes, Option<String>)>>,
+    /// Pieces that are still served; later ones get no answer.
+    pub pieces_left: Mutex<Option<usize>>,
+    pub offsets: Mutex<Vec<u64>>,
+    pub states: Mutex<HashMap<String, Signed>>,
+    pub facts: Mutex<Vec<(String, ReplicaFacts)>>,
+    pub asked: Mutex<Vec<String>>,
+    pub grants: Mutex<Vec<StageGrant>>,
+}
+
+impl Fake {
+    pub fn put(&self, content: impl Into<Bytes>, reader: Option<&str>) -> Digest {
+        let content = content.into();
+        let digest = sha256(&content);
+        self.blobs.lock().unwrap().insert(digest, (content, reader.map(str::to_owned)));
+        digest
+    }
+    fn note(&self, what: &str) {
+        self.asked.lock().unwrap().push(what.to_owned());
+    }
+}
+
+pub fn sha256(content: &[u8]) -> Digest {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content).as_ref());
+    Digest::from_sha256(bytes)
+}
+
+impl PlatformHandler for Fake {
+    async fn snapshot_head(&self, _: Option<(u64, u64)>) -> Result<SnapshotHead, Problem> {
+        self.note("snapshot");
+        self.head.lock().unwrap().clone().ok_or_else(|| Code::ApiUnknown.problem())
+    }
+    async fn blob(&self, account: &str, digest: &Digest, offset: u64, max: usize) -> Option<(Bytes, u64)> {
+        let served = {
+            let mut left = self.pieces_left.lock().unwrap();
+            match left.as_mut() {
+                Some(0) => false,
+                Some(left) => {
+                    *left -= 1;
+                    true
+                }
+                None => true,
+            }
+        };
+        if !served {
+            std::future::pending::<()>().await;
+        }
+        self.offsets.lock().unwrap().push(offset);
+        let blobs = self.blobs.lock().unwrap();
+        let (content, reader) = blobs.get(digest)?;
+        if reader.as_ref().is_some_and(|reader| reader != account) {
+            return None;
+        }
+        let from = usize::try_from(offset).ok().filter(|from| *from <= content.len())?;
+        Some((content.slice(from..content.len().min(from + max)), content.len() as u64))
+    }
+    async fn node_stages(&self, query: NodeQuery) -> Result<Vec<StageGrant>, Problem> {
+        self.note(&query.user_key);
+        Ok(self.grants.lock().unwrap().clone())
+    }
+    async fn stage_state(&self, account: &str, _: StateQuery) -> Result<Signed, Problem> {
+        self.note(account);
+        self.states.lock().unwrap().get(account).cloned().ok_or_else(|| Code::ApiUnknown.problem())
+    }
+    async fn replicas(&self, account: &str, facts: ReplicaFacts) -> Result<(), Problem> {
+        self.facts.lock().unwrap().push((account.to_owned(), facts));
+        Ok(())
+    }
+}
+
+pub fn signing_key() -> SigningKey {
+    SigningKey::from_pkcs8(&SigningKey::generate().unwrap()).unwrap()
+}
+
+pub fn stage_state(account: &str, generation: u64) -> StageState {
+    StageState {
+        account: account.into(),
+        generation,
+        customer: CustomerName::new("acme").unwrap(),
+        stage: StageName::test(),
+        replicas: Vec::new(),
+    }
+}
+
+pub fn facts(boot: u64, sequence: u64, generation: u64) -> ReplicaFacts {
+    ReplicaFacts { boot, sequence, generation, replicas: Vec::new() }
+}
+
+pub fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}

@@ -1,0 +1,154 @@
+//! Connections: who is let in, what expires, what comes back.
+
+use crate::house::*;
+use bastide_bus::{Bus, BusError, facts as bus_facts};
+use bastide_types::Role;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Long enough for a handshake here; a refusal shows as not being connected then.
+const SHORT: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn after_kill_9_and_a_restart_everything_goes_on() {
+    let mut house = House::new();
+    let fake = Arc::new(Fake::default());
+    let platform = house.platform(&fake).await;
+    let (_, agent) = house.stage(&platform).await;
+    bus_facts::report(&agent, &facts(1, 1, 1), LONG).await.unwrap();
+    house.kill();
+    let down = bus_facts::report(&agent, &facts(1, 2, 1), Duration::from_millis(300)).await;
+    assert!(matches!(down, Err(BusError::TimedOut(_))), "{down:?}");
+    house.start();
+    // The agent may be back before the platform is: nobody answers then, and it tries again.
+    loop {
+        match bus_facts::report(&agent, &facts(1, 3, 1), LONG).await {
+            Ok(()) => break,
+            Err(BusError::NoResponders(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    let sequences: Vec<u64> = fake.facts.lock().unwrap().iter().map(|(_, facts)| facts.sequence).collect();
+    assert_eq!(sequences, [1, 3], "what failed during the outage did not run afterwards");
+    let (_, newcomer) = house.stage(&platform).await;
+    bus_facts::report(&newcomer, &facts(1, 1, 1), LONG).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_broker_of_another_authority_is_refused() {
+    let (house, foreign) = (House::new(), House::silent());
+    let mut config = house.role(Role::Edge, "edge");
+    config.ca_file = foreign.path("ca.pem");
+    let bus = Bus::connect(&config).await.unwrap();
+    assert!(matches!(bus.connected(SHORT).await, Err(BusError::TimedOut(_))));
+    config.url = config.url.replace("tls://", "nats://");
+    assert!(matches!(Bus::connect(&config).await, Err(BusError::Config(_))), "never without TLS");
+}
+
+#[tokio::test]
+async fn another_role_cannot_pose_as_the_broker() {
+    let mut house = House::silent();
+    house.certify(Role::Runtime, &[]);
+    house.start();
+    let bus = Bus::connect(&house.role(Role::Edge, "edge")).await.unwrap();
+    assert!(matches!(bus.connected(SHORT).await, Err(BusError::TimedOut(_))));
+    assert_eq!(bus.counters().connects, 0);
+}
+
+#[tokio::test]
+async fn credentials_of_another_installation_are_refused() {
+    let (house, foreign) = (House::new(), House::silent());
+    let mut config = foreign.role(Role::Platform, "platform-9");
+    config.url = format!("tls://127.0.0.1:{}", house.port);
+    config.ca_file = house.path("ca.pem");
+    let bus = Bus::connect(&config).await.unwrap();
+    assert!(matches!(bus.connected(SHORT).await, Err(BusError::TimedOut(_))));
+}
+
+#[tokio::test]
+async fn a_request_past_its_deadline_is_not_run() {
+    let house = House::new();
+    let fake = Arc::new(Fake::default());
+    let platform = house.platform(&fake).await;
+    let (stage, agent) = house.stage(&platform).await;
+    let config = house.agent(&stage, 3600);
+    let seed = std::fs::read_to_string(config.seed_file.unwrap()).unwrap();
+    let creds = format!(
+        "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
+         -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n",
+        config.jwt.unwrap()
+    );
+    let raw = async_nats::ConnectOptions::with_credentials(&creds)
+        .unwrap()
+        .require_tls(true)
+        .add_root_certificates(house.path("ca.pem"))
+        .custom_inbox_prefix(format!("_INBOX.{}", agent.user_name()))
+        .connect(config.url)
+        .await
+        .unwrap();
+    let past = (now_s() - 1) * 1000;
+    for (sequence, deadline) in [(1, past.to_string()), (2, "soon".into()), (3, (past + 3_600_000).to_string())] {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Bst-Deadline", deadline);
+        let payload = serde_json::to_vec(&facts(1, sequence, 1)).unwrap();
+        let inbox = raw.new_inbox();
+        raw.publish_with_reply_and_headers("platform.evt.replicas", inbox, headers, payload.into()).await.unwrap();
+    }
+    // One connection, one subject: the last of these comes after the three.
+    let last = serde_json::to_vec(&facts(1, 4, 1)).unwrap();
+    raw.request("platform.evt.replicas", last.into()).await.unwrap();
+    let mut sequences: Vec<u64> = fake.facts.lock().unwrap().iter().map(|(_, facts)| facts.sequence).collect();
+    sequences.sort_unstable();
+    assert_eq!(sequences, [3, 4]);
+}
+
+#[tokio::test]
+async fn a_malformed_message_is_answered_with_a_problem_and_harms_nobody() {
+    let house = House::new();
+    let fake = Arc::new(Fake::default());
+    let platform = house.platform(&fake).await;
+    let (_, agent) = house.stage(&platform).await;
+    let refused = agent.request::<_, ()>("platform.evt.replicas", &"not facts", LONG).await;
+    assert!(matches!(&refused, Err(BusError::Problem(problem)) if problem.status == 422), "{refused:?}");
+    let big = "x".repeat(2 * 1024 * 1024);
+    let refused = agent.request::<_, ()>("platform.evt.replicas", &big, LONG).await;
+    assert!(matches!(refused, Err(BusError::TooLarge { .. })), "{refused:?}");
+    bus_facts::report(&agent, &facts(1, 1, 1), LONG).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_credential_that_ends_is_renewed_and_the_connection_comes_back() {
+    let house = House::new();
+    let fake = Arc::new(Fake::default());
+    let platform = house.platform(&fake).await;
+    let (stage, _) = house.stage(&platform).await;
+    let agent = connected(&house.agent(&stage, 2)).await;
+    agent.renew(house.agent(&stage, 3600).jwt.unwrap()).unwrap();
+    tokio::time::timeout(LONG, async {
+        while agent.counters().connects < 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .expect("the broker ends the connection with the old credential, the new one is taken");
+    bus_facts::report(&agent, &facts(1, 1, 1), LONG).await.unwrap();
+    let (other, _) = house.stage(&platform).await;
+    assert!(agent.renew(house.agent(&other, 60).jwt.unwrap()).is_err(), "another key's credential");
+}
+
+#[tokio::test]
+async fn two_platform_replicas_share_the_work_and_one_may_stop() {
+    let house = House::new();
+    let fake = Arc::new(Fake::default());
+    let (one, two) = (house.platform(&fake).await, house.platform(&fake).await);
+    let (_, agent) = house.stage(&one).await;
+    for sequence in 0..20 {
+        bus_facts::report(&agent, &facts(1, sequence, 1), LONG).await.unwrap();
+    }
+    assert_eq!(fake.facts.lock().unwrap().len(), 20, "each request ran once");
+    one.stop.cancel();
+    one.task.await.unwrap().unwrap();
+    one.bus.close().await;
+    bus_facts::report(&agent, &facts(1, 21, 1), LONG).await.unwrap();
+    assert!(!two.task.is_finished());
+}
