@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 
 /// Largest message, in bytes; the same in the broker's configuration.
 pub(crate) const PAYLOAD_BYTES_MAX: u64 = 1024 * 1024;
+/// Largest message of a stage, in bytes. Readers of all stages keep some hundred messages waiting: a
+/// stage that floods them must not fill their memory.
+pub(crate) const STAGE_PAYLOAD_BYTES_MAX: u64 = 256 * 1024;
 /// Connections of one stage.
 const STAGE_CONNECTIONS_MAX: u64 = 50;
 /// Subscriptions of one stage.
@@ -126,6 +129,7 @@ pub(crate) struct Definition {
     exports: Vec<Export>,
     imports: Vec<Import>,
     scope: Scope,
+    payload_bytes_max: u64,
     connections_max: Option<u64>,
     subscriptions_max: Option<u64>,
 }
@@ -154,6 +158,7 @@ pub(crate) fn platform() -> Definition {
             ],
             answers: true,
         },
+        payload_bytes_max: PAYLOAD_BYTES_MAX,
         connections_max: None,
         subscriptions_max: None,
     }
@@ -174,6 +179,7 @@ pub(crate) fn edge(own: &str, platform: &str) -> Definition {
             subscribe: &["hint.snapshot", "fact.*.replicas", INBOX],
             answers: false,
         },
+        payload_bytes_max: PAYLOAD_BYTES_MAX,
         connections_max: None,
         subscriptions_max: None,
     }
@@ -185,6 +191,7 @@ pub(crate) fn node(own: &str, platform: &str) -> Definition {
         exports: Vec::new(),
         imports: vec![api(platform, own, "node.stages", "platform.node.stages")],
         scope: Scope { role: "node", publish: &["platform.node.stages"], subscribe: &[INBOX], answers: false },
+        payload_bytes_max: PAYLOAD_BYTES_MAX,
         connections_max: None,
         subscriptions_max: None,
     }
@@ -201,6 +208,7 @@ pub(crate) fn sys() -> Definition {
             subscribe: &[INBOX],
             answers: false,
         },
+        payload_bytes_max: PAYLOAD_BYTES_MAX,
         connections_max: None,
         subscriptions_max: None,
     }
@@ -234,6 +242,7 @@ pub(crate) fn stage(own: &str, accounts: &Accounts) -> Definition {
             subscribe: &["cmd.state.changed", INBOX],
             answers: false,
         },
+        payload_bytes_max: STAGE_PAYLOAD_BYTES_MAX,
         connections_max: Some(STAGE_CONNECTIONS_MAX),
         subscriptions_max: Some(STAGE_SUBSCRIPTIONS_MAX),
     }
@@ -254,7 +263,7 @@ impl Definition {
                 "subs": limit(self.subscriptions_max),
                 "conn": limit(self.connections_max),
                 "data": -1,
-                "payload": PAYLOAD_BYTES_MAX,
+                "payload": self.payload_bytes_max,
                 "imports": self.imports.len(),
                 "exports": self.exports.len(),
                 "wildcards": true,

@@ -236,6 +236,14 @@ fn quoted(path: &Path) -> Result<String, BusError> {
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_the_reader_of_credentials_panic(text in "\\PC*") {
+            let _ = parse_creds(&text);
+            let _ = parse_creds(&format!("-----BEGIN NATS USER JWT-----{text}------END NATS USER JWT------"));
+        }
+    }
+
     #[test]
     fn a_credentials_file_reads_back() {
         let (jwt, seed) = parse_creds(creds_text("a.b.c", "SUX").expose()).unwrap();

@@ -183,6 +183,14 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    proptest::proptest! {
+        #[test]
+        fn no_answer_makes_the_reader_panic(answer in "\\PC*", tail in "[v0-9.+-]{0,20}") {
+            let _ = Version::parse(&answer);
+            let _ = Version::parse(&format!("nats-server: v{tail}"));
+        }
+    }
+
     #[test]
     fn versions_are_read_and_judged() {
         let safe = |answer: &str| Version::parse(answer).map(Version::is_safe);

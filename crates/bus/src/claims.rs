@@ -6,19 +6,14 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Makes the broker hold these JWTs (account → JWT). Those it holds already in the same meaning are
-/// left alone. Returns how many were pushed.
-pub(crate) async fn ensure(sys: &Bus, accounts: &[(String, String)]) -> Result<usize, BusError> {
-    let mut pushed = 0;
-    for (account, jwt) in accounts {
-        let held = lookup(sys, account).await?;
-        if held.is_some_and(|held| jwt::same_meaning(&held, jwt)) {
-            continue;
-        }
-        push(sys, account, jwt).await?;
-        pushed += 1;
+/// Makes the broker hold this JWT, unless it holds one of the same meaning. Returns whether it was
+/// pushed.
+pub(crate) async fn ensure(sys: &Bus, account: &str, jwt: &str) -> Result<bool, BusError> {
+    let held = lookup(sys, account).await?;
+    if held.is_some_and(|held| jwt::same_meaning(&held, jwt)) {
+        return Ok(false);
     }
-    Ok(pushed)
+    push(sys, account, jwt).await.map(|()| true)
 }
 
 async fn push(sys: &Bus, account: &str, jwt: &str) -> Result<(), BusError> {
@@ -29,7 +24,7 @@ async fn push(sys: &Bus, account: &str, jwt: &str) -> Result<(), BusError> {
         return Err(refused(answer["error"]["description"].as_str().unwrap_or("no reason given").to_owned()));
     }
     match lookup(sys, account).await? {
-        Some(held) if held == *jwt => Ok(()),
+        Some(held) if held == jwt => Ok(()),
         Some(_) => Err(refused("it holds another JWT".into())),
         None => Err(refused("it does not hold it".into())),
     }

@@ -23,7 +23,7 @@ const RECONNECT_MIN: Duration = Duration::from_millis(250);
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages that wait for one subscription's reader before the newest are dropped and counted.
-const SUBSCRIPTION_CAPACITY: usize = 1024;
+const SUBSCRIPTION_CAPACITY: usize = 512;
 /// Commands that wait for the connection.
 const COMMAND_CAPACITY: usize = 256;
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);

@@ -5,7 +5,8 @@
 //! that says nothing may be cut off while its replicas serve. Which replicas a stage may have at all is
 //! the Snapshot's word; readers take the intersection.
 
-use crate::request::{account_of, decode};
+use crate::account::STAGE_PAYLOAD_BYTES_MAX;
+use crate::request::{account_of, decode, encode_within};
 use crate::{Bus, BusError, file};
 use bastide_types::message::ReplicaFacts;
 use futures_util::StreamExt;
@@ -35,13 +36,16 @@ pub type Facts = HashMap<String, ReplicaFacts>;
 
 /// Agent: tells edges and gateways (no answer). Say it on each change and every few seconds, because a
 /// message may be lost; the same sequence number may be said again.
+///
+/// # Errors
+/// [`BusError::TooLarge`] beyond 252 KiB (about 2 000 replicas), [`BusError::TimedOut`] while not connected.
 pub async fn publish(bus: &Bus, facts: &ReplicaFacts) -> Result<(), BusError> {
-    bus.publish("fact.replicas", facts).await
+    bus.publish_encoded("fact.replicas", encode_within(facts, STAGE_PAYLOAD_BYTES_MAX)?).await
 }
 
 /// Agent: tells the platform and waits for its acknowledgement.
 pub async fn report(bus: &Bus, facts: &ReplicaFacts, limit: Duration) -> Result<(), BusError> {
-    bus.request("platform.evt.replicas", facts, limit).await
+    bus.request_encoded("platform.evt.replicas", encode_within(facts, STAGE_PAYLOAD_BYTES_MAX)?, limit).await
 }
 
 /// Edge, gateway: the newest facts of each account, from disk (blocking) before it returns, then from
@@ -136,11 +140,14 @@ impl Follower {
     }
 
     fn apply(&mut self, batch: &[async_nats::Message]) {
+        // Only the last word of each stage is read: one that floods costs no more than the others.
+        let last: HashMap<&str, &async_nats::Message> =
+            batch.iter().map(|message| (message.subject.as_str(), message)).collect();
         let mut changed = false;
-        for message in batch {
+        for (subject, message) in last {
             match read(message) {
                 Ok((account, facts)) => changed |= self.known.take(account, facts),
-                Err(error) => tracing::warn!(%error, subject = %message.subject, "facts were refused"),
+                Err(error) => tracing::warn!(%error, subject, "facts were refused"),
             }
         }
         if changed {

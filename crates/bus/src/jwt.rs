@@ -96,6 +96,18 @@ pub(crate) fn is_public_key(text: &str, kind: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_readers_panic(text in "\\PC{0,80}", key in "[A-Z2-7]{56}", seed in "S[A-Z0-9]{57}") {
+            let _ = claims(&text);
+            let _ = is_public_key(&text, 'A');
+            prop_assert!(key_from_seed(&text, 'A').is_err());
+            let _ = is_public_key(&key, 'A');
+            let _ = key_from_seed(&seed, 'U');
+        }
+    }
 
     fn sample(name: &str, issued_at: u64) -> String {
         let key = KeyPair::new_from_raw(nkeys::KeyPairType::Account, [7; 32]).unwrap();

@@ -4,7 +4,7 @@
 //! is fixed by the account's imports and checked here once more.
 
 use crate::account::StageAccount;
-use crate::request::{Incoming, Outgoing, decode, serve};
+use crate::request::{IN_PROGRESS_MAX, Incoming, Outgoing, decode, serve};
 use crate::{Authority, Bus, BusError, Config, blob, claims, jwt};
 use bastide_types::message::{NodeQuery, ReplicaFacts, Signed, SnapshotHead, SnapshotHint};
 use bastide_types::message::{SnapshotQuery, StageGrant, StateChanged, StateQuery};
@@ -13,6 +13,9 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+
+/// Requests of one stage in progress at one replica, for each method.
+const STAGE_SHARE: usize = 64;
 
 /// What the platform answers. The account is written by the broker: authorize by it.
 pub trait PlatformHandler: Send + Sync + 'static {
@@ -59,8 +62,9 @@ impl PlatformBus {
     pub async fn serve<H: PlatformHandler>(&self, handler: Arc<H>, stop: CancellationToken) -> Result<(), BusError> {
         let asker = Askers(self.authority.clone());
         let (bus, stop) = (&self.bus, &stop);
+        let share = |account: &str| asker.share(account);
         tokio::try_join!(
-            serve(bus, "api.*.snapshot.head", "snapshot", stop, |asked| {
+            serve(bus, "api.*.snapshot.head", "snapshot", stop, share, |asked| {
                 let (handler, asker) = (handler.clone(), asker.clone());
                 async move {
                     answer::<SnapshotQuery, _, _>(asked, |account| asker.is_edge(account), async |_, query| {
@@ -69,11 +73,11 @@ impl PlatformBus {
                     .await
                 }
             }),
-            serve(bus, "api.*.blob.get", "blob", stop, |asked| {
+            serve(bus, "api.*.blob.get", "blob", stop, share, |asked| {
                 let handler = handler.clone();
                 async move { blob::answer(&*handler, asked).await }
             }),
-            serve(bus, "api.*.node.stages", "node", stop, |asked| {
+            serve(bus, "api.*.node.stages", "node", stop, share, |asked| {
                 let (handler, asker) = (handler.clone(), asker.clone());
                 async move {
                     answer::<NodeQuery, _, _>(asked, |account| asker.is_node(account), async |_, query| {
@@ -82,7 +86,7 @@ impl PlatformBus {
                     .await
                 }
             }),
-            serve(bus, "api.*.state.get", "state", stop, |asked| {
+            serve(bus, "api.*.state.get", "state", stop, share, |asked| {
                 let (handler, asker) = (handler.clone(), asker.clone());
                 async move {
                     answer::<StateQuery, _, _>(asked, |account| asker.is_stage(account), async |account, query| {
@@ -91,7 +95,7 @@ impl PlatformBus {
                     .await
                 }
             }),
-            serve(bus, "api.*.evt.replicas", "evt", stop, |asked| {
+            serve(bus, "api.*.evt.replicas", "evt", stop, share, |asked| {
                 let (handler, asker) = (handler.clone(), asker.clone());
                 async move {
                     answer::<ReplicaFacts, _, _>(asked, |account| asker.is_stage(account), async |account, facts| {
@@ -105,14 +109,27 @@ impl PlatformBus {
     }
 
     /// Pushes the JWTs of accounts that the broker lacks or holds differently; reads each back.
-    /// Returns how many were pushed. Idempotent: call it at start and whenever a stage is made.
+    /// Returns how many were pushed. Idempotent: call it at start and whenever a stage is made. A bad
+    /// account does not stop the others; it is the error at the end.
     pub async fn ensure_accounts(&self, accounts: &[StageAccount]) -> Result<usize, BusError> {
         let now_s = crate::request::now_ms() / 1000;
-        let minted: Result<Vec<_>, BusError> = accounts
-            .iter()
-            .map(|stage| Ok((stage.account.clone(), stage.jwt(&self.authority, now_s)?)))
-            .collect();
-        claims::ensure(&self.sys, &minted?).await
+        let (mut pushed, mut first_fault) = (0, None);
+        for stage in accounts {
+            let ensured = match stage.jwt(&self.authority, now_s) {
+                Ok(jwt) => claims::ensure(&self.sys, &stage.account, &jwt).await,
+                Err(error) => Err(error),
+            };
+            match ensured {
+                Ok(changed) => pushed += usize::from(changed),
+                // One bad account must not keep the others from the bus; a broker that is away does.
+                Err(error @ (BusError::Config(_) | BusError::Claim { .. } | BusError::Malformed(_))) => {
+                    tracing::error!(account = stage.account, %error, "a stage has no account on the bus");
+                    first_fault.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        first_fault.map_or(Ok(pushed), Err)
     }
 
     /// Tells the agents of a stage that its desired state changed. A lost hint only costs time.
@@ -151,6 +168,10 @@ struct Askers(Arc<Authority>);
 impl Askers {
     fn is_edge(&self, account: &str) -> bool {
         account == self.0.accounts.edge
+    }
+    /// Requests of an account that may be in progress at once. All edges share one account.
+    fn share(&self, account: &str) -> usize {
+        if self.is_stage(account) { STAGE_SHARE } else { IN_PROGRESS_MAX / 2 }
     }
     fn is_node(&self, account: &str) -> bool {
         account == self.0.accounts.node

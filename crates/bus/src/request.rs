@@ -19,11 +19,10 @@ use tokio_util::sync::CancellationToken;
 pub const DEADLINE: &str = "Bst-Deadline";
 /// Longest life of a request, whatever its header says.
 const LIFE_MAX: Duration = Duration::from_secs(60);
-/// Requests of one account in progress at one responder; more are refused at once, so that one stage
-/// cannot take the platform from the others.
-const PER_ACCOUNT_MAX: usize = 64;
 /// Requests in progress at one responder.
-const IN_PROGRESS_MAX: usize = 512;
+pub(crate) const IN_PROGRESS_MAX: usize = 512;
+/// Room that a request's headers need within the broker's limit.
+const HEADROOM: u64 = 4096;
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 const PUBLISH_LIMIT: Duration = Duration::from_secs(1);
 
@@ -40,7 +39,16 @@ impl Bus {
         query: &Q,
         limit: Duration,
     ) -> Result<A, BusError> {
-        let message = self.ask(subject, encode(query)?, limit).await?;
+        self.request_encoded(subject, encode(query)?, limit).await
+    }
+
+    pub(crate) async fn request_encoded<A: DeserializeOwned>(
+        &self,
+        subject: &str,
+        query: Bytes,
+        limit: Duration,
+    ) -> Result<A, BusError> {
+        let message = self.ask(subject, query, limit).await?;
         match decode::<Reply<A>>(&message.payload)? {
             Reply::Ok(answer) => Ok(answer),
             Reply::Problem(problem) => Err(BusError::Problem(problem)),
@@ -49,7 +57,10 @@ impl Bus {
 
     /// Publishes without an answer; refused while not connected, so that nothing old arrives later.
     pub async fn publish<T: Serialize>(&self, subject: &str, message: &T) -> Result<(), BusError> {
-        let payload = encode(message)?;
+        self.publish_encoded(subject, encode(message)?).await
+    }
+
+    pub(crate) async fn publish_encoded(&self, subject: &str, payload: Bytes) -> Result<(), BusError> {
         if !self.is_connected() {
             return Err(BusError::TimedOut(subject.into()));
         }
@@ -109,22 +120,24 @@ fn fault(subject: &str, error: &async_nats::RequestError) -> BusError {
     match error.kind() {
         RequestErrorKind::NoResponders => BusError::NoResponders(subject.into()),
         RequestErrorKind::TimedOut => BusError::TimedOut(subject.into()),
-        RequestErrorKind::MaxPayloadExceeded => too_large(PAYLOAD_BYTES_MAX + 1),
+        RequestErrorKind::MaxPayloadExceeded => {
+            BusError::TooLarge { bytes: PAYLOAD_BYTES_MAX + 1, bytes_max: PAYLOAD_BYTES_MAX }
+        }
         RequestErrorKind::InvalidSubject => BusError::Config(format!("`{subject}` is not a subject")),
         RequestErrorKind::Other => BusError::Closed,
     }
 }
 
-fn too_large(bytes: u64) -> BusError {
-    BusError::TooLarge { bytes, bytes_max: PAYLOAD_BYTES_MAX }
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Bytes, BusError> {
+    encode_within(value, PAYLOAD_BYTES_MAX)
 }
 
-pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Bytes, BusError> {
-    /// Room for headers within the broker's limit.
-    const HEADROOM: u64 = 4096;
-    let bytes = serde_json::to_vec(value).map_err(|error| BusError::Malformed(error.to_string()))?;
-    let length = bytes.len() as u64;
-    if length > PAYLOAD_BYTES_MAX - HEADROOM { Err(too_large(length)) } else { Ok(bytes.into()) }
+/// As JSON, if a message of at most `payload_bytes_max` holds it. Checked here because the broker ends
+/// the connection of a client that sends more than its account may.
+pub(crate) fn encode_within<T: Serialize>(value: &T, payload_bytes_max: u64) -> Result<Bytes, BusError> {
+    let encoded = serde_json::to_vec(value).map_err(|error| BusError::Malformed(error.to_string()))?;
+    let (bytes, bytes_max) = (encoded.len() as u64, payload_bytes_max - HEADROOM);
+    if bytes > bytes_max { Err(BusError::TooLarge { bytes, bytes_max }) } else { Ok(encoded.into()) }
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BusError> {
@@ -169,12 +182,14 @@ impl Outgoing {
 }
 
 /// Answers `subject` (`api.*.<service>.<method>`) within a queue group until `stop`. Each request runs
-/// in its own task, cut at its deadline.
+/// in its own task, cut at its deadline. `share` says how many of an account may be in progress; more are
+/// refused at once, so that no stage takes the platform from the others.
 pub(crate) async fn serve<F, Fut>(
     bus: &Bus,
     subject: &'static str,
     group: &'static str,
     stop: &CancellationToken,
+    share: impl Fn(&str) -> usize,
     handler: F,
 ) -> Result<(), BusError>
 where
@@ -196,7 +211,7 @@ where
             request = requests.next() => {
                 let Some(request) = request else { return Err(BusError::Closed) };
                 let Some((account, reply, left)) = admitted(&request) else { continue };
-                if !busy.has_room(&account) {
+                if !busy.has_room(&account, share(&account)) {
                     let refusal = Outgoing::reply::<()>(Err(Code::Overloaded.problem()));
                     send(bus.client.clone(), reply, refusal).await;
                     continue;
@@ -259,9 +274,9 @@ struct Busy {
 }
 
 impl Busy {
-    fn has_room(&self, account: &str) -> bool {
+    fn has_room(&self, account: &str, share: usize) -> bool {
         let own = self.by_account.get(account).copied().unwrap_or(0);
-        self.by_task.len() < IN_PROGRESS_MAX && own < PER_ACCOUNT_MAX
+        self.by_task.len() < IN_PROGRESS_MAX && own < share
     }
 
     fn begun(&mut self, task: tokio::task::Id, account: String) {
@@ -284,5 +299,40 @@ impl Busy {
                 self.by_account.remove(&account);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_account_cannot_take_all_the_room() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (mut busy, mut tasks) = (Busy::default(), JoinSet::new());
+            for _ in 0..2 {
+                assert!(busy.has_room("greedy", 2));
+                busy.begun(tasks.spawn(async {}).id(), "greedy".into());
+            }
+            assert!(!busy.has_room("greedy", 2) && busy.has_room("other", 2));
+            busy.done(tasks.join_next_with_id().await.unwrap());
+            assert!(busy.has_room("greedy", 2));
+        });
+    }
+
+    #[test]
+    fn the_account_is_the_second_token_and_must_be_a_key() {
+        let key = nkeys::KeyPair::new_account().public_key();
+        assert_eq!(account_of(&format!("api.{key}.state.get")), Some(key.clone()));
+        for subject in ["", "api", "api.x.state.get", "api..state.get", &format!("{key}.api.state")] {
+            assert_eq!(account_of(subject), None, "{subject}");
+        }
+    }
+
+    #[test]
+    fn what_the_account_may_not_send_is_refused_before_it_is_sent() {
+        assert!(encode_within(&"x".repeat(1000), 6000).is_ok());
+        assert!(matches!(encode_within(&"x".repeat(2000), 6000), Err(BusError::TooLarge { bytes_max: 1904, .. })));
     }
 }

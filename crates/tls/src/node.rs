@@ -215,3 +215,27 @@ impl ServerCertVerifier for ServerRole {
         self.chain.supported_verify_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use time::OffsetDateTime;
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic_or_name_a_role(bytes: Vec<u8>) {
+            prop_assert_eq!(peer_role(&CertificateDer::from(bytes)), None);
+        }
+
+        #[test]
+        fn a_spoilt_certificate_never_makes_the_reader_panic(at in 0usize..600, byte: u8) {
+            let ca = ca::LocalCa::create_internal(OffsetDateTime::UNIX_EPOCH).unwrap();
+            let issued = ca.issue_role(Role::Edge, "edge", &[], OffsetDateTime::UNIX_EPOCH).unwrap();
+            let mut der = ca::first_certificate(&issued.certificate_pem).unwrap().to_vec();
+            let at = at % der.len();
+            der[at] = byte;
+            let _ = peer_role(&CertificateDer::from(der));
+        }
+    }
+}

@@ -10,6 +10,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use x509_parser::prelude::GeneralName;
@@ -67,7 +68,7 @@ impl CertificateStore {
     pub fn site_of(&self, sni: &str) -> Option<String> {
         let entries = self.entries.load();
         let sni = normalized(sni);
-        candidates(&sni).find(|name| entries.contains_key(name.as_ref())).map(std::borrow::Cow::into_owned)
+        candidates(&sni).find(|name| entries.contains_key(name.as_ref())).map(Cow::into_owned)
     }
 
     /// Whether `host` is in the scope of the certificate that a connection with this SNI got. When it
@@ -170,10 +171,13 @@ fn dns_names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, TlsError> 
     Ok(names)
 }
 
-/// The names that may serve `name`, best first: itself, then the wildcard over its first label.
-fn candidates(name: &str) -> impl Iterator<Item = std::borrow::Cow<'_, str>> {
-    let wildcard = name.split_once('.').map(|(_, parent)| format!("*.{parent}").into());
-    std::iter::once(name.into()).chain(wildcard)
+/// The names that may serve `name`, best first: itself, then the wildcard over its first label. None
+/// for what is no host at all, such as a wildcard itself or an empty first label.
+fn candidates(name: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    let host = !name.starts_with('.') && !name.contains('*');
+    let exact = host.then(|| Cow::from(name));
+    let wildcard = name.split_once('.').filter(|_| host).map(|(_, parent)| format!("*.{parent}").into());
+    exact.into_iter().chain(wildcard)
 }
 
 fn normalized(name: &str) -> String {

@@ -102,6 +102,16 @@ impl House {
         std::fs::read_to_string(self.path("nats.log")).unwrap_or_default()
     }
 
+    /// Waits until the broker logs this.
+    pub async fn logs(&self, text: &str) {
+        let wait = async {
+            while !self.log().contains(text) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        assert!(tokio::time::timeout(LONG, wait).await.is_ok(), "not in the log: {text}\n{}", self.log());
+    }
+
     fn config(&self, name: &str) -> Config {
         Config {
             url: format!("tls://127.0.0.1:{}", self.port),

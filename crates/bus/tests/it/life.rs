@@ -2,7 +2,8 @@
 
 use crate::house::*;
 use bastide_bus::{Bus, BusError, facts as bus_facts};
-use bastide_types::Role;
+use bastide_types::message::{ReplicaFact, ReplicaState};
+use bastide_types::{ReplicaId, Role};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ async fn a_broker_of_another_authority_is_refused() {
     let mut config = house.role(Role::Edge, "edge");
     config.ca_file = foreign.path("ca.pem");
     let bus = Bus::connect(&config).await.unwrap();
+    house.logs("TLS handshake error").await;
     assert!(matches!(bus.connected(SHORT).await, Err(BusError::TimedOut(_))));
     config.url = config.url.replace("tls://", "nats://");
     assert!(matches!(Bus::connect(&config).await, Err(BusError::Config(_))), "never without TLS");
@@ -51,6 +53,7 @@ async fn another_role_cannot_pose_as_the_broker() {
     house.certify(Role::Runtime, &[]);
     house.start();
     let bus = Bus::connect(&house.role(Role::Edge, "edge")).await.unwrap();
+    house.logs("TLS handshake error").await;
     assert!(matches!(bus.connected(SHORT).await, Err(BusError::TimedOut(_))));
     assert_eq!(bus.counters().connects, 0);
 }
@@ -62,6 +65,7 @@ async fn credentials_of_another_installation_are_refused() {
     config.url = format!("tls://127.0.0.1:{}", house.port);
     config.ca_file = house.path("ca.pem");
     let bus = Bus::connect(&config).await.unwrap();
+    house.logs("authentication error").await;
     assert!(matches!(bus.connected(SHORT).await, Err(BusError::TimedOut(_))));
 }
 
@@ -113,6 +117,12 @@ async fn a_malformed_message_is_answered_with_a_problem_and_harms_nobody() {
     let big = "x".repeat(2 * 1024 * 1024);
     let refused = agent.request::<_, ()>("platform.evt.replicas", &big, LONG).await;
     assert!(matches!(refused, Err(BusError::TooLarge { .. })), "{refused:?}");
+    let mut many = facts(1, 2, 1);
+    let one = ReplicaFact { id: ReplicaId::generate(), state: ReplicaState::Ready, addr: None, reason: None };
+    many.replicas = vec![one; 5000];
+    let refused = bus_facts::report(&agent, &many, LONG).await;
+    assert!(matches!(refused, Err(BusError::TooLarge { .. })), "{refused:?}");
+    assert_eq!(agent.counters().connects, 1, "the broker did not have to end the connection");
     bus_facts::report(&agent, &facts(1, 1, 1), LONG).await.unwrap();
 }
 

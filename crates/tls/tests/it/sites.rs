@@ -114,7 +114,10 @@ fn a_host_is_covered_by_the_certificate_of_the_connection_or_misdirected() {
     assert!(!covered("acme.apps.localhost", "apps.localhost"));
     assert!(!covered("own.apps.localhost", "acme.apps.localhost"));
     assert!(!covered("nowhere.localhost", "nowhere.localhost"));
-    assert!(!covered("acme.apps.localhost", "*.apps.localhost.x") && !covered("acme.apps.localhost", ""));
+    for no_host in ["", ".", ".apps.localhost", "*.apps.localhost", "*.apps.localhost.x"] {
+        assert!(!covered("acme.apps.localhost", no_host), "{no_host}");
+        assert_eq!(store.site_of(no_host), None, "{no_host}");
+    }
     assert_eq!(store.site_of("own.apps.localhost").as_deref(), Some("own.apps.localhost"));
     assert_eq!(store.site_of("x.apps.localhost").as_deref(), Some("*.apps.localhost"));
     assert_eq!(store.site_of("apps.localhost"), None);
