@@ -197,7 +197,7 @@ fn options(config: &Config, credential: &Arc<Credential>, watch: &Arc<Watch>) ->
 fn pause(attempts: usize) -> Duration {
     let doublings = attempts.min(8) as u32;
     let bound = RECONNECT_MAX.min(RECONNECT_MIN * 2u32.pow(doublings));
-    RECONNECT_MIN + (bound - RECONNECT_MIN).mul_f64(random_fraction())
+    RECONNECT_MIN + bound.saturating_sub(RECONNECT_MIN).mul_f64(random_fraction())
 }
 
 /// A random number from 0 up to 1, to spread what many would otherwise do at once.

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 /// Header: absolute deadline in milliseconds since 1970.
 pub const DEADLINE: &str = "Bst-Deadline";
 /// Longest life of a request, whatever its header says.
-const LIFE_MAX: Duration = Duration::from_secs(60);
+const LIFE_MAX: Duration = Duration::from_mins(1);
 /// Requests in progress at one responder.
 pub(crate) const IN_PROGRESS_MAX: usize = 512;
 /// Room that a request's headers need within the broker's limit.

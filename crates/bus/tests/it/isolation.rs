@@ -136,6 +136,11 @@ async fn a_stage_taken_over_hears_nothing_of_others_and_reaches_nothing_of_their
     let heard = fake.facts.lock().unwrap().clone();
     assert_eq!(heard, [(other.clone(), facts(1, 1, 1))], "the platform heard only the victim's own agent");
     assert!(fake.asked.lock().unwrap().is_empty(), "{:?}", fake.asked.lock().unwrap());
+
+    // What it may say arrives, so the silence above is the broker's doing: under its own key only.
+    let own_facts = serde_json::to_vec(&facts(5, 5, 5)).unwrap();
+    thief.request("platform.evt.replicas", own_facts.into()).await.unwrap();
+    assert_eq!(fake.facts.lock().unwrap().last(), Some(&(own.clone(), facts(5, 5, 5))));
 }
 
 async fn is_denied(bus: &Bus, subject: &str) {

@@ -78,7 +78,9 @@ async fn facts_reach_the_platform_and_every_edge_and_are_kept() {
     let (edge, gateway) = (house.edge("edge").await, house.edge("gateway-a").await);
     let stop = CancellationToken::new();
     let dirs = [house.path("edge"), house.path("gateway")];
-    dirs.iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
+    for dir in &dirs {
+        std::fs::create_dir(dir).unwrap();
+    }
     let mut seen = [
         bus_facts::follow(&edge, &dirs[0], stop.clone()),
         bus_facts::follow(&gateway, &dirs[1], stop.clone()),
