@@ -93,20 +93,11 @@ pub fn generate(now_s: u64) -> Result<Material, BusError> {
     let account = || KeyPair::new_account().public_key();
     let accounts = Accounts { sys: account(), platform: account(), edge: account(), node: account() };
     let operator_jwt = operator_jwt(&root, &signing, &accounts, now_s)?;
-    let definitions = [
-        ("SYS", &accounts.sys, account::sys()),
-        ("PLATFORM", &accounts.platform, account::platform()),
-        ("EDGE", &accounts.edge, account::edge(&accounts.edge, &accounts.platform)),
-        ("NODE", &accounts.node, account::node(&accounts.node, &accounts.platform)),
-    ];
-    let (mut account_jwts, mut signing_seeds) = (BTreeMap::new(), BTreeMap::new());
-    for (name, key, definition) in definitions {
-        let signer = KeyPair::new_account();
-        let nats = definition.claims(&signer.public_key());
-        let claim = Claim { subject: key, name, issued_at: now_s, expires_at: None, nats };
-        account_jwts.insert(key.clone(), jwt::mint(&signing, claim)?);
-        signing_seeds.insert(key.clone(), seed_of(&signer)?);
+    let mut signing_seeds = BTreeMap::new();
+    for key in [&accounts.sys, &accounts.platform, &accounts.edge, &accounts.node] {
+        signing_seeds.insert(key.clone(), seed_of(&KeyPair::new_account())?);
     }
+    let account_jwts = account_jwts(&accounts, &signing_seeds, &signing, now_s)?;
     let issuers = Issuers { operator_jwt, account_jwts, accounts: accounts.clone(), signing_seeds };
     let authority = Authority { operator: root.public_key(), signing_seed: seed_of(&signing)?, accounts };
     let files = BTreeMap::from([
@@ -129,6 +120,33 @@ fn operator_jwt(root: &KeyPair, signing: &KeyPair, accounts: &Accounts, now_s: u
     jwt::mint(root, Claim { subject: &subject, name: "BASTIDE", issued_at: now_s, expires_at: None, nats })
 }
 
+fn account_jwts(
+    accounts: &Accounts,
+    signing_seeds: &BTreeMap<String, Secret>,
+    operator: &KeyPair,
+    now_s: u64,
+) -> Result<BTreeMap<String, String>, BusError> {
+    let definitions = [
+        ("SYS", &accounts.sys, account::sys()),
+        ("PLATFORM", &accounts.platform, account::platform()),
+        ("EDGE", &accounts.edge, account::edge(&accounts.edge, &accounts.platform)),
+        ("NODE", &accounts.node, account::node(&accounts.node, &accounts.platform)),
+    ];
+    let mut jwts = BTreeMap::new();
+    for (name, key, definition) in definitions {
+        let signer = jwt::key_from_seed(seed_for(signing_seeds, key)?.expose(), 'A')?.public_key();
+        let nats = definition.claims(&signer);
+        let claim = Claim { subject: key, name, issued_at: now_s, expires_at: None, nats };
+        jwts.insert(key.clone(), jwt::mint(operator, claim)?);
+    }
+    Ok(jwts)
+}
+
+fn seed_for<'s>(signing_seeds: &'s BTreeMap<String, Secret>, account: &str) -> Result<&'s Secret, BusError> {
+    let missing = || BusError::Config("issuers.json lacks the key of an account".into());
+    signing_seeds.get(account).ok_or_else(missing)
+}
+
 fn pretty<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec_pretty(value).expect("plain data")
 }
@@ -137,6 +155,25 @@ impl Issuers {
     /// Reads `issuers.json`.
     pub fn load(path: &Path) -> Result<Self, BusError> {
         file::read_json(path)
+    }
+
+    /// Makes the accounts' JWTs anew where this version of Bastide defines them otherwise than the one
+    /// that wrote the file. Returns whether anything changed: then write [`Self::to_bytes`] and restart
+    /// the broker with the new configuration. Call it at each start.
+    pub fn refresh(&mut self, authority: &Authority, now_s: u64) -> Result<bool, BusError> {
+        let operator = jwt::key_from_seed(authority.signing_seed.expose(), 'O')?;
+        let fresh = account_jwts(&self.accounts, &self.signing_seeds, &operator, now_s)?;
+        let held = |key: &String| self.account_jwts.get(key).map_or("", String::as_str);
+        let same = fresh.iter().all(|(key, jwt)| jwt::same_meaning(held(key), jwt));
+        if !same {
+            self.account_jwts = fresh;
+        }
+        Ok(!same)
+    }
+
+    /// Content of `issuers.json`, to be written with mode 0600.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        pretty(self)
     }
 
     /// `nats.conf`: loopback only, TLS, accounts from JWTs, no monitoring port, no JetStream.
@@ -192,8 +229,7 @@ impl Issuers {
     }
 
     fn user(&self, account: &String, name: &str, now_s: u64) -> Result<Secret, BusError> {
-        let missing = || BusError::Config("issuers.json lacks the key of an account".into());
-        let seed = self.signing_seeds.get(account).ok_or_else(missing)?;
+        let seed = seed_for(&self.signing_seeds, account)?;
         let user = KeyPair::new_user();
         let jwt = account::user_jwt(seed, account, &user.public_key(), name, now_s, None)?;
         Ok(creds_text(&jwt, seed_of(&user)?.expose()))
@@ -259,6 +295,18 @@ mod tests {
             let holds = String::from_utf8_lossy(content).contains(&root);
             assert_eq!(holds, name == "operator.seed", "{name}");
         }
+    }
+
+    #[test]
+    fn accounts_are_made_anew_only_when_they_differ() {
+        let Material { mut issuers, authority, .. } = generate(0).unwrap();
+        assert!(!issuers.refresh(&authority, 9).unwrap());
+        let edge = issuers.accounts.edge.clone();
+        let before = issuers.account_jwts[&edge].clone();
+        issuers.account_jwts.insert(edge.clone(), issuers.account_jwts[&issuers.accounts.node].clone());
+        assert!(issuers.refresh(&authority, 9).unwrap());
+        assert!(jwt::same_meaning(&before, &issuers.account_jwts[&edge]));
+        assert_eq!(serde_json::from_slice::<Issuers>(&issuers.to_bytes()).unwrap().accounts, issuers.accounts);
     }
 
     #[test]

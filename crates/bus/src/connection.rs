@@ -74,6 +74,7 @@ pub struct Bus {
 
 impl Bus {
     /// Starts connecting and returns at once, whether or not the broker is there; it is tried for ever.
+    /// The connection and its followers live on the tokio runtime of this call.
     ///
     /// # Errors
     /// [`BusError::Config`] or [`BusError::File`] when address, credential or CA are unusable.

@@ -7,8 +7,8 @@
 use crate::{TlsError, file};
 use bastide_types::{Role, Secret};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, SanType,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use std::net::IpAddr;
@@ -50,7 +50,7 @@ impl Issued {
 
 impl LocalCa {
     /// Makes the authority for sites. It can sign only for `domains` and names below them (critical
-    /// name constraints): whoever imports it into a browser risks no other site.
+    /// name constraints), and for no address: whoever imports it into a browser risks no other site.
     pub fn create_public(domains: &[String], now: OffsetDateTime) -> Result<Self, TlsError> {
         if domains.is_empty() {
             return Err(TlsError::Certificate("an authority for sites needs at least one domain".into()));
@@ -85,7 +85,11 @@ impl LocalCa {
         if !domains.is_empty() {
             params.name_constraints = Some(NameConstraints {
                 permitted_subtrees: domains.iter().cloned().map(GeneralSubtree::DnsName).collect(),
-                excluded_subtrees: Vec::new(),
+                // Names alone would leave addresses free.
+                excluded_subtrees: vec![
+                    GeneralSubtree::IpAddress(CidrSubnet::V4([0; 4], [0; 4])),
+                    GeneralSubtree::IpAddress(CidrSubnet::V6([0; 16], [0; 16])),
+                ],
             });
         }
         params

@@ -164,7 +164,7 @@ async fn a_stolen_authority_key_cannot_make_a_certificate_for_another_site() {
         params.not_after = now() + time::Duration::days(1);
         params.signed_by(&leaf, &rcgen::Issuer::from_params(&own, &stolen)).unwrap().pem()
     };
-    for (host, works) in [("bank.example", false), ("acme.apps.localhost", true)] {
+    for (host, works) in [("bank.example", false), ("192.0.2.1", false), ("::1", false), ("acme.apps.localhost", true)] {
         let server = bastide_tls::single_config(&certify(host), &leaf.serialize_pem(), &[]).unwrap();
         let (dialled, _) = shake(browser(ca.certificate_pem()), host, server).await;
         assert_eq!(dialled.is_ok(), works, "{host}");
