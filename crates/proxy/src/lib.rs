@@ -1,1 +1,42 @@
-//! One HTTP hop: listener, strict HTTP/1 and HTTP/2, deadlines, drain, upstream pool, header hygiene.
+//! One HTTP hop: a strict front towards clients, a pooled way to what stands behind, and the header
+//! hygiene between them. It knows no customers.
+//!
+//! HTTP/1 towards clients is our own loop on `httparse` (ADR 1): every head is in hand as raw bytes, also
+//! the ones that are refused. HTTP/2 and all upstream connections are hyper's.
+
+pub mod body;
+pub mod error;
+pub mod h1;
+mod h2;
+pub mod headers;
+pub mod limits;
+pub mod listener;
+pub mod peer;
+pub mod pool;
+pub mod raw_head;
+pub mod upgrade;
+pub mod worker;
+
+pub use body::{Body, BodyError, Prefix};
+pub use error::{HeadFault, SendFailure, UpstreamError};
+pub use limits::Limits;
+pub use listener::{Accept, Listener, accept_tls, serve};
+pub use peer::{Peer, TlsInfo};
+pub use pool::{Pool, PoolLimits, Upstream, UpstreamTls};
+pub use raw_head::{RawHead, RefusedHead};
+pub use worker::{allowed_cores, reuse_port_listener, run_workers};
+
+use std::future::Future;
+
+/// A request as stations see it. Its extensions hold `Arc<Peer>` and `Arc<RawHead>`.
+pub type Request = http::Request<Body>;
+/// A response as stations make it.
+pub type Response = http::Response<Body>;
+
+/// What answers on a listener.
+pub trait Service: Send + Sync + 'static {
+    /// Answers a request.
+    fn call(&self, request: Request) -> impl Future<Output = Response> + Send;
+    /// Answers a head that is not valid HTTP; the connection closes afterwards.
+    fn refuse(&self, head: RefusedHead) -> impl Future<Output = Response> + Send;
+}

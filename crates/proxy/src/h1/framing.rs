@@ -1,0 +1,423 @@
+//! The body of a request on the wire: a length or chunks, read strictly, handed on as it comes.
+//!
+//! The reading half of the connection travels with the body and comes back to the connection when the
+//! body has ended or nobody wants more of it.
+
+use super::head::Framing;
+use crate::BodyError;
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::{Frame, SizeHint};
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    sync::oneshot,
+    time::Sleep,
+};
+
+/// Longest chunk-size line, extensions included.
+const SIZE_LINE_MAX: usize = 256;
+/// Most bytes of trailers.
+const TRAILER_BYTES_MAX: usize = 8 * 1024;
+const TRAILER_COUNT_MAX: usize = 32;
+const READ_BYTES: usize = 32 * 1024;
+
+/// The reading half of a connection and what was read but not used yet.
+pub(crate) struct Reader<R> {
+    pub(crate) io: R,
+    pub(crate) buffer: BytesMut,
+}
+
+impl<R: AsyncRead + Unpin> Reader<R> {
+    /// Reads more; 0 at the end of the connection.
+    pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.buffer.reserve(READ_BYTES / 4);
+        if self.buffer.capacity() - self.buffer.len() < READ_BYTES / 4 {
+            self.buffer.reserve(READ_BYTES);
+        }
+        // Zeroing the spare room is what safe code costs here; it is small against the copy itself.
+        let filled = self.buffer.len();
+        let room = (self.buffer.capacity() - filled).min(READ_BYTES);
+        self.buffer.resize(filled + room, 0);
+        let mut target = ReadBuf::new(&mut self.buffer[filled..]);
+        let outcome = Pin::new(&mut self.io).poll_read(cx, &mut target);
+        let read = target.filled().len();
+        self.buffer.truncate(filled + if outcome.is_ready() { read } else { 0 });
+        ready!(outcome)?;
+        Poll::Ready(Ok(read))
+    }
+
+    /// Reads more; 0 at the end of the connection.
+    pub(crate) async fn more(&mut self) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_more(cx)).await
+    }
+}
+
+/// Where the decoder stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Bytes of a length-framed body that are still to come.
+    Length(u64),
+    /// Before a chunk-size line.
+    Size,
+    /// Bytes of a chunk that are still to come.
+    Chunk(u64),
+    /// Before the line end after a chunk.
+    ChunkEnd,
+    /// Before or in the trailers.
+    Trailers,
+    /// Nothing more.
+    End,
+}
+
+/// What one step of the decoder gave.
+#[derive(Debug)]
+enum Step {
+    Data(Bytes),
+    Trailers(HeaderMap),
+    More,
+    End,
+}
+
+/// What [`Decoder::skip`] found.
+pub(crate) enum Skipped {
+    /// This many bytes of data.
+    Bytes(u64),
+    /// More must be read first.
+    More,
+    /// The body has ended.
+    End,
+}
+
+/// Decodes a body from a buffer. Plain: it does no I/O.
+#[derive(Debug)]
+pub struct Decoder(Part);
+
+impl Decoder {
+    /// A decoder for this framing.
+    pub fn new(framing: Framing) -> Self {
+        Self(match framing {
+            Framing::None => Part::End,
+            Framing::Length(length) => Part::Length(length),
+            Framing::Chunked => Part::Size,
+        })
+    }
+
+    fn is_end(&self) -> bool {
+        self.0 == Part::End
+    }
+
+    fn step(&mut self, buffer: &mut BytesMut) -> Result<Step, BodyError> {
+        loop {
+            match self.0 {
+                Part::End => return Ok(Step::End),
+                Part::Length(left) | Part::Chunk(left) if buffer.is_empty() && left > 0 => {
+                    return Ok(Step::More);
+                }
+                Part::Length(left) => {
+                    let data = take(buffer, left);
+                    let left = left - data.len() as u64;
+                    self.0 = if left == 0 { Part::End } else { Part::Length(left) };
+                    return Ok(Step::Data(data));
+                }
+                Part::Chunk(left) => {
+                    let data = take(buffer, left);
+                    let left = left - data.len() as u64;
+                    self.0 = if left == 0 { Part::ChunkEnd } else { Part::Chunk(left) };
+                    return Ok(Step::Data(data));
+                }
+                Part::ChunkEnd => match &buffer[..] {
+                    [b'\r', b'\n', ..] => {
+                        buffer.advance(2);
+                        self.0 = Part::Size;
+                    }
+                    [] | [b'\r'] => return Ok(Step::More),
+                    _ => return Err(BodyError::Framing),
+                },
+                Part::Size => match size_line(buffer)? {
+                    None => return Ok(Step::More),
+                    Some(0) => self.0 = Part::Trailers,
+                    Some(size) => self.0 = Part::Chunk(size),
+                },
+                Part::Trailers => {
+                    let Some(trailers) = trailers(buffer)? else { return Ok(Step::More) };
+                    self.0 = Part::End;
+                    return Ok(if trailers.is_empty() { Step::End } else { Step::Trailers(trailers) });
+                }
+            }
+        }
+    }
+
+    /// One step whose data nobody wants.
+    pub(crate) fn skip(&mut self, buffer: &mut BytesMut) -> Result<Skipped, BodyError> {
+        Ok(match self.step(buffer)? {
+            Step::Data(data) => Skipped::Bytes(data.len() as u64),
+            Step::Trailers(_) | Step::End => Skipped::End,
+            Step::More => Skipped::More,
+        })
+    }
+
+    /// Decodes a whole buffer, for tests and fuzzing: the data of all chunks.
+    pub fn decode_all(framing: Framing, bytes: &[u8]) -> Result<Option<Vec<u8>>, BodyError> {
+        let mut buffer = BytesMut::from(bytes);
+        let (mut decoder, mut data) = (Self::new(framing), Vec::new());
+        loop {
+            match decoder.step(&mut buffer)? {
+                Step::Data(bytes) => data.extend_from_slice(&bytes),
+                Step::Trailers(_) => {}
+                Step::More => return Ok(None),
+                Step::End => return Ok(Some(data)),
+            }
+        }
+    }
+}
+
+fn take(buffer: &mut BytesMut, most: u64) -> Bytes {
+    let length = usize::try_from(most).map_or(buffer.len(), |most| most.min(buffer.len()));
+    buffer.split_to(length).freeze()
+}
+
+/// Reads `hex[;extension]CRLF`; nothing else ends it, nothing else stands in it.
+fn size_line(buffer: &mut BytesMut) -> Result<Option<u64>, BodyError> {
+    let Some(end) = memchr::memchr(b'\n', &buffer[..buffer.len().min(SIZE_LINE_MAX)]) else {
+        return if buffer.len() >= SIZE_LINE_MAX { Err(BodyError::Framing) } else { Ok(None) };
+    };
+    let line = buffer.split_to(end + 1);
+    let line = line.strip_suffix(b"\r\n").ok_or(BodyError::Framing)?;
+    let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+    if !(1..=15).contains(&digits) {
+        return Err(BodyError::Framing);
+    }
+    let extension = &line[digits..];
+    let extension_good = match extension.iter().find(|b| !matches!(b, b' ' | b'\t')) {
+        None => extension.is_empty(),
+        Some(first) => *first == b';' && extension.iter().all(|b| (*b >= b' ' && *b != 0x7f) || *b == b'\t'),
+    };
+    if !extension_good {
+        return Err(BodyError::Framing);
+    }
+    let size = line[..digits]
+        .iter()
+        .fold(0_u64, |size, b| size << 4 | u64::from(char::from(*b).to_digit(16).unwrap_or_default()));
+    Ok(Some(size))
+}
+
+fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, BodyError> {
+    if buffer.starts_with(b"\r\n") {
+        buffer.advance(2);
+        return Ok(Some(HeaderMap::new()));
+    }
+    let Some(end) = memchr::memmem::find(&buffer[..buffer.len().min(TRAILER_BYTES_MAX)], b"\r\n\r\n") else {
+        return if buffer.len() >= TRAILER_BYTES_MAX { Err(BodyError::Framing) } else { Ok(None) };
+    };
+    let section = buffer.split_to(end + 4);
+    let mut fields = [httparse::EMPTY_HEADER; TRAILER_COUNT_MAX];
+    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&section, &mut fields) else {
+        return Err(BodyError::Framing);
+    };
+    let mut map = HeaderMap::new();
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| BodyError::Framing)?;
+        let value = HeaderValue::from_bytes(field.value).map_err(|_| BodyError::Framing)?;
+        if !FORBIDDEN_TRAILERS.contains(&name.as_str()) {
+            map.append(name, value);
+        }
+    }
+    Ok(Some(map))
+}
+
+/// Fields that must not come in trailers: framing, routing, authentication (RFC 9110 §6.5.1).
+const FORBIDDEN_TRAILERS: &[&str] = &[
+    "content-length",
+    "transfer-encoding",
+    "host",
+    "authorization",
+    "cookie",
+    "set-cookie",
+    "connection",
+    "te",
+    "trailer",
+    "upgrade",
+    "content-encoding",
+    "content-type",
+    "content-range",
+    "cache-control",
+    "expect",
+];
+
+/// What comes back to the connection.
+pub(crate) struct GivenBack<R> {
+    pub(crate) reader: Reader<R>,
+    pub(crate) decoder: Decoder,
+    pub(crate) failed: bool,
+}
+
+/// A request's body on the wire.
+pub(crate) struct WireBody<R: AsyncRead + Unpin> {
+    inner: Option<(Reader<R>, Decoder)>,
+    back: Option<oneshot::Sender<GivenBack<R>>>,
+    wants_more: Option<oneshot::Sender<()>>,
+    length: Option<u64>,
+    idle: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    failed: bool,
+}
+
+impl<R: AsyncRead + Unpin> WireBody<R> {
+    pub(crate) fn new(
+        reader: Reader<R>,
+        framing: Framing,
+        idle: Duration,
+        wants_more: Option<oneshot::Sender<()>>,
+    ) -> (Self, oneshot::Receiver<GivenBack<R>>) {
+        let (back, given) = oneshot::channel();
+        let length = match framing {
+            Framing::None => Some(0),
+            Framing::Length(length) => Some(length),
+            Framing::Chunked => None,
+        };
+        let inner = Some((reader, Decoder::new(framing)));
+        (Self { inner, back: Some(back), wants_more, length, idle, timer: None, failed: false }, given)
+    }
+
+    fn give_back(&mut self) {
+        if let (Some((reader, decoder)), Some(back)) = (self.inner.take(), self.back.take()) {
+            // The connection may have gone; then the reader goes too.
+            let _ = back.send(GivenBack { reader, decoder, failed: self.failed });
+        }
+    }
+
+    fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.failed = true;
+        self.give_back();
+        Poll::Ready(Some(Err(error)))
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, BodyError>> {
+        let Some((reader, _)) = &mut self.inner else { return Poll::Ready(Ok(0)) };
+        if let Poll::Ready(read) = reader.poll_more(cx) {
+            self.timer = None;
+            return Poll::Ready(read.map_err(BodyError::Io));
+        }
+        let idle = self.idle;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(BodyError::TimedOut))
+    }
+}
+
+impl<R: AsyncRead + Unpin> http_body::Body for WireBody<R> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if let Some(wants_more) = this.wants_more.take() {
+            let _ = wants_more.send(());
+        }
+        loop {
+            let Some((reader, decoder)) = &mut this.inner else { return Poll::Ready(None) };
+            match decoder.step(&mut reader.buffer) {
+                Ok(Step::Data(data)) => {
+                    if decoder.is_end() {
+                        this.give_back();
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Ok(Step::Trailers(trailers)) => {
+                    this.give_back();
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                Ok(Step::End) => {
+                    this.give_back();
+                    return Poll::Ready(None);
+                }
+                Ok(Step::More) => match ready!(this.poll_read(cx)) {
+                    Ok(0) => return this.fail(BodyError::Incomplete),
+                    Ok(_) => {}
+                    Err(error) => return this.fail(error),
+                },
+                Err(error) => return this.fail(error),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(|(_, decoder)| decoder.is_end())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match (&self.inner, self.length) {
+            (Some((_, Decoder(Part::Length(left)))), _) => SizeHint::with_exact(*left),
+            (None, _) | (_, Some(_)) => SizeHint::with_exact(0),
+            (Some(_), None) => SizeHint::default(),
+        }
+    }
+}
+
+impl<R: AsyncRead + Unpin> Drop for WireBody<R> {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn chunks(text: &str) -> Result<Option<Vec<u8>>, BodyError> {
+        Decoder::decode_all(Framing::Chunked, text.as_bytes())
+    }
+
+    #[test]
+    fn chunks_are_read_strictly() {
+        assert_eq!(chunks("3\r\nabc\r\n2;x=\"y\"\r\nde\r\n0\r\n\r\n").unwrap().unwrap(), b"abcde");
+        assert_eq!(chunks("0\r\nA: b\r\n\r\n").unwrap().unwrap(), b"");
+        assert_eq!(chunks("3\r\nab").unwrap(), None);
+        for broken in [
+            "3\nabc\r\n0\r\n\r\n",
+            "3\r\nabcd\r\n",
+            "3;x\nabc\r\n",
+            "\r\n",
+            "x\r\n",
+            "-1\r\n",
+            "0x3\r\nabc\r\n",
+            "3 4\r\nabc\r\n",
+            "10000000000000000\r\n",
+            "3\r\nabc\n0\r\n\r\n",
+            "3;a\rb\r\nabc\r\n",
+            " 3\r\nabc\r\n",
+            "3 \r\nabc\r\n",
+        ] {
+            assert!(chunks(broken).is_err(), "{broken:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes: Vec<u8>) {
+            let _ = Decoder::decode_all(Framing::Chunked, &bytes);
+        }
+        #[test]
+        fn what_is_chunked_reads_back(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..50), 0..6)) {
+            let mut wire = Vec::new();
+            for piece in &pieces {
+                wire.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                wire.extend_from_slice(piece);
+                wire.extend_from_slice(b"\r\n");
+            }
+            wire.extend_from_slice(b"0\r\n\r\n");
+            prop_assert_eq!(Decoder::decode_all(Framing::Chunked, &wire).unwrap(), Some(pieces.concat()));
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Writing a response: head and first bytes together, then the body as it comes.
+
+use crate::{BodyError, Response, body::trailers};
+use bytes::BytesMut;
+use futures_util::FutureExt;
+use http::{HeaderMap, Method, StatusCode, Version, header};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use std::{cell::RefCell, io, time::Duration, time::SystemTime};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+/// Bytes that are gathered before a write.
+const GATHER_BYTES: usize = 32 * 1024;
+
+/// How the body is framed on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Out {
+    None,
+    Length(u64),
+    Chunked,
+    UntilClose,
+}
+
+/// What the request means for its response.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    pub(crate) version: Version,
+    pub(crate) keep_alive: bool,
+}
+
+/// Why a response was not written to its end.
+#[derive(Debug)]
+pub(crate) enum WriteError {
+    /// The client is gone or does not read.
+    Client,
+    /// The body failed: the client must see a broken end, never a clean one.
+    Body,
+}
+
+impl From<io::Error> for WriteError {
+    fn from(_: io::Error) -> Self {
+        Self::Client
+    }
+}
+
+/// Writes a response; true when the connection may serve another request.
+pub(crate) async fn write<W>(
+    io: &mut W,
+    response: Response,
+    asked: &Asked,
+    out: &mut BytesMut,
+    idle: Duration,
+) -> Result<bool, WriteError>
+where
+    W: AsyncWrite + Unpin,
+{
+    let (mut head, mut body) = response.into_parts();
+    crate::headers::strip_hop_by_hop(&mut head.headers);
+    let framing = framing(head.status, &mut head.headers, asked, body.size_hint().exact())?;
+    let keep_alive = asked.keep_alive && framing != Out::UntilClose;
+    out.clear();
+    write_head(out, head.status, &head.headers, framing, asked, keep_alive);
+    if framing == Out::None || asked.method == Method::HEAD {
+        flush(io, out, idle).await?;
+        return Ok(keep_alive);
+    }
+    let mut left = if let Out::Length(length) = framing { length } else { u64::MAX };
+    loop {
+        // Whatever is ready now goes out in one write; before a pause, what is there is sent.
+        let frame = match body.frame().now_or_never() {
+            Some(frame) => frame,
+            None => {
+                flush(io, out, idle).await?;
+                tokio::time::timeout(idle, body.frame()).await.unwrap_or(Some(Err(BodyError::TimedOut)))
+            }
+        };
+        let Some(frame) = frame else { break };
+        let Ok(frame) = frame else {
+            // What was promised cannot be kept: the connection closes without a clean end.
+            flush(io, out, idle).await?;
+            return Err(WriteError::Body);
+        };
+        match frame.into_data() {
+            Ok(data) if data.is_empty() => {}
+            Ok(data) => {
+                left = left.checked_sub(data.len() as u64).ok_or(WriteError::Body)?;
+                if framing == Out::Chunked {
+                    push_hex(out, data.len());
+                }
+                if data.len() > GATHER_BYTES {
+                    flush(io, out, idle).await?;
+                    write_all(io, &data, idle).await?;
+                } else {
+                    out.extend_from_slice(&data);
+                }
+                if framing == Out::Chunked {
+                    out.extend_from_slice(b"\r\n");
+                }
+            }
+            Err(frame) => {
+                if let (Some(trailers), Out::Chunked) = (trailers(frame), framing) {
+                    out.extend_from_slice(b"0\r\n");
+                    push_fields(out, &trailers);
+                    out.extend_from_slice(b"\r\n");
+                    flush(io, out, idle).await?;
+                    return Ok(keep_alive);
+                }
+            }
+        }
+        if out.len() >= GATHER_BYTES {
+            flush(io, out, idle).await?;
+        }
+    }
+    match framing {
+        Out::Chunked => out.extend_from_slice(b"0\r\n\r\n"),
+        Out::Length(_) if left > 0 => {
+            flush(io, out, idle).await?;
+            return Err(WriteError::Body);
+        }
+        _ => {}
+    }
+    flush(io, out, idle).await?;
+    Ok(keep_alive)
+}
+
+/// Writes only the head of a response that switches protocols.
+pub(crate) async fn write_switch<W>(
+    io: &mut W,
+    status: StatusCode,
+    headers: &HeaderMap,
+    idle: Duration,
+) -> io::Result<()>
+where
+    W: AsyncWrite + Unpin,
+{
+    let mut out = BytesMut::new();
+    push_status(&mut out, status);
+    push_fields(&mut out, headers);
+    out.extend_from_slice(b"connection: upgrade\r\n\r\n");
+    flush(io, &mut out, idle).await
+}
+
+/// Writes `100 Continue`.
+pub(crate) async fn write_continue<W: AsyncWrite + Unpin>(io: &mut W, idle: Duration) -> io::Result<()> {
+    write_all(io, b"HTTP/1.1 100 Continue\r\n\r\n", idle).await
+}
+
+fn framing(
+    status: StatusCode,
+    headers: &mut HeaderMap,
+    asked: &Asked,
+    exact: Option<u64>,
+) -> Result<Out, WriteError> {
+    if status.is_informational() || status == StatusCode::NO_CONTENT {
+        headers.remove(header::CONTENT_LENGTH);
+        return Ok(Out::None);
+    }
+    let said = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    headers.remove(header::CONTENT_LENGTH);
+    if status == StatusCode::NOT_MODIFIED {
+        return Ok(Out::None);
+    }
+    if asked.method == Method::HEAD {
+        // The length of what a GET would bring, if it is known; an unknown one is left out.
+        return Ok(said.or(exact.filter(|length| *length > 0)).map_or(Out::None, Out::Length));
+    }
+    match (said, exact) {
+        (Some(said), Some(exact)) if said != exact => Err(WriteError::Body),
+        (Some(length), _) | (None, Some(length)) => Ok(Out::Length(length)),
+        (None, None) if asked.version == Version::HTTP_11 => Ok(Out::Chunked),
+        (None, None) => Ok(Out::UntilClose),
+    }
+}
+
+fn write_head(
+    out: &mut BytesMut,
+    status: StatusCode,
+    headers: &HeaderMap,
+    framing: Out,
+    asked: &Asked,
+    keep_alive: bool,
+) {
+    push_status(out, status);
+    push_fields(out, headers);
+    if !headers.contains_key(header::DATE) {
+        push_date(out);
+    }
+    match framing {
+        Out::Length(length) => {
+            out.extend_from_slice(b"content-length: ");
+            out.extend_from_slice(length.to_string().as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        Out::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Out::None | Out::UntilClose => {}
+    }
+    if !keep_alive {
+        out.extend_from_slice(b"connection: close\r\n");
+    } else if asked.version == Version::HTTP_10 {
+        out.extend_from_slice(b"connection: keep-alive\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_status(out: &mut BytesMut, status: StatusCode) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.extend_from_slice(b" ");
+    out.extend_from_slice(status.canonical_reason().unwrap_or("Unknown").as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_fields(out: &mut BytesMut, headers: &HeaderMap) {
+    for (name, value) in headers {
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn push_hex(out: &mut BytesMut, length: usize) {
+    out.extend_from_slice(format!("{length:x}\r\n").as_bytes());
+}
+
+/// The Date field; its text is made once a second per thread.
+fn push_date(out: &mut BytesMut) {
+    thread_local!(static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) });
+    let now = SystemTime::now();
+    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    DATE.with_borrow_mut(|(made, text)| {
+        if *made != second || text.is_empty() {
+            (*made, *text) = (second, httpdate::fmt_http_date(now));
+        }
+        out.extend_from_slice(b"date: ");
+        out.extend_from_slice(text.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    });
+}
+
+async fn flush<W: AsyncWrite + Unpin>(io: &mut W, out: &mut BytesMut, idle: Duration) -> io::Result<()> {
+    if !out.is_empty() {
+        write_all(io, out, idle).await?;
+        out.clear();
+    }
+    Ok(())
+}
+
+/// Writes everything; a client that reads nothing for `idle` is given up.
+async fn write_all<W: AsyncWrite + Unpin>(io: &mut W, bytes: &[u8], idle: Duration) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let written = match io.write(rest).now_or_never() {
+            Some(written) => written?,
+            None => {
+                tokio::time::timeout(idle, io.write(rest)).await.map_err(|_| io::ErrorKind::TimedOut)??
+            }
+        };
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        rest = &rest[written..];
+    }
+    if io.flush().now_or_never().is_none() {
+        tokio::time::timeout(idle, io.flush()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    }
+    Ok(())
+}

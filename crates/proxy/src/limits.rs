@@ -1,0 +1,48 @@
+//! Limits of a listener. Every wait ends and every buffer is bounded.
+
+use std::time::Duration;
+
+/// Limits of a listener.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Most bytes of a head. Default 64 KiB; more is 431.
+    pub head_bytes_max: usize,
+    /// Most fields of a head. Default 100; more is 431.
+    pub header_count_max: usize,
+    /// Most bytes of a request target. Default 16 KiB; more is 414.
+    pub target_bytes_max: usize,
+    /// Longest wait for a complete head once its first byte is there. Default 10 s; more is 408.
+    pub head_timeout: Duration,
+    /// Longest pause between two requests of a connection. Default 60 s.
+    pub idle_timeout: Duration,
+    /// Longest pause within a body, either way. Default 60 s.
+    pub body_idle_timeout: Duration,
+    /// Longest TLS handshake. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// Connections at once, per listener. Default 10 000; more wait in the backlog.
+    pub connections_max: usize,
+    /// Streams at once in an HTTP/2 connection. Default 128.
+    pub streams_max: u32,
+    /// How long requests may go on when the listener stops. Default 10 s.
+    pub drain: Duration,
+    /// Unread request body that is read and thrown away to keep the connection. Default 64 KiB.
+    pub discard_bytes_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_bytes_max: 64 * 1024,
+            header_count_max: 100,
+            target_bytes_max: 16 * 1024,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            body_idle_timeout: Duration::from_secs(60),
+            handshake_timeout: Duration::from_secs(10),
+            connections_max: 10_000,
+            streams_max: 128,
+            drain: Duration::from_secs(10),
+            discard_bytes_max: 64 * 1024,
+        }
+    }
+}

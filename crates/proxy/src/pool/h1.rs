@@ -1,0 +1,195 @@
+//! HTTP/1.1 upstreams: one request at a time per connection, idle ones kept.
+
+use super::{Pool, Upstream, connect::connect, sent, unsent};
+use crate::{Body, BodyError, Request, Response, SendFailure, UpstreamError, upgrade};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, Version, header};
+use http_body::{Frame, SizeHint};
+use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
+use tokio::time::{Instant, timeout_at};
+
+type Key = (SocketAddr, String);
+
+struct Idle {
+    sender: SendRequest<Body>,
+    since: Instant,
+}
+
+/// Idle connections by upstream.
+#[derive(Default, Clone)]
+pub(super) struct Connections(Arc<Mutex<HashMap<Key, Vec<Idle>>>>);
+
+impl Connections {
+    pub(super) async fn send(
+        &self,
+        pool: &Pool,
+        to: &Upstream,
+        mut request: Request,
+        deadline: Instant,
+    ) -> Result<Response, Box<SendFailure>> {
+        let key = to.key();
+        prepare(&mut request);
+        // An idle connection may have died meanwhile; then another takes the request, which was not sent.
+        while let Some(sender) = self.take(&key, pool).await {
+            match self.exchange(pool, &key, sender, request, deadline).await {
+                Err(failure)
+                    if failure.unsent.is_some() && !matches!(failure.error, UpstreamError::TimedOut) =>
+                {
+                    request = failure.unsent.expect("checked just now");
+                }
+                other => return other,
+            }
+        }
+        let io = match connect(to, &pool.limits, deadline).await {
+            Ok(io) => io,
+            Err(error) => return Err(unsent(UpstreamError::Connect(error), request)),
+        };
+        let sender = match hyper::client::conn::http1::handshake::<_, Body>(io).await {
+            Ok((sender, connection)) => {
+                pool.tasks.spawn(async move {
+                    // Its errors reach whoever waits for an answer on it.
+                    let _ = connection.with_upgrades().await;
+                });
+                sender
+            }
+            Err(error) => return Err(unsent(UpstreamError::BeforeHead(error), request)),
+        };
+        self.exchange(pool, &key, sender, request, deadline).await
+    }
+
+    async fn exchange(
+        &self,
+        pool: &Pool,
+        key: &Key,
+        mut sender: SendRequest<Body>,
+        request: Request,
+        deadline: Instant,
+    ) -> Result<Response, Box<SendFailure>> {
+        let wants_upgrade = request.extensions().get::<upgrade::Wanted>().is_some();
+        let response = match timeout_at(deadline, sender.try_send_request(request)).await {
+            Err(_) => return Err(sent(UpstreamError::TimedOut)),
+            Ok(Err(mut error)) => {
+                let request = error.take_message();
+                let error = UpstreamError::BeforeHead(error.into_error());
+                return Err(Box::new(SendFailure { error, unsent: request }));
+            }
+            Ok(Ok(response)) => response,
+        };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return switched(response, wants_upgrade, deadline).await;
+        }
+        let (head, body) = response.into_parts();
+        let back = Some((self.clone(), key.clone(), sender, pool.limits.idle_max));
+        Ok(http::Response::from_parts(head, Body::stream(Lent { body, back })))
+    }
+
+    async fn take(&self, key: &Key, pool: &Pool) -> Option<SendRequest<Body>> {
+        loop {
+            let idle = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(key)?.pop()?;
+            if idle.since.elapsed() > pool.limits.idle_timeout || idle.sender.is_closed() {
+                continue;
+            }
+            let mut sender = idle.sender;
+            if sender.is_ready() || sender.ready().await.is_ok() {
+                return Some(sender);
+            }
+        }
+    }
+
+    fn give(&self, key: Key, sender: SendRequest<Body>, most: usize) {
+        if sender.is_closed() {
+            return;
+        }
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = all.entry(key).or_default();
+        if idle.len() < most {
+            idle.push(Idle { sender, since: Instant::now() });
+        }
+    }
+}
+
+fn prepare(request: &mut Request) {
+    *request.version_mut() = Version::HTTP_11;
+    if let Some(upgrade::Wanted(protocol)) = request.extensions().get::<upgrade::Wanted>().cloned() {
+        request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        request.headers_mut().insert(header::UPGRADE, protocol);
+    }
+}
+
+/// A 101 that was asked for becomes a tunnel; one that was not is a broken answer.
+async fn switched(
+    mut response: http::Response<Incoming>,
+    wanted: bool,
+    deadline: Instant,
+) -> Result<Response, Box<SendFailure>> {
+    let upgraded = timeout_at(deadline, hyper::upgrade::on(&mut response)).await;
+    let upgraded = match upgraded {
+        Err(_) => return Err(sent(UpstreamError::TimedOut)),
+        Ok(Err(error)) => return Err(sent(UpstreamError::BeforeHead(error))),
+        Ok(Ok(upgraded)) => upgraded,
+    };
+    let (mut head, _) = response.into_parts();
+    if wanted {
+        head.extensions.insert(upgrade::Tunnel::new(upgraded));
+    } else {
+        head.status = StatusCode::BAD_GATEWAY;
+        head.headers.clear();
+    }
+    Ok(http::Response::from_parts(head, Body::empty()))
+}
+
+/// A response's body; its connection goes back to the pool when the body has ended.
+struct Lent {
+    body: Incoming,
+    back: Option<(Connections, Key, SendRequest<Body>, usize)>,
+}
+
+impl Lent {
+    fn finish(&mut self) {
+        if let Some((connections, key, sender, most)) = self.back.take() {
+            connections.give(key, sender, most);
+        }
+    }
+}
+
+impl http_body::Body for Lent {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            None => self.finish(),
+            Some(Ok(_)) if self.body.is_end_stream() => self.finish(),
+            Some(Ok(_)) => {}
+            Some(Err(_)) => self.back = None,
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Connection)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if http_body::Body::is_end_stream(&self.body) {
+            self.finish();
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Connections to what stands behind: kept, reused, made anew.
+
+mod connect;
+mod h1;
+mod h2;
+
+use crate::{Request, Response, SendFailure, UpstreamError};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+/// Limits of a pool.
+#[derive(Debug, Clone)]
+pub struct PoolLimits {
+    /// Longest wait for a connection. Default 2 s.
+    pub connect_timeout: Duration,
+    /// Idle HTTP/1 connections kept per upstream. Default 64.
+    pub idle_max: usize,
+    /// How long an idle connection is kept. Default 30 s: shorter than what servers keep.
+    pub idle_timeout: Duration,
+}
+
+impl Default for PoolLimits {
+    fn default() -> Self {
+        Self { connect_timeout: Duration::from_secs(2), idle_max: 64, idle_timeout: Duration::from_secs(30) }
+    }
+}
+
+/// Where requests go.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Address.
+    pub addr: SocketAddr,
+    /// TLS, and who must answer; clear without it.
+    pub tls: Option<UpstreamTls>,
+    /// HTTP/2 instead of HTTP/1.1.
+    pub http2: bool,
+}
+
+/// TLS towards an upstream.
+#[derive(Debug, Clone)]
+pub struct UpstreamTls {
+    /// Configuration; it also checks the peer's role. ALPN must fit [`Upstream::http2`].
+    pub config: Arc<rustls::ClientConfig>,
+    /// Name of the peer.
+    pub server_name: rustls::pki_types::ServerName<'static>,
+}
+
+impl Upstream {
+    fn key(&self) -> (SocketAddr, String) {
+        let name = self.tls.as_ref().map(|tls| tls.server_name.to_str().into_owned()).unwrap_or_default();
+        (self.addr, name)
+    }
+}
+
+/// A pool. One per worker: connections never change threads.
+pub struct Pool {
+    limits: PoolLimits,
+    h1: h1::Connections,
+    h2: h2::Connections,
+    tasks: TaskTracker,
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(limits: PoolLimits) -> Self {
+        Self {
+            limits,
+            h1: h1::Connections::default(),
+            h2: h2::Connections::default(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Sends a request and waits for the head of its answer, at most until `deadline`.
+    ///
+    /// A connection that turns out to be stale before anything was sent is replaced silently.
+    ///
+    /// # Errors
+    /// [`SendFailure`]; it holds the request when nothing of it was sent.
+    pub async fn send(
+        &self,
+        to: &Upstream,
+        request: Request,
+        deadline: Instant,
+    ) -> Result<Response, Box<SendFailure>> {
+        if to.http2 {
+            self.h2.send(self, to, request, deadline).await
+        } else {
+            self.h1.send(self, to, request, deadline).await
+        }
+    }
+}
+
+pub(crate) fn unsent(error: UpstreamError, request: Request) -> Box<SendFailure> {
+    Box::new(SendFailure { error, unsent: Some(request) })
+}
+
+pub(crate) fn sent(error: UpstreamError) -> Box<SendFailure> {
+    Box::new(SendFailure { error, unsent: None })
+}
