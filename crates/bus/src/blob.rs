@@ -134,7 +134,12 @@ async fn piece(bus: &Bus, digest: Digest, offset: u64, limit: Duration) -> Resul
     let mut pause = RETRY_PAUSE;
     for _ in 1..TRIES {
         match piece_once(bus, digest, offset, limit).await {
-            Err(BusError::TimedOut(_) | BusError::NoResponders(_) | BusError::Problem(_)) => {}
+            Err(
+                BusError::TimedOut(_)
+                | BusError::NoResponders(_)
+                | BusError::Disconnected(_)
+                | BusError::Problem(_),
+            ) => {}
             other => return other,
         }
         tokio::time::sleep(pause).await;

@@ -119,6 +119,11 @@ impl Bus {
         self.watch.connected.subscribe()
     }
 
+    /// Changes each time the connection is lost.
+    pub(crate) fn losses(&self) -> watch::Receiver<u64> {
+        self.watch.lost.subscribe()
+    }
+
     /// Subjects that the broker forbids us, as it says so.
     pub(crate) fn denials(&self) -> broadcast::Receiver<Arc<str>> {
         self.watch.denied.subscribe()
@@ -268,6 +273,7 @@ fn user_name(jwt: &str, key: &str) -> Result<String, BusError> {
 /// What the connection tells about itself.
 struct Watch {
     connected: watch::Sender<u64>,
+    lost: watch::Sender<u64>,
     denied: broadcast::Sender<Arc<str>>,
     connects: AtomicU64,
     violations: AtomicU64,
@@ -278,6 +284,7 @@ impl Watch {
     fn new() -> Self {
         Self {
             connected: watch::Sender::new(0),
+            lost: watch::Sender::new(0),
             denied: broadcast::Sender::new(64),
             connects: AtomicU64::new(0),
             violations: AtomicU64::new(0),
@@ -293,6 +300,7 @@ impl Watch {
             }
             Event::Disconnected => {
                 tracing::warn!("the connection to the broker is lost");
+                self.lost.send_modify(|count| *count += 1);
                 self.connected.send_modify(|count| *count += 1);
             }
             Event::SlowConsumer(_) => {

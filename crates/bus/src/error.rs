@@ -24,6 +24,9 @@ pub enum BusError {
     /// No answer within the deadline, or no connection to the broker until then.
     #[error("no answer in time on `{0}`")]
     TimedOut(String),
+    /// The connection was lost while waiting: whether it ran is not known.
+    #[error("the connection was lost while waiting for `{0}`")]
+    Disconnected(String),
     /// The broker refused it: our own permissions forbid it, which is a fault to look into.
     #[error("the broker forbids `{0}`")]
     Denied(String),

@@ -30,8 +30,8 @@ impl Bus {
     /// Asks and waits for the answer (`Reply<A>`), at most `limit`.
     ///
     /// # Errors
-    /// [`BusError::NoResponders`] at once when nobody serves the subject, [`BusError::TimedOut`],
-    /// [`BusError::Denied`], [`BusError::TooLarge`], [`BusError::Malformed`], and
+    /// [`BusError::NoResponders`] at once when nobody serves the subject, [`BusError::Disconnected`] at
+    /// once when the connection is lost meanwhile, [`BusError::TimedOut`], [`BusError::Denied`], [`BusError::TooLarge`], [`BusError::Malformed`], and
     /// [`BusError::Problem`] when the other side refused.
     pub async fn request<Q: Serialize, A: DeserializeOwned>(
         &self,
@@ -94,12 +94,14 @@ impl Bus {
             BusError::TimedOut(_) => BusError::TimedOut(subject.into()),
             other => other,
         })?;
-        let mut denials = self.denials();
+        let (mut denials, mut losses) = (self.denials(), self.losses());
         let left = limit.saturating_sub(begun.elapsed());
         let request = self.client.send_request(subject.to_owned(), request.timeout(Some(left)));
         tokio::select! {
             answer = request => answer.map_err(|error| fault(subject, &error)),
             () = denied(&mut denials, subject) => Err(BusError::Denied(subject.into())),
+            // The question or its answer went with the connection: better told now than at the deadline.
+            Ok(()) = losses.changed() => Err(BusError::Disconnected(subject.into())),
         }
     }
 }

@@ -170,6 +170,39 @@ async fn each_scope_is_told_at_once_what_it_may_not_say() {
 }
 
 #[tokio::test]
+async fn a_new_version_changes_what_accounts_may_do_on_a_broker_that_knew_the_old_one() {
+    let mut house = House::silent();
+    let fake = Arc::new(Fake::default());
+    let edge_account = house.material.authority.accounts.edge.clone();
+    let operator = KeyPair::from_seed(house.material.authority.signing_seed.expose()).unwrap();
+    let jwt = &house.material.issuers.account_jwts[&edge_account];
+    let claims = URL_SAFE_NO_PAD.decode(jwt.split('.').nth(1).unwrap()).unwrap();
+    let mut old: Value = serde_json::from_slice(&claims).unwrap();
+    old["iat"] = (now_s() - 100).into();
+    old["nats"]["imports"] = json!([]);
+    house.material.issuers.account_jwts.insert(edge_account, mint(&operator, old));
+    house.start();
+    let _platform = house.platform(&fake).await;
+    let edge = house.edge("edge").await;
+    let asked = async || edge.request::<_, ()>("platform.snapshot.head", &SnapshotQuery { have: None }, LONG).await;
+    let answer = asked().await;
+    assert!(matches!(answer, Err(BusError::NoResponders(_))), "{answer:?}");
+    house.kill();
+    let authority = house.material.authority.clone();
+    assert!(house.material.issuers.refresh(&authority, now_s()).unwrap());
+    house.start();
+    loop {
+        match asked().await {
+            Err(BusError::Problem(_)) => break, // the platform itself: it has no Snapshot yet
+            Err(BusError::NoResponders(_) | BusError::Disconnected(_)) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn nobody_answers_is_known_at_once_and_differs_from_being_late() {
     let house = House::new();
     let edge = house.edge("edge").await;
