@@ -1,1 +1,23 @@
-//! The gateway: identity check, access rule, Platform and Runtime load balancers.
+//! The gateway of one zone: checks who asks, decides whether they may, and balances.
+//!
+//! It takes requests only from edges (mutual TLS), derives customer, stage and app from the request
+//! itself, and needs nothing but its Snapshot and the facts of the stages to serve: the Platform and the
+//! bus may be away.
+
+pub mod config;
+mod credential;
+mod error;
+mod hygiene;
+mod journey;
+mod platform_lb;
+mod refusal;
+mod runtime_lb;
+mod session;
+mod site;
+mod station;
+mod view;
+
+pub use config::Config;
+pub use error::Error;
+pub use journey::STOPS;
+pub use station::run;

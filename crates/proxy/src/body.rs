@@ -8,6 +8,7 @@ use std::{
     collections::VecDeque,
     fmt, io,
     pin::Pin,
+    sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
 };
 
@@ -17,7 +18,9 @@ type Boxed = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send
 #[derive(Default)]
 pub struct Body {
     front: VecDeque<Frame<Bytes>>,
-    rest: Option<Boxed>,
+    // The mutex is never contended: it only lets a shared reference to a request cross threads, as
+    // stations hold one over their waits.
+    rest: Option<Mutex<Boxed>>,
 }
 
 /// Why a body ended early.
@@ -75,7 +78,7 @@ impl Body {
         if body.is_end_stream() {
             return Self::empty();
         }
-        Self { front: VecDeque::new(), rest: Some(Box::pin(body)) }
+        Self { front: VecDeque::new(), rest: Some(Mutex::new(Box::pin(body))) }
     }
 
     /// Reads up to `max` bytes ahead; the body still starts at its beginning afterwards.
@@ -85,7 +88,7 @@ impl Body {
         let mut held: usize = self.front.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
         while held <= max {
             let Some(rest) = &mut self.rest else { break };
-            match rest.frame().await {
+            match inner(rest).frame().await {
                 None => self.rest = None,
                 Some(frame) => {
                     let frame = frame?;
@@ -142,7 +145,7 @@ impl http_body::Body for Body {
             return Poll::Ready(Some(Ok(frame)));
         }
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
-        let frame = ready!(rest.as_mut().poll_frame(cx));
+        let frame = ready!(inner(rest).as_mut().poll_frame(cx));
         if frame.is_none() {
             self.rest = None;
         }
@@ -150,13 +153,13 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.front.is_empty() && self.rest.as_ref().is_none_or(|rest| rest.is_end_stream())
+        self.front.is_empty() && self.rest.as_ref().is_none_or(|rest| lock(rest).is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
         let front: u64 =
             self.front.iter().filter_map(Frame::data_ref).map(|data| data.remaining() as u64).sum();
-        let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), |rest| rest.size_hint());
+        let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), |rest| lock(rest).size_hint());
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(front));
         if let Some(upper) = rest.upper() {
@@ -188,6 +191,14 @@ impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Body({:?})", http_body::Body::size_hint(self))
     }
+}
+
+fn inner(rest: &mut Mutex<Boxed>) -> &mut Boxed {
+    rest.get_mut().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn lock(rest: &Mutex<Boxed>) -> MutexGuard<'_, Boxed> {
+    rest.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Limited {

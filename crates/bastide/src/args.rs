@@ -1,0 +1,203 @@
+//! What people type.
+
+use crate::roles::RoleName;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// Bastide: the secure network of a multi-tenant app platform, on your own machine.
+#[derive(Debug, Parser)]
+#[command(name = "bastide", version, about, arg_required_else_help = true)]
+pub struct Arguments {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Everything the executable does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Bring everything up on this machine
+    Up(UpArgs),
+    /// Stop what `up` started
+    Down(DownArgs),
+    /// Check whether this machine is ready, before `up`
+    Check(UpArgs),
+    /// Run the edge alone (CDN and WAF) in front of any HTTP origin
+    Edge(EdgeArgs),
+    /// Use a Platform
+    #[command(flatten)]
+    Cli(bastide_cli::Command),
+    /// Run one role; started by `up`
+    #[command(hide = true)]
+    Role(RoleArgs),
+    /// Serve a directory of files; started by the runtime for static apps
+    #[command(hide = true)]
+    StaticServer {
+        /// Directory
+        #[arg(long)]
+        root: PathBuf,
+    },
+    /// Start a program that ends with its parent; started by the supervisor and the runtime
+    #[command(hide = true)]
+    ExecChild {
+        /// Program and arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<std::ffi::OsString>,
+    },
+}
+
+/// Where an installation lives.
+#[derive(Debug, Clone, Args)]
+pub struct DataArgs {
+    /// Data directory [default: ~/.local/share/bastide]
+    #[arg(long, value_name = "DIR", env = "BASTIDE_DATA")]
+    pub data: Option<PathBuf>,
+}
+
+/// Arguments of `up` and `check`.
+#[derive(Debug, Clone, Args)]
+pub struct UpArgs {
+    /// Where the installation lives
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// HTTPS port of the edge
+    #[arg(long, default_value_t = 8443)]
+    pub https_port: u16,
+    /// HTTP port of the edge; it only redirects
+    #[arg(long, default_value_t = 8080)]
+    pub http_port: u16,
+    /// Address on which the edge listens
+    #[arg(long, default_value = "127.0.0.1")]
+    pub listen: std::net::IpAddr,
+    /// Base domain of Platform hosts
+    #[arg(long, default_value = "platform.localhost")]
+    pub platform_domain: String,
+    /// Base domain of Runtime hosts
+    #[arg(long, default_value = "apps.localhost")]
+    pub runtime_domain: String,
+    /// Run apps as plain child processes that are not isolated from each other
+    #[arg(long)]
+    pub allow_no_isolation: bool,
+    /// The nats-server to run [default: beside this executable, then on PATH]
+    #[arg(long, value_name = "FILE")]
+    pub nats_server: Option<PathBuf>,
+    /// WAF rules: files or directories, in order [default: Debian's modsecurity-crs]
+    #[arg(long, value_name = "PATH")]
+    pub waf_rules: Vec<PathBuf>,
+    /// Whether WAF verdicts are enforced
+    #[arg(long, default_value = "block")]
+    pub waf_mode: WafMode,
+    /// Do not create the customer `demo` and its examples at the first start
+    #[arg(long)]
+    pub no_demo: bool,
+    /// Directory with the examples [default: beside the executable's workspace]
+    #[arg(long, value_name = "DIR")]
+    pub examples: Option<PathBuf>,
+}
+
+/// Arguments of `down`.
+#[derive(Debug, Clone, Args)]
+pub struct DownArgs {
+    /// Where the installation lives
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Remove the data too
+    #[arg(long)]
+    pub purge: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Arguments of a role.
+#[derive(Debug, Clone, Args)]
+pub struct RoleArgs {
+    /// Which one
+    pub role: RoleName,
+    /// Its configuration, as JSON
+    #[arg(long)]
+    pub config: PathBuf,
+    /// File that it writes when it serves
+    #[arg(long)]
+    pub ready: Option<PathBuf>,
+    /// End when the parent ends
+    #[arg(long)]
+    pub supervised: bool,
+}
+
+/// Engine mode, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WafMode {
+    /// Inspect and log
+    Detect,
+    /// Inspect, log and refuse
+    Block,
+}
+
+/// Arguments of the stand-alone edge.
+#[derive(Debug, Clone, Args)]
+pub struct EdgeArgs {
+    /// Origin, such as http://127.0.0.1:9000
+    #[arg(long, value_name = "URL")]
+    pub origin: String,
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR")]
+    pub listen: SocketAddr,
+    /// Certificate chain, PEM; with it the edge speaks HTTPS
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Store nothing
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Inspect nothing
+    #[arg(long, conflicts_with_all = ["waf_rules", "waf_mode", "waf_paranoia", "waf_set", "waf_audit"])]
+    pub no_waf: bool,
+    /// SecLang rules: files or directories, in order [default: Debian's modsecurity-crs]
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub waf_rules: Vec<PathBuf>,
+    /// Whether verdicts are enforced
+    #[arg(long, default_value = "block")]
+    pub waf_mode: WafMode,
+    /// Paranoia level
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=4))]
+    pub waf_paranoia: u8,
+    /// Set a `tx` variable of the rules
+    #[arg(long, value_name = "NAME=VALUE", num_args = 1..)]
+    pub waf_set: Vec<String>,
+    /// File for the audit log, one JSON line per transaction that matched
+    #[arg(long, value_name = "FILE")]
+    pub waf_audit: Option<PathBuf>,
+}
+
+/// Rules that Debian's modsecurity-crs installs: set-up first.
+pub fn debian_rules() -> Vec<PathBuf> {
+    ["/etc/modsecurity/crs/crs-setup.conf", "/usr/share/modsecurity-crs/rules"].map(PathBuf::from).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_stand_alone_edge_has_its_interface() {
+        let typed = "bastide edge --origin http://127.0.0.1:9000 --listen 127.0.0.1:0 --tls-cert c --tls-key k --no-cache \
+                     --waf-rules a b --waf-mode detect --waf-paranoia 4 --waf-set x=1 y=2 --waf-audit log";
+        let Command::Edge(edge) = Arguments::try_parse_from(typed.split_whitespace()).unwrap().command else {
+            panic!("not the edge")
+        };
+        assert_eq!(edge.waf_rules, [PathBuf::from("a"), "b".into()]);
+        assert_eq!((edge.waf_mode, edge.waf_paranoia), (WafMode::Detect, 4));
+        assert_eq!(edge.waf_set, ["x=1", "y=2"]);
+        let both = "bastide edge --origin http://x --listen 127.0.0.1:0 --no-waf --waf-paranoia 2";
+        assert!(Arguments::try_parse_from(both.split_whitespace()).is_err());
+    }
+}

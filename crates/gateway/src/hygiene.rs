@@ -1,0 +1,141 @@
+//! What may pass between the world and an app, in both directions.
+
+use crate::credential::OUR_COOKIES;
+use bastide_types::{RequestId, assertion::Assertion, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Removes every credential of ours from a request: an app could use it elsewhere.
+pub(crate) fn hide_credentials(headers: &mut HeaderMap) {
+    headers.remove(http::header::AUTHORIZATION);
+    let kept: Vec<String> = crate::credential::cookies(headers)
+        .filter(|(name, _)| !name.starts_with(OUR_COOKIES))
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    headers.remove(http::header::COOKIE);
+    if let Ok(value) = HeaderValue::from_str(&kept.join("; ")) {
+        if !kept.is_empty() {
+            headers.insert(http::header::COOKIE, value);
+        }
+    }
+}
+
+/// What the edge said about the request; everything else of ours is removed.
+pub(crate) struct FromEdge {
+    pub(crate) id: RequestId,
+    pub(crate) forwarded: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) deadline_ms: Option<u64>,
+}
+
+/// Fields of the edge that go on to whoever answers.
+const PASSED_ON: &[&str] =
+    &["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "traceparent", "tracestate"];
+
+/// Takes what the edge said out of the request and removes everything else that only we may say.
+pub(crate) fn take_from_edge(headers: &mut HeaderMap) -> FromEdge {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let id = text(header::REQUEST_ID).and_then(|id| id.parse().ok()).unwrap_or_else(RequestId::generate);
+    let deadline_ms = text(header::DEADLINE_MS).and_then(|left| left.parse().ok());
+    let forwarded = PASSED_ON
+        .iter()
+        .filter_map(|name| Some((HeaderName::from_static(name), headers.get(*name)?.clone())))
+        .collect();
+    bastide_proxy::headers::strip_spoofable(headers);
+    FromEdge { id, forwarded, deadline_ms }
+}
+
+/// Says to whoever answers who asks and how the request came.
+pub(crate) fn tell(headers: &mut HeaderMap, from: &FromEdge, who: Option<(&Assertion, &str)>) {
+    for (name, value) in &from.forwarded {
+        headers.insert(name.clone(), value.clone());
+    }
+    set(headers, header::REQUEST_ID, &from.id.to_string());
+    if let Some((assertion, token)) = who {
+        set(headers, header::ASSERTION, token);
+        set(headers, header::USER, &assertion.sub);
+        set(headers, header::USER_NAME, &plain(&assertion.name));
+        set(headers, header::ROLES, &assertion.roles.join(","));
+    }
+}
+
+/// Removes from an app's answer what only we may say.
+pub(crate) fn clean_answer(headers: &mut HeaderMap) {
+    bastide_proxy::headers::strip_hop_by_hop(headers);
+    let foreign: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().replace('_', "-").starts_with("x-bastide-"))
+        .cloned()
+        .collect();
+    for name in foreign {
+        headers.remove(name);
+    }
+    headers.remove(header::REQUEST_ID);
+    let cookies: Vec<HeaderValue> = headers
+        .get_all(http::header::SET_COOKIE)
+        .iter()
+        .filter(|value| !value.as_bytes().trim_ascii_start().starts_with(OUR_COOKIES.as_bytes()))
+        .cloned()
+        .collect();
+    if headers.remove(http::header::SET_COOKIE).is_some() {
+        for cookie in cookies {
+            headers.append(http::header::SET_COOKIE, cookie);
+        }
+    }
+}
+
+/// Sets a field; text that no field can hold is left out.
+pub(crate) fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// A name as a field can hold it: everything but visible ASCII is percent-encoded.
+fn plain(name: &str) -> String {
+    use std::fmt::Write;
+    name.bytes().fold(String::new(), |mut text, byte| {
+        if byte.is_ascii_graphic() && byte != b'%' || byte == b' ' {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "%{byte:02X}");
+        }
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_cookies_stay_behind_and_the_apps_pass() {
+        let mut headers = HeaderMap::new();
+        headers.append("cookie", HeaderValue::from_static("a=1; __Host-bst=secret; __Host-bst-login=x"));
+        headers.append("cookie", HeaderValue::from_static("b=2"));
+        headers.append("authorization", HeaderValue::from_static("Bearer t"));
+        hide_credentials(&mut headers);
+        assert_eq!(headers["cookie"], "a=1; b=2");
+        assert!(!headers.contains_key("authorization"));
+    }
+
+    #[test]
+    fn an_app_speaks_only_for_itself() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-bastide-cacheable", "sha256:x"),
+            ("x_bastide_zone", "z"),
+            ("set-cookie", "__Host-bst=evil; Path=/"),
+            ("set-cookie", "mine=1"),
+            ("x-other", "1"),
+        ] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        clean_answer(&mut headers);
+        assert_eq!(headers.len(), 2);
+        assert_eq!(headers["set-cookie"], "mine=1");
+    }
+
+    #[test]
+    fn names_become_plain() {
+        assert_eq!(plain("Jörg %"), "J%C3%B6rg %25");
+    }
+}

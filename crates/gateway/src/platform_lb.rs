@@ -1,0 +1,79 @@
+//! The Platform load balancer: strict round-robin over platform replicas.
+
+use crate::refusal::Refusal;
+use bastide_balancer::RoundRobin;
+use bastide_proxy::{Pool, Request, Response, Upstream, UpstreamError, UpstreamTls};
+use bastide_tls::NodeTls;
+use bastide_types::{Code, Role};
+use std::{net::SocketAddr, time::Instant};
+
+/// Platform replicas and whose turn it is.
+pub(crate) struct PlatformBalancer {
+    replicas: Vec<Upstream>,
+    turns: RoundRobin,
+}
+
+impl PlatformBalancer {
+    pub(crate) fn new(node: &NodeTls, replicas: &[SocketAddr]) -> Result<Self, bastide_tls::TlsError> {
+        let config = node.client_config(Role::Platform, &[b"h2"])?;
+        let server_name = bastide_tls::node::server_name(Role::Platform);
+        let server_name = rustls_name(&server_name);
+        let upstream = |addr: &SocketAddr| Upstream {
+            addr: *addr,
+            tls: Some(UpstreamTls { config: config.clone(), server_name: server_name.clone() }),
+            http2: true,
+        };
+        let replicas: Vec<_> = replicas.iter().map(upstream).collect();
+        let turns = RoundRobin::new(replicas.len());
+        Ok(Self { replicas, turns })
+    }
+
+    /// Sends a request to the replica whose turn it is; one that cannot be reached is passed over.
+    pub(crate) async fn send(
+        &self,
+        pool: &Pool,
+        mut request: Request,
+        deadline: tokio::time::Instant,
+    ) -> Result<Response, Refusal> {
+        let mut tried = Vec::new();
+        while let Some(index) = self.turns.pick(&tried, Instant::now()) {
+            match pool.send(&self.replicas[index], request, deadline).await {
+                Ok(response) => {
+                    self.turns.succeeded(index);
+                    return Ok(response);
+                }
+                Err(failure) => match (failure.error, failure.unsent) {
+                    (UpstreamError::TimedOut, _) => return Err(Refusal::new(Code::GatewayTimeout)),
+                    (error, Some(unsent)) => {
+                        tracing::warn!(replica = %self.replicas[index].addr, error = chain(&error), "platform replica away");
+                        self.turns.failed(index, Instant::now());
+                        tried.push(index);
+                        request = unsent;
+                    }
+                    (error, None) => {
+                        tracing::warn!(error = chain(&error), "platform replica failed");
+                        self.turns.failed(index, Instant::now());
+                        break;
+                    }
+                },
+            }
+        }
+        Err(Refusal::new(Code::PlatformUnavailable).with("retry-after", "1"))
+    }
+}
+
+fn rustls_name(name: &str) -> rustls_pki_types::ServerName<'static> {
+    rustls_pki_types::ServerName::try_from(name.to_owned()).expect("our own names are names")
+}
+
+/// An error with its causes, for the log.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

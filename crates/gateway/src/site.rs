@@ -1,0 +1,83 @@
+//! What a request is for: customer, stage, app, from its host and path alone.
+
+use crate::refusal::Refusal;
+use bastide_balancer::AppKey;
+use bastide_types::{
+    AccessRule, AppName, Code, CustomerName, Site, Snapshot, StageName,
+    access::rule_for,
+    snapshot::{App, Customer, Issuer, Stage},
+};
+
+/// Where a request goes.
+pub(crate) enum Target<'s> {
+    /// A platform service.
+    Platform { customer_name: CustomerName, customer: &'s Customer },
+    /// An app.
+    App(AppTarget<'s>),
+    /// The gateway's own pages on this host: the end of a sign-in, a sign-out.
+    Own { customer_name: CustomerName },
+    /// An app's address without its final slash.
+    AddSlash,
+}
+
+/// An app and the part of it that is asked for.
+pub(crate) struct AppTarget<'s> {
+    pub(crate) customer_name: CustomerName,
+    pub(crate) customer: &'s Customer,
+    pub(crate) stage_name: StageName,
+    pub(crate) stage: &'s Stage,
+    pub(crate) app_name: AppName,
+    pub(crate) app: &'s App,
+    /// Path below the app.
+    pub(crate) path: String,
+}
+
+impl AppTarget<'_> {
+    pub(crate) fn key(&self) -> AppKey {
+        AppKey { customer: self.customer.id, stage: self.stage_name.clone(), app: self.app.id }
+    }
+    pub(crate) fn rule(&self) -> &AccessRule {
+        rule_for(&self.app.routes, &self.path)
+    }
+    pub(crate) fn issuer(&self) -> &Issuer {
+        &self.stage.issuer
+    }
+}
+
+/// Paths that belong to the gateway on every host.
+pub(crate) const OWN: &str = "/.bastide/";
+
+/// Finds the target. An unknown host and an unknown app are refused in the same words.
+pub(crate) fn find<'s>(snapshot: &'s Snapshot, host: &str, path: &str) -> Result<Target<'s>, Refusal> {
+    let unknown = || Refusal::new(Code::SiteUnknown);
+    // What the edge sends is canonical; anything else never came through it.
+    if path.contains("//") || path.split('/').any(|part| part == "." || part == "..") {
+        return Err(unknown());
+    }
+    match snapshot.domains.site(host).ok_or_else(unknown)? {
+        Site::Platform(customer_name) => {
+            let customer = snapshot.customers.get(&customer_name).ok_or_else(unknown)?;
+            if path.starts_with(OWN) {
+                return Ok(Target::Own { customer_name });
+            }
+            if path == "/internal" || path.starts_with("/internal/") {
+                return Err(Refusal::new(Code::ApiUnknown));
+            }
+            Ok(Target::Platform { customer_name, customer })
+        }
+        Site::Runtime(customer_name, stage_name) => {
+            let (customer, stage) = snapshot.stage(&customer_name, &stage_name).ok_or_else(unknown)?;
+            if path.starts_with(OWN) {
+                return Ok(Target::Own { customer_name });
+            }
+            let rest = path.strip_prefix('/').ok_or_else(unknown)?;
+            let (segment, below) =
+                rest.split_once('/').map_or((rest, None), |(app, below)| (app, Some(below)));
+            let app_name = AppName::new(segment).map_err(|_| unknown())?;
+            let app = stage.apps.get(&app_name).ok_or_else(unknown)?;
+            let Some(below) = below else { return Ok(Target::AddSlash) };
+            let path = format!("/{below}");
+            Ok(Target::App(AppTarget { customer_name, customer, stage_name, stage, app_name, app, path }))
+        }
+    }
+}
