@@ -228,7 +228,7 @@ impl Issuers {
         Ok(made)
     }
 
-    fn user(&self, account: &String, name: &str, now_s: u64) -> Result<Secret, BusError> {
+    fn user(&self, account: &str, name: &str, now_s: u64) -> Result<Secret, BusError> {
         let seed = seed_for(&self.signing_seeds, account)?;
         let user = KeyPair::new_user();
         let jwt = account::user_jwt(seed, account, &user.public_key(), name, now_s, None)?;

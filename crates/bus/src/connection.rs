@@ -165,8 +165,15 @@ impl Bus {
         if tokio::time::timeout(CLOSE_LIMIT, self.tasks.wait()).await.is_err() {
             tracing::warn!("a follower of the bus did not end in time");
         }
-        // A broker that is away cannot take what is queued: that is no fault of the one who leaves.
-        let _ = tokio::time::timeout(CLOSE_LIMIT, self.client.drain()).await;
+        // A broker that is away takes nothing that is queued.
+        if self.is_connected() {
+            let drained = async {
+                if self.client.drain().await.is_ok() {
+                    self.watch.closed.cancelled().await;
+                }
+            };
+            let _ = tokio::time::timeout(CLOSE_LIMIT, drained).await;
+        }
     }
 }
 
@@ -274,6 +281,7 @@ fn user_name(jwt: &str, key: &str) -> Result<String, BusError> {
 struct Watch {
     connected: watch::Sender<u64>,
     lost: watch::Sender<u64>,
+    closed: CancellationToken,
     denied: broadcast::Sender<Arc<str>>,
     connects: AtomicU64,
     violations: AtomicU64,
@@ -285,6 +293,7 @@ impl Watch {
         Self {
             connected: watch::Sender::new(0),
             lost: watch::Sender::new(0),
+            closed: CancellationToken::new(),
             denied: broadcast::Sender::new(64),
             connects: AtomicU64::new(0),
             violations: AtomicU64::new(0),
@@ -318,7 +327,8 @@ impl Watch {
             },
             Event::ServerError(error) => tracing::error!(%error, "the broker refuses us"),
             Event::ClientError(error) => tracing::warn!(%error, "the broker is not reached"),
-            Event::LameDuckMode | Event::Draining | Event::Closed => tracing::debug!(%event, "broker"),
+            Event::Closed => self.closed.cancel(),
+            Event::LameDuckMode | Event::Draining => tracing::debug!(%event, "broker"),
         }
     }
 }

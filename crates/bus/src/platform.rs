@@ -12,8 +12,12 @@ use bastide_types::{Code, Digest, Problem};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// Methods that the platform serves.
+const METHODS: usize = 5;
 /// Requests of one stage in progress at one replica, for each method.
 const STAGE_SHARE: usize = 64;
 
@@ -49,13 +53,15 @@ pub struct PlatformBus {
     bus: Bus,
     sys: Bus,
     authority: Arc<Authority>,
+    /// How many of the [`METHODS`] are served.
+    serving: Arc<watch::Sender<usize>>,
 }
 
 impl PlatformBus {
     /// Starts connecting, as [`Bus::connect`]. `platform` names `<name>.creds`, `sys` `<name>.sys.creds`.
     pub async fn connect(platform: &Config, sys: &Config, authority: Authority) -> Result<Self, BusError> {
         let (bus, sys) = (Bus::connect(platform).await?, Bus::connect(sys).await?);
-        Ok(Self { bus, sys, authority: Arc::new(authority) })
+        Ok(Self { bus, sys, authority: Arc::new(authority), serving: Arc::new(watch::Sender::new(0)) })
     }
 
     /// Answers until `stop`; replicas of the platform share the work.
@@ -63,8 +69,10 @@ impl PlatformBus {
         let asker = Askers(self.authority.clone());
         let (bus, stop) = (&self.bus, &stop);
         let share = |account: &str| asker.share(account);
+        self.serving.send_replace(0);
+        let ready = || self.serving.send_modify(|count| *count += 1);
         tokio::try_join!(
-            serve(bus, "api.*.snapshot.head", "snapshot", stop, share, |asked| {
+            serve(bus, "api.*.snapshot.head", "snapshot", stop, share, ready, |asked| {
                 let (handler, asker) = (handler.clone(), asker.clone());
                 async move {
                     answer::<SnapshotQuery, _, _>(asked, |account| asker.is_edge(account), async |_, query| {
@@ -73,11 +81,11 @@ impl PlatformBus {
                     .await
                 }
             }),
-            serve(bus, "api.*.blob.get", "blob", stop, share, |asked| {
+            serve(bus, "api.*.blob.get", "blob", stop, share, ready, |asked| {
                 let handler = handler.clone();
                 async move { blob::answer(&*handler, asked).await }
             }),
-            serve(bus, "api.*.node.stages", "node", stop, share, |asked| {
+            serve(bus, "api.*.node.stages", "node", stop, share, ready, |asked| {
                 let (handler, asker) = (handler.clone(), asker.clone());
                 async move {
                     answer::<NodeQuery, _, _>(asked, |account| asker.is_node(account), async |_, query| {
@@ -86,7 +94,7 @@ impl PlatformBus {
                     .await
                 }
             }),
-            serve(bus, "api.*.state.get", "state", stop, share, |asked| {
+            serve(bus, "api.*.state.get", "state", stop, share, ready, |asked| {
                 let (handler, asker) = (handler.clone(), asker.clone());
                 async move {
                     answer::<StateQuery, _, _>(asked, |account| asker.is_stage(account), async |account, query| {
@@ -95,7 +103,7 @@ impl PlatformBus {
                     .await
                 }
             }),
-            serve(bus, "api.*.evt.replicas", "evt", stop, share, |asked| {
+            serve(bus, "api.*.evt.replicas", "evt", stop, share, ready, |asked| {
                 let (handler, asker) = (handler.clone(), asker.clone());
                 async move {
                     answer::<ReplicaFacts, _, _>(asked, |account| asker.is_stage(account), async |account, facts| {
@@ -106,6 +114,16 @@ impl PlatformBus {
             }),
         )
         .map(drop)
+    }
+
+    /// Waits until [`Self::serve`], running in another task, serves everything, at most `limit`.
+    pub async fn serving(&self, limit: Duration) -> Result<(), BusError> {
+        let mut serving = self.serving.subscribe();
+        let all = serving.wait_for(|count| *count == METHODS);
+        match tokio::time::timeout(limit, all).await {
+            Ok(_) => Ok(()), // the sender is ours, so it is not gone
+            Err(_) => Err(BusError::TimedOut("the broker".into())),
+        }
     }
 
     /// Pushes the JWTs of accounts that the broker lacks or holds differently; reads each back.

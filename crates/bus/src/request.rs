@@ -185,13 +185,15 @@ impl Outgoing {
 
 /// Answers `subject` (`api.*.<service>.<method>`) within a queue group until `stop`. Each request runs
 /// in its own task, cut at its deadline. `share` says how many of an account may be in progress; more are
-/// refused at once, so that no stage takes the platform from the others.
+/// refused at once, so that no stage takes the platform from the others. `subscribed` is called when
+/// requests can come.
 pub(crate) async fn serve<F, Fut>(
     bus: &Bus,
     subject: &'static str,
     group: &'static str,
     stop: &CancellationToken,
     share: impl Fn(&str) -> usize,
+    subscribed: impl FnOnce(),
     handler: F,
 ) -> Result<(), BusError>
 where
@@ -203,15 +205,25 @@ where
         .queue_subscribe(subject, group.to_owned())
         .await
         .map_err(|_| BusError::Closed)?;
+    bus.client.flush().await.map_err(|_| BusError::Closed)?;
+    subscribed();
     let mut tasks = JoinSet::new();
     let mut busy = Busy::default();
+    let mut draining = false;
+    let end = tokio::time::sleep(Duration::ZERO);
+    tokio::pin!(end);
     loop {
         tokio::select! {
-            () = stop.cancelled() => break,
-            () = bus.closing().cancelled() => break,
+            () = stopped(stop, bus), if !draining => {
+                // No more for us from here on; what the broker has sent already would reach nobody else.
+                draining = true;
+                end.as_mut().reset(tokio::time::Instant::now() + STOP_LIMIT);
+                let _ = tokio::time::timeout(PUBLISH_LIMIT, requests.drain()).await;
+            }
+            () = &mut end, if draining => break,
             Some(done) = tasks.join_next_with_id() => busy.done(done),
             request = requests.next() => {
-                let Some(request) = request else { return Err(BusError::Closed) };
+                let Some(request) = request else { break };
                 let Some((account, reply, left)) = admitted(&request) else { continue };
                 if !busy.has_room(&account, share(&account)) {
                     let refusal = Outgoing::reply::<()>(Err(Code::Overloaded.problem()));
@@ -230,10 +242,15 @@ where
             }
         }
     }
-    // What was begun may finish; what is queued is for another replica.
-    let _ = tokio::time::timeout(PUBLISH_LIMIT, requests.unsubscribe()).await;
     let _ = tokio::time::timeout(STOP_LIMIT, async { while tasks.join_next().await.is_some() {} }).await;
-    Ok(())
+    if draining { Ok(()) } else { Err(BusError::Closed) }
+}
+
+async fn stopped(stop: &CancellationToken, bus: &Bus) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = bus.closing().cancelled() => {}
+    }
 }
 
 async fn send(client: async_nats::Client, reply: async_nats::Subject, answer: Outgoing) {

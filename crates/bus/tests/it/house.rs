@@ -156,6 +156,7 @@ impl House {
             let (bus, fake, stop) = (bus.clone(), fake.clone(), stop.clone());
             tokio::spawn(async move { bus.serve(fake, stop).await })
         };
+        bus.serving(LONG).await.unwrap();
         Platform { bus, stop, task }
     }
 
