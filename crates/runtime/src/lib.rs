@@ -1,1 +1,22 @@
-//! The stage agent and its drivers: starts, probes and stops replicas.
+//! The runtime: stage agents and the drivers that start replicas.
+//!
+//! An agent does what its stage's desired state says, tells the truth about what runs, and keeps it
+//! running when the bus and the Platform are away. It never decides *what* should run, and it answers
+//! nobody from outside.
+
+mod agent;
+pub mod config;
+pub mod driver;
+mod error;
+pub mod exec_child;
+mod image;
+mod node;
+pub mod plan;
+mod probe;
+pub mod static_server;
+pub mod unpack;
+
+pub use config::Config;
+pub use error::Error;
+pub use exec_child::exec_child;
+pub use node::run;

@@ -1,0 +1,206 @@
+//! The runtime role: finds out which stages this node runs, and starts an agent for each.
+
+use crate::{
+    Config, Error,
+    agent::{self, Node, chain},
+    config::DriverKind,
+    driver::{RuntimeDriver, process::ProcessDriver},
+    image::Images,
+};
+use bastide_bus::{
+    Bus, VerifyKey,
+    state::{self, NodeKey},
+};
+use bastide_types::message::StageGrant;
+use std::{
+    collections::HashMap,
+    fs,
+    io::Write,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How often the node asks for its stages; a new customer's stages appear within this time.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+const ASK_LIMIT: Duration = Duration::from_secs(3);
+/// How often images that nobody needs are removed.
+const SWEEP_EVERY: Duration = Duration::from_secs(300);
+
+/// Runs the agents of this node until `stop`, then stops all replicas. `ready` is called once, when the
+/// node knows its stages.
+pub async fn run(
+    config: Config,
+    ready: Box<dyn FnOnce() + Send>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    if !config.allow_no_isolation {
+        return Err(Error::NoIsolation);
+    }
+    private_dir(&config.state_dir)?;
+    let driver = match config.driver {
+        DriverKind::Process => ProcessDriver::new(config.executable.clone(), config.state_dir.join("logs"))?,
+    };
+    tracing::warn!(
+        "{}: apps run as plain child processes; they can reach each other and read this user's files",
+        driver.isolation().label()
+    );
+    driver.clean_up().await?;
+    let images = Images::new(config.state_dir.join("images"), config.image_bytes_max)?;
+    let node = Arc::new(Node { driver, images, needed: Mutex::default() });
+    let seed_file = config.state_dir.join("node.seed");
+    let key = NodeKey::load_or_create(&seed_file)?;
+    let key_text =
+        fs::read_to_string(&config.deploy_key_file).map_err(Error::file(&config.deploy_key_file))?;
+    let verify_key = VerifyKey::from_base64url(key_text.trim())?;
+    let bus = Bus::connect(&config.bus).await?;
+    let mut stages = Stages {
+        config,
+        node,
+        seed_file,
+        verify_key,
+        stop: stop.clone(),
+        agents: HashMap::new(),
+        tasks: TaskTracker::new(),
+    };
+    stages.follow(&bus, key.public(), ready).await;
+    stages.tasks.close();
+    stages.tasks.wait().await;
+    for bus in stages.agents.into_values() {
+        bus.close().await;
+    }
+    bus.close().await;
+    Ok(())
+}
+
+struct Stages<D> {
+    config: Config,
+    node: Arc<Node<D>>,
+    seed_file: PathBuf,
+    verify_key: VerifyKey,
+    stop: CancellationToken,
+    agents: HashMap<String, Bus>,
+    tasks: TaskTracker,
+}
+
+impl<D: RuntimeDriver> Stages<D> {
+    async fn follow(&mut self, bus: &Bus, user_key: &str, ready: Box<dyn FnOnce() + Send>) {
+        let mut ready = Some(ready);
+        let mut known: Vec<StageGrant> = self.read_grants();
+        self.apply(&known).await;
+        let mut swept = tokio::time::Instant::now();
+        while !self.stop.is_cancelled() {
+            match state::grants(bus, user_key, ASK_LIMIT).await {
+                Ok(grants) => {
+                    if grants != known {
+                        self.apply(&grants).await;
+                        self.write_grants(&grants);
+                        known = grants;
+                    }
+                    ready.take().into_iter().for_each(|ready| ready());
+                }
+                Err(error) => {
+                    tracing::debug!(error = chain(&error), "the platform did not name this node's stages");
+                    // With stages from an earlier life the node serves without the Platform.
+                    if !known.is_empty() {
+                        ready.take().into_iter().for_each(|ready| ready());
+                    }
+                }
+            }
+            if swept.elapsed() > SWEEP_EVERY {
+                swept = tokio::time::Instant::now();
+                self.sweep();
+            }
+            tokio::select! {
+                () = tokio::time::sleep(ASK_EVERY) => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Starts agents for new stages and hands fresh credentials to the others. A stage that is no longer
+    /// named keeps its agent: its desired state, signed, is what stops its replicas.
+    async fn apply(&mut self, grants: &[StageGrant]) {
+        for grant in grants {
+            if let Some(bus) = self.agents.get(&grant.account) {
+                if let Err(error) = bus.renew(grant.user_jwt.clone()) {
+                    tracing::warn!(error = chain(&error), "a stage's credential cannot be used");
+                }
+                continue;
+            }
+            match self.start(grant).await {
+                Ok(bus) => {
+                    tracing::info!(customer = %grant.customer, stage = %grant.stage, "looking after a stage");
+                    self.agents.insert(grant.account.clone(), bus);
+                }
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), stage = %grant.stage, "cannot look after a stage")
+                }
+            }
+        }
+    }
+
+    async fn start(&self, grant: &StageGrant) -> Result<Bus, Error> {
+        let dir = self.config.state_dir.join("stages").join(&grant.account);
+        private_dir(&dir)?;
+        let bus = Bus::connect(&bastide_bus::Config {
+            url: self.config.bus.url.clone(),
+            ca_file: self.config.bus.ca_file.clone(),
+            creds_file: None,
+            jwt: Some(grant.user_jwt.clone()),
+            seed_file: Some(self.seed_file.clone()),
+            name: self.config.bus.name.clone(),
+        })
+        .await?;
+        let desired = state::follow(&bus, &dir, self.verify_key.clone(), &grant.account, self.stop.clone());
+        self.tasks.spawn(agent::run(
+            self.node.clone(),
+            bus.clone(),
+            grant.account.clone(),
+            desired,
+            self.stop.clone(),
+        ));
+        Ok(bus)
+    }
+
+    fn sweep(&self) {
+        let needed = self.node.needed.lock().unwrap_or_else(PoisonError::into_inner);
+        // A stage whose desired state is not known yet may need anything.
+        if self.agents.keys().all(|account| needed.contains_key(account)) {
+            let all: Vec<_> = needed.values().flatten().copied().collect();
+            self.node.images.keep_only(&all);
+        }
+    }
+
+    fn grants_file(&self) -> PathBuf {
+        self.config.state_dir.join("grants.json")
+    }
+
+    fn read_grants(&self) -> Vec<StageGrant> {
+        fs::read(self.grants_file())
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default()
+    }
+
+    fn write_grants(&self, grants: &[StageGrant]) {
+        let path = self.grants_file();
+        let write = || -> std::io::Result<()> {
+            let beside = path.with_extension("new");
+            let mut file =
+                fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
+            file.write_all(&serde_json::to_vec(grants)?)?;
+            file.sync_all()?;
+            fs::rename(&beside, &path)
+        };
+        if let Err(error) = write() {
+            tracing::warn!(%error, "cannot keep this node's stages on disk");
+        }
+    }
+}
+
+fn private_dir(path: &Path) -> Result<(), Error> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::file(path))
+}
