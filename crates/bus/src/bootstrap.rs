@@ -1,5 +1,5 @@
 //! What one machine needs at its first start: operator, Bastide's own accounts, the broker's
-//! configuration, and a credential for each role. Values only; the supervisor writes the files.
+//! configuration, and a credential for each role. The supervisor writes the files.
 //!
 //! The operator's root key signs once, here, and can then be taken offline; the platform holds the
 //! operator's *signing* key, which the root can replace.
@@ -158,8 +158,8 @@ impl Issuers {
     }
 
     /// Makes the accounts' JWTs anew where this version of Bastide defines them otherwise than the one
-    /// that wrote the file. Returns whether anything changed: then write [`Self::to_bytes`] and restart
-    /// the broker with the new configuration. Call it at each start.
+    /// that wrote the file. Returns whether anything changed: then write [`Self::to_bytes`]. Call it at
+    /// each start, before [`Self::nats_conf`] and [`Self::write_accounts`].
     pub fn refresh(&mut self, authority: &Authority, now_s: u64) -> Result<bool, BusError> {
         let operator = jwt::key_from_seed(authority.signing_seed.expose(), 'O')?;
         let fresh = account_jwts(&self.accounts, &self.signing_seeds, &operator, now_s)?;
@@ -169,6 +169,19 @@ impl Issuers {
             self.account_jwts = fresh;
         }
         Ok(!same)
+    }
+
+    /// Puts the accounts' JWTs where the broker keeps them, making the directory (mode 0700). Call it
+    /// before each start of the broker, while it does not run: seen with 2.15.1, `resolver_preload`
+    /// does not reliably replace what the directory holds from an earlier version.
+    pub fn write_accounts(&self, accounts_dir: &Path) -> Result<(), BusError> {
+        use std::os::unix::fs::DirBuilderExt;
+        let fault = |source| BusError::File { path: accounts_dir.to_owned(), source };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(accounts_dir).map_err(fault)?;
+        for (account, jwt) in &self.account_jwts {
+            file::write(&accounts_dir.join(format!("{account}.jwt")), jwt.as_bytes())?;
+        }
+        Ok(())
     }
 
     /// Content of `issuers.json`, to be written with mode 0600.

@@ -76,6 +76,7 @@ impl House {
             key_file: self.path("bus.key"),
             accounts_dir: self.path("accounts"),
         };
+        self.material.issuers.write_accounts(&server.accounts_dir).unwrap();
         let conf = self.path("nats.conf");
         std::fs::write(&conf, self.material.issuers.nats_conf(&server).unwrap()).unwrap();
         let search = broker::Search { path: std::env::var_os("PATH"), ..broker::Search::default() };

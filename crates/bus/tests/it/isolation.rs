@@ -191,8 +191,11 @@ async fn a_new_version_changes_what_accounts_may_do_on_a_broker_that_knew_the_ol
     let authority = house.material.authority.clone();
     assert!(house.material.issuers.refresh(&authority, now_s()).unwrap());
     house.start();
+    let begun = std::time::Instant::now();
     loop {
-        match asked().await {
+        let answer = asked().await;
+        assert!(begun.elapsed() < LONG, "{answer:?}\n{}", house.log());
+        match answer {
             Err(BusError::Problem(_)) => break, // the platform itself: it has no Snapshot yet
             Err(BusError::NoResponders(_) | BusError::Disconnected(_)) => {
                 tokio::time::sleep(Duration::from_millis(20)).await;

@@ -22,7 +22,9 @@ async fn after_kill_9_and_a_restart_everything_goes_on() {
     assert!(matches!(down, Err(BusError::TimedOut(_) | BusError::Disconnected(_))), "{down:?}");
     house.start();
     // The agent may be back before the platform is: nobody answers then, and it tries again.
+    let begun = std::time::Instant::now();
     loop {
+        assert!(begun.elapsed() < LONG, "{}", house.log());
         match bus_facts::report(&agent, &facts(1, 3, 1), LONG).await {
             Ok(()) => break,
             Err(BusError::NoResponders(_) | BusError::Disconnected(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
