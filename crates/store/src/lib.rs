@@ -1,1 +1,170 @@
-//! Control-plane SQL: migrations and typed handles, each bound to one customer.
+//! The control plane's truth: SQL and nothing else.
+//!
+//! Whatever belongs to a customer is reached through a [`CustomerStore`], which is bound to that customer
+//! and puts it into every query. The few questions that cross customers stand in [`Store`] itself.
+
+mod apps;
+mod audit;
+mod customers;
+mod deploy;
+mod identity;
+mod seal;
+
+pub use apps::{AppRow, RevisionRow};
+pub use audit::AuditRow;
+pub use customers::{CustomerRow, NewStage, StageRow};
+pub use deploy::{NewOperation, OperationRow, ReplicaRow, StepRow};
+pub use identity::{
+    ClientRow, CodeOutcome, CodeRow, MemberRow, NewSession, RefreshOutcome, SessionRow, SigningKeyRow,
+};
+pub use seal::{Kek, SealError};
+
+use bastide_types::CustomerId;
+use sqlx::{
+    Sqlite, SqlitePool, Transaction,
+    migrate::{Migration, MigrationType, Migrator},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use std::{path::Path, time::Duration};
+
+/// What can go wrong with the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    /// The schema.
+    #[error("the database cannot be brought to this version")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// A unique name is taken.
+    #[error("the name is taken")]
+    Taken,
+    /// A row cannot be read: it was damaged or written by a newer version.
+    #[error("a row is damaged: {0}")]
+    Damaged(String),
+    /// A sealed value cannot be opened.
+    #[error("a sealed value cannot be opened")]
+    Seal(#[from] SealError),
+}
+
+/// Shorthand.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// A transaction that writes.
+pub type Write = Transaction<'static, Sqlite>;
+
+/// The database.
+#[derive(Clone)]
+pub struct Store {
+    pool: SqlitePool,
+    kek: std::sync::Arc<Kek>,
+}
+
+/// The part of the database that belongs to one customer.
+#[derive(Clone, Copy)]
+pub struct CustomerStore<'s> {
+    store: &'s Store,
+    customer: CustomerId,
+}
+
+impl Store {
+    /// Opens the database file, creates it when missing, and brings its schema to this version.
+    pub async fn open(path: &Path, kek: Kek) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10));
+        let pool = SqlitePoolOptions::new().max_connections(8).connect_with(options).await?;
+        let migration = |version, name: &'static str, sql: &'static str| {
+            Migration::new(version, name.into(), MigrationType::Simple, sqlx::SqlStr::from_static(sql), false)
+        };
+        Migrator::with_migrations(vec![
+            migration(1, "core", include_str!("../migrations/0001_core.sql")),
+            migration(2, "identity", include_str!("../migrations/0002_identity.sql")),
+        ])
+        .run(&pool)
+        .await?;
+        let store = Self { pool, kek: std::sync::Arc::new(kek) };
+        store.begin_epoch().await?;
+        Ok(store)
+    }
+
+    /// The part that belongs to one customer.
+    pub fn customer(&self, customer: CustomerId) -> CustomerStore<'_> {
+        CustomerStore { store: self, customer }
+    }
+
+    /// A transaction that takes the write lock at once, so that two processes queue instead of failing.
+    pub async fn write(&self) -> Result<Write> {
+        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    /// The epoch is made once, when the database is.
+    async fn begin_epoch(&self) -> Result<()> {
+        sqlx::query("INSERT OR IGNORE INTO meta (key, value) VALUES ('epoch', ?1), ('revision', 0), ('raised_at', ?1)")
+            .bind(now_s())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Epoch and revision of what the data plane should know, and when it changed last.
+    pub async fn version(&self) -> Result<(u64, u64, u64)> {
+        let rows: Vec<(String, i64)> =
+            sqlx::query_as("SELECT key, value FROM meta").fetch_all(&self.pool).await?;
+        let value = |key: &str| rows.iter().find(|(k, _)| k == key).map_or(0, |(_, v)| *v as u64);
+        Ok((value("epoch"), value("revision"), value("raised_at")))
+    }
+
+    /// Takes or keeps a lease for `holder`; false while another holds it.
+    pub async fn lease(&self, name: &str, holder: &str, for_s: i64) -> Result<bool> {
+        let now = now_s();
+        let taken = sqlx::query(
+            "INSERT INTO lease (name, holder, until) VALUES (?1, ?2, ?3)
+             ON CONFLICT (name) DO UPDATE SET holder = ?2, until = ?3 WHERE holder = ?2 OR until < ?4",
+        )
+        .bind(name)
+        .bind(holder)
+        .bind(now + for_s)
+        .bind(now)
+        .execute(&self.pool)
+        .await?;
+        Ok(taken.rows_affected() == 1)
+    }
+}
+
+/// Raises the revision of what the data plane should know, in the transaction of the change.
+pub async fn raise_revision(write: &mut Write) -> Result<()> {
+    sqlx::query("UPDATE meta SET value = value + 1 WHERE key = 'revision'").execute(&mut **write).await?;
+    sqlx::query("UPDATE meta SET value = ? WHERE key = 'raised_at'").bind(now_s()).execute(&mut **write).await?;
+    Ok(())
+}
+
+/// Seconds since 1970.
+pub fn now_s() -> i64 {
+    time::OffsetDateTime::now_utc().unix_timestamp()
+}
+
+/// Reads a value that we wrote ourselves.
+pub(crate) fn parse<T: std::str::FromStr>(text: &str) -> Result<T> {
+    text.parse().map_err(|_| StoreError::Damaged(text.chars().take(80).collect()))
+}
+
+pub(crate) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| StoreError::Damaged(error.to_string()))
+}
+
+pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| StoreError::Damaged(error.to_string()))
+}
+
+/// A broken unique rule is a taken name; everything else stays what it is.
+pub(crate) fn taken(error: sqlx::Error) -> StoreError {
+    match &error {
+        sqlx::Error::Database(database) if database.is_unique_violation() => StoreError::Taken,
+        _ => StoreError::Database(error),
+    }
+}

@@ -1,0 +1,149 @@
+//! Customers and their stages.
+
+use crate::{CustomerStore, Result, Store, Write, now_s, parse, raise_revision, taken};
+use bastide_types::{CustomerId, CustomerName, Secret, StageName};
+use sqlx::{Row, sqlite::SqliteRow};
+
+/// A customer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CustomerRow {
+    /// Id.
+    pub id: CustomerId,
+    /// Name.
+    pub name: CustomerName,
+}
+
+/// A stage of a customer.
+#[derive(Debug, Clone)]
+pub struct StageRow {
+    /// Customer.
+    pub customer: CustomerId,
+    /// Its name.
+    pub customer_name: CustomerName,
+    /// Stage.
+    pub name: StageName,
+    /// Account on the bus.
+    pub account: String,
+    /// Seed of the key that signs its agents.
+    pub seed: Secret,
+    /// Generation of its desired state.
+    pub generation: u64,
+}
+
+/// A stage to create.
+pub struct NewStage<'a> {
+    /// Name.
+    pub name: &'a StageName,
+    /// Account on the bus.
+    pub account: &'a str,
+    /// Seed of the key that signs its agents.
+    pub seed: &'a Secret,
+}
+
+const STAGE: &str = "SELECT s.customer, c.name AS customer_name, s.name, s.account, s.seed, s.generation
+    FROM stage s JOIN customer c ON c.id = s.customer";
+
+impl Store {
+    /// Creates a customer without stages.
+    ///
+    /// # Errors
+    /// [`crate::StoreError::Taken`] when the name is.
+    pub async fn create_customer(
+        &self,
+        write: &mut Write,
+        id: CustomerId,
+        name: &CustomerName,
+    ) -> Result<()> {
+        let name = if name.is_operator() { "operator" } else { name.as_str() };
+        sqlx::query("INSERT INTO customer (id, name, created) VALUES (?, ?, ?)")
+            .bind(id.to_string())
+            .bind(name)
+            .bind(now_s())
+            .execute(&mut **write)
+            .await
+            .map_err(taken)?;
+        raise_revision(write).await
+    }
+
+    /// All customers, the operator among them.
+    pub async fn customers(&self) -> Result<Vec<CustomerRow>> {
+        let rows = sqlx::query("SELECT id, name FROM customer ORDER BY name").fetch_all(&self.pool).await?;
+        rows.iter()
+            .map(|row| Ok(CustomerRow { id: parse(row.try_get(0)?)?, name: name(row.try_get(1)?)? }))
+            .collect()
+    }
+
+    /// A customer by name.
+    pub async fn customer_named(&self, name: &CustomerName) -> Result<Option<CustomerRow>> {
+        let row = sqlx::query("SELECT id FROM customer WHERE name = ?")
+            .bind(name.as_str())
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| Ok(CustomerRow { id: parse(row.try_get(0)?)?, name: name.clone() })).transpose()
+    }
+
+    /// All stages of all customers.
+    pub async fn stages(&self) -> Result<Vec<StageRow>> {
+        let query = sqlx::AssertSqlSafe(format!("{STAGE} ORDER BY c.name, s.position"));
+        let rows = sqlx::query(query).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| self.stage_row(row)).collect()
+    }
+
+    /// The stage with this account on the bus.
+    pub async fn stage_of_account(&self, account: &str) -> Result<Option<StageRow>> {
+        let query = sqlx::AssertSqlSafe(format!("{STAGE} WHERE s.account = ?"));
+        let row = sqlx::query(query).bind(account).fetch_optional(&self.pool).await?;
+        row.map(|row| self.stage_row(&row)).transpose()
+    }
+
+    fn stage_row(&self, row: &SqliteRow) -> Result<StageRow> {
+        let account: String = row.try_get("account")?;
+        let sealed: Vec<u8> = row.try_get("seed")?;
+        let seed = self.kek.open(&seed_place(&account), &sealed)?;
+        let generation: i64 = row.try_get("generation")?;
+        Ok(StageRow {
+            customer: parse(row.try_get("customer")?)?,
+            customer_name: name(row.try_get("customer_name")?)?,
+            name: parse(row.try_get("name")?)?,
+            seed: Secret::new(String::from_utf8_lossy(&seed)),
+            account,
+            generation: generation as u64,
+        })
+    }
+}
+
+impl CustomerStore<'_> {
+    /// Adds a stage after the existing ones.
+    pub async fn create_stage(&self, write: &mut Write, stage: &NewStage<'_>) -> Result<()> {
+        let seed = self.store.kek.seal(&seed_place(stage.account), stage.seed.expose().as_bytes())?;
+        sqlx::query(
+            "INSERT INTO stage (customer, name, position, account, seed)
+             VALUES (?1, ?2, (SELECT COUNT(*) FROM stage WHERE customer = ?1), ?3, ?4)",
+        )
+        .bind(self.customer.to_string())
+        .bind(stage.name.as_str())
+        .bind(stage.account)
+        .bind(seed)
+        .execute(&mut **write)
+        .await
+        .map_err(taken)?;
+        raise_revision(write).await
+    }
+
+    /// Names of the stages, first to last.
+    pub async fn stage_names(&self) -> Result<Vec<StageName>> {
+        let rows = sqlx::query("SELECT name FROM stage WHERE customer = ? ORDER BY position")
+            .bind(self.customer.to_string())
+            .fetch_all(&self.store.pool)
+            .await?;
+        rows.iter().map(|row| parse(row.try_get(0)?)).collect()
+    }
+}
+
+fn seed_place(account: &str) -> String {
+    format!("stage/{account}")
+}
+
+fn name(text: &str) -> Result<CustomerName> {
+    if text == "operator" { Ok(CustomerName::operator()) } else { parse(text) }
+}

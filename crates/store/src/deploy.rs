@@ -1,0 +1,352 @@
+//! What should run, what serves, and the operations that change it.
+
+use crate::{CustomerStore, Result, Store, Write, from_json, now_s, parse, raise_revision, taken, to_json};
+use bastide_types::{AppId, CustomerId, Problem, ReplicaId, StageName, ZoneName, message::ReplicaFacts};
+use sqlx::{Row, sqlite::SqliteRow};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// A replica that should run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaRow {
+    /// Id.
+    pub id: ReplicaId,
+    /// App.
+    pub app: AppId,
+    /// Revision number.
+    pub revision: u32,
+    /// Zone.
+    pub zone: ZoneName,
+    /// Seconds since 1970 from which it drains, if it shall.
+    pub drain_at: Option<i64>,
+    /// What its agent said last: starting, ready, draining, failed.
+    pub state: String,
+    /// Why it is not ready.
+    pub reason: Option<String>,
+    /// Whether its agent ever spoke of it.
+    pub seen: bool,
+}
+
+/// An operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperationRow {
+    /// Customer.
+    pub customer: CustomerId,
+    /// Id.
+    pub id: Uuid,
+    /// `publish` or `promote`.
+    pub kind: String,
+    /// App.
+    pub app: AppId,
+    /// Stage.
+    pub stage: StageName,
+    /// Revision number.
+    pub revision: u32,
+    /// `running`, `finished`, `failed`.
+    pub status: String,
+    /// Why it failed.
+    pub problem: Option<Problem>,
+    /// Seconds since 1970 after which it fails.
+    pub deadline: i64,
+}
+
+/// An operation to begin.
+pub struct NewOperation<'a> {
+    /// `publish` or `promote`.
+    pub kind: &'a str,
+    /// App.
+    pub app: AppId,
+    /// Stage.
+    pub stage: &'a StageName,
+    /// Revision number.
+    pub revision: u32,
+    /// Seconds since 1970 after which it fails.
+    pub deadline: i64,
+}
+
+/// A step of an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepRow {
+    /// Name.
+    pub name: String,
+    /// `running`, `finished`, `failed`.
+    pub status: String,
+    /// What happened.
+    pub message: Option<String>,
+}
+
+impl Store {
+    /// Operations that still run, of all customers.
+    pub async fn running_operations(&self) -> Result<Vec<OperationRow>> {
+        let rows = sqlx::query("SELECT * FROM operation WHERE status = 'running' ORDER BY created")
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(operation_row).collect()
+    }
+}
+
+impl CustomerStore<'_> {
+    /// Begins an operation with its replicas; the stage's generation rises.
+    ///
+    /// # Errors
+    /// [`crate::StoreError::Taken`] while another one of this app and stage runs.
+    pub async fn begin_operation(
+        &self,
+        write: &mut Write,
+        new: &NewOperation<'_>,
+        zones: &[ZoneName],
+    ) -> Result<Uuid> {
+        let id = Uuid::now_v7();
+        sqlx::query(
+            "INSERT INTO operation (customer, id, kind, app, stage, revision, status, created, deadline)
+             VALUES (?, ?, ?, ?, ?, ?, 'running', ?, ?)",
+        )
+        .bind(self.customer.to_string())
+        .bind(id.to_string())
+        .bind(new.kind)
+        .bind(new.app.to_string())
+        .bind(new.stage.as_str())
+        .bind(new.revision)
+        .bind(now_s())
+        .bind(new.deadline)
+        .execute(&mut **write)
+        .await
+        .map_err(taken)?;
+        for zone in zones {
+            sqlx::query(
+                "INSERT INTO replica (customer, stage, id, app, revision, zone) VALUES (?, ?, ?, ?, ?, ?)",
+            )
+            .bind(self.customer.to_string())
+            .bind(new.stage.as_str())
+            .bind(ReplicaId::generate().to_string())
+            .bind(new.app.to_string())
+            .bind(new.revision)
+            .bind(zone.as_str())
+            .execute(&mut **write)
+            .await?;
+        }
+        self.raise_generation(write, new.stage).await?;
+        Ok(id)
+    }
+
+    /// Raises the generation of a stage's desired state.
+    pub async fn raise_generation(&self, write: &mut Write, stage: &StageName) -> Result<()> {
+        sqlx::query("UPDATE stage SET generation = generation + 1 WHERE customer = ? AND name = ?")
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .execute(&mut **write)
+            .await?;
+        Ok(())
+    }
+
+    /// Adds a step, or changes the one of this name.
+    pub async fn set_step(
+        &self,
+        write: &mut Write,
+        operation: Uuid,
+        name: &str,
+        status: &str,
+        message: &str,
+    ) -> Result<()> {
+        let changed = sqlx::query(
+            "UPDATE step SET status = ?, message = ? WHERE customer = ? AND operation = ? AND name = ?",
+        )
+        .bind(status)
+        .bind(message)
+        .bind(self.customer.to_string())
+        .bind(operation.to_string())
+        .bind(name)
+        .execute(&mut **write)
+        .await?;
+        if changed.rows_affected() == 0 {
+            sqlx::query(
+                "INSERT INTO step (customer, operation, position, name, status, message)
+                 VALUES (?1, ?2, (SELECT COUNT(*) FROM step WHERE customer = ?1 AND operation = ?2), ?3, ?4, ?5)",
+            )
+            .bind(self.customer.to_string())
+            .bind(operation.to_string())
+            .bind(name)
+            .bind(status)
+            .bind(message)
+            .execute(&mut **write)
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// An operation with its steps.
+    pub async fn operation(&self, id: Uuid) -> Result<Option<(OperationRow, Vec<StepRow>)>> {
+        let row = sqlx::query("SELECT * FROM operation WHERE customer = ? AND id = ?")
+            .bind(self.customer.to_string())
+            .bind(id.to_string())
+            .fetch_optional(&self.store.pool)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let steps = sqlx::query(
+            "SELECT name, status, message FROM step WHERE customer = ? AND operation = ? ORDER BY position",
+        )
+        .bind(self.customer.to_string())
+        .bind(id.to_string())
+        .fetch_all(&self.store.pool)
+        .await?;
+        let steps = steps.iter().map(|row| {
+            Ok(StepRow { name: row.try_get(0)?, status: row.try_get(1)?, message: row.try_get(2)? })
+        });
+        Ok(Some((operation_row(&row)?, steps.collect::<Result<_>>()?)))
+    }
+
+    /// Ends an operation.
+    pub async fn end_operation(&self, write: &mut Write, id: Uuid, problem: Option<&Problem>) -> Result<()> {
+        sqlx::query("UPDATE operation SET status = ?, problem = ? WHERE customer = ? AND id = ? AND status = 'running'")
+            .bind(if problem.is_some() { "failed" } else { "finished" })
+            .bind(problem.map(to_json).transpose()?)
+            .bind(self.customer.to_string())
+            .bind(id.to_string())
+            .execute(&mut **write)
+            .await?;
+        Ok(())
+    }
+
+    /// Replicas of a stage.
+    pub async fn replicas(&self, stage: &StageName) -> Result<Vec<ReplicaRow>> {
+        let rows = sqlx::query("SELECT * FROM replica WHERE customer = ? AND stage = ? ORDER BY id")
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .fetch_all(&self.store.pool)
+            .await?;
+        rows.iter().map(replica_row).collect()
+    }
+
+    /// Writes down what an agent said about its replicas. True when something changed.
+    pub async fn record_facts(&self, stage: &StageName, facts: &ReplicaFacts) -> Result<bool> {
+        let known = self.replicas(stage).await?;
+        let said: BTreeMap<_, _> = facts.replicas.iter().map(|fact| (fact.id, fact)).collect();
+        let mut changes = Vec::new();
+        for replica in &known {
+            let (state, reason, seen) = match said.get(&replica.id) {
+                Some(fact) => (to_json(&fact.state)?.trim_matches('"').to_owned(), fact.reason.clone(), true),
+                // Spoken of before and not any more: it is gone.
+                None if replica.seen => ("gone".to_owned(), None, true),
+                None => continue,
+            };
+            if (&state, &reason, seen) != (&replica.state, &replica.reason, replica.seen) {
+                changes.push((replica.id, state, reason));
+            }
+        }
+        if changes.is_empty() {
+            return Ok(false);
+        }
+        let mut write = self.store.write().await?;
+        for (id, state, reason) in changes {
+            sqlx::query("UPDATE replica SET state = ?, reason = ?, seen = 1 WHERE customer = ? AND stage = ? AND id = ?")
+                .bind(state)
+                .bind(reason)
+                .bind(self.customer.to_string())
+                .bind(stage.as_str())
+                .bind(id.to_string())
+                .execute(&mut *write)
+                .await?;
+        }
+        write.commit().await?;
+        Ok(true)
+    }
+
+    /// Which revision of each app serves in a stage.
+    pub async fn serving(&self, stage: &StageName) -> Result<BTreeMap<AppId, u32>> {
+        let rows = sqlx::query("SELECT app, revision FROM serving WHERE customer = ? AND stage = ?")
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .fetch_all(&self.store.pool)
+            .await?;
+        rows.iter().map(|row| Ok((parse(row.try_get(0)?)?, row.try_get(1)?))).collect()
+    }
+
+    /// Makes a revision serve; all other replicas of the app drain from `drain_at` on.
+    pub async fn serve(
+        &self,
+        write: &mut Write,
+        stage: &StageName,
+        app: AppId,
+        revision: u32,
+        keep: &[ReplicaId],
+        drain_at: i64,
+    ) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO serving (customer, stage, app, revision) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (customer, stage, app) DO UPDATE SET revision = ?4",
+        )
+        .bind(self.customer.to_string())
+        .bind(stage.as_str())
+        .bind(app.to_string())
+        .bind(revision)
+        .execute(&mut **write)
+        .await?;
+        for replica in self.replicas_in(write, stage).await? {
+            if replica.app == app && !keep.contains(&replica.id) && replica.drain_at.is_none() {
+                self.drain(write, stage, replica.id, drain_at).await?;
+            }
+        }
+        raise_revision(write).await
+    }
+
+    async fn replicas_in(&self, write: &mut Write, stage: &StageName) -> Result<Vec<ReplicaRow>> {
+        let rows = sqlx::query("SELECT * FROM replica WHERE customer = ? AND stage = ?")
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .fetch_all(&mut **write)
+            .await?;
+        rows.iter().map(replica_row).collect()
+    }
+
+    /// Lets a replica drain from `at` on.
+    pub async fn drain(&self, write: &mut Write, stage: &StageName, id: ReplicaId, at: i64) -> Result<()> {
+        sqlx::query("UPDATE replica SET drain_at = ? WHERE customer = ? AND stage = ? AND id = ?")
+            .bind(at)
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .bind(id.to_string())
+            .execute(&mut **write)
+            .await?;
+        Ok(())
+    }
+
+    /// Forgets a replica that is gone.
+    pub async fn forget_replica(&self, write: &mut Write, stage: &StageName, id: ReplicaId) -> Result<()> {
+        sqlx::query("DELETE FROM replica WHERE customer = ? AND stage = ? AND id = ?")
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .bind(id.to_string())
+            .execute(&mut **write)
+            .await?;
+        Ok(())
+    }
+}
+
+fn operation_row(row: &SqliteRow) -> Result<OperationRow> {
+    let problem: Option<String> = row.try_get("problem")?;
+    Ok(OperationRow {
+        customer: parse(row.try_get("customer")?)?,
+        id: parse(row.try_get("id")?)?,
+        kind: row.try_get("kind")?,
+        app: parse(row.try_get("app")?)?,
+        stage: parse(row.try_get("stage")?)?,
+        revision: row.try_get("revision")?,
+        status: row.try_get("status")?,
+        problem: problem.as_deref().map(from_json).transpose()?,
+        deadline: row.try_get("deadline")?,
+    })
+}
+
+fn replica_row(row: &SqliteRow) -> Result<ReplicaRow> {
+    let seen: i64 = row.try_get("seen")?;
+    Ok(ReplicaRow {
+        id: parse(row.try_get("id")?)?,
+        app: parse(row.try_get("app")?)?,
+        revision: row.try_get("revision")?,
+        zone: parse(row.try_get("zone")?)?,
+        drain_at: row.try_get("drain_at")?,
+        state: row.try_get("state")?,
+        reason: row.try_get("reason")?,
+        seen: seen != 0,
+    })
+}
