@@ -1,1 +1,22 @@
-//! Platform services: orgs, build, deploy, identity, security; makes Snapshots.
+//! The Platform's services: organizations, build, deploy, identity; the maker of Snapshots.
+//!
+//! SQL is the truth. What the data plane must know leaves as a signed Snapshot, what a stage should run as
+//! a signed state; both travel over the bus. No request of a Runtime ever passes here.
+
+pub mod api;
+pub mod build;
+mod bus_services;
+mod caller;
+pub mod config;
+pub mod deploy;
+mod error;
+pub mod identity;
+mod orgs;
+mod snapshot;
+mod state;
+mod station;
+
+pub use config::Config;
+pub use error::{ApiError, Error};
+pub use state::{App, Platform};
+pub use station::{router, run};

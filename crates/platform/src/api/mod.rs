@@ -1,0 +1,60 @@
+//! The public API of the Platform's services.
+
+mod apps;
+mod customers;
+mod whoami;
+
+use crate::App;
+use axum::{
+    Json, Router,
+    extract::DefaultBodyLimit,
+    routing::{get, post},
+};
+use utoipa::OpenApi;
+
+/// Most bytes of a JSON body.
+const JSON_BYTES_MAX: usize = 256 * 1024;
+
+/// Routes of orgs, build and deploy, and the description of all.
+pub fn router(app: App) -> Router {
+    let small = Router::new()
+        .route("/api/whoami", get(whoami::whoami))
+        .route("/api/apps", get(apps::list))
+        .route("/api/apps/{app}", get(apps::show))
+        .route("/api/apps/{app}/deployments", post(apps::promote))
+        .route("/api/operations/{id}", get(apps::operation))
+        .route("/api/customers", get(customers::list).post(customers::create))
+        .route("/api/openapi.json", get(|| async { Json(description()) }))
+        .layer(DefaultBodyLimit::max(JSON_BYTES_MAX));
+    // The upload has its own limit, kept while it streams to disk.
+    let upload = Router::new()
+        .route("/api/apps/{app}/publish", post(apps::publish))
+        .layer(DefaultBodyLimit::disable());
+    small.merge(upload).with_state(app)
+}
+
+/// The OpenAPI description of the whole API.
+pub fn description() -> utoipa::openapi::OpenApi {
+    let mut all = Description::openapi();
+    all.merge(crate::identity::description());
+    all
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Bastide Platform",
+        description = "Publish apps, deploy them, look after members and customers."
+    ),
+    paths(
+        whoami::whoami,
+        apps::list,
+        apps::show,
+        apps::publish,
+        apps::promote,
+        apps::operation,
+        customers::list,
+        customers::create
+    )
+)]
+struct Description;

@@ -1,0 +1,41 @@
+//! Who is asking.
+
+use crate::{ApiError, App, caller::Caller};
+use axum::{Json, extract::State};
+use bastide_types::UserId;
+use serde::Serialize;
+
+/// Who is asking.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Whoami {
+    /// User id, or an API client's id.
+    subject: String,
+    /// Name to show.
+    name: String,
+    /// E-mail address, for members.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<String>,
+    /// Customer.
+    customer: String,
+    /// Organization roles.
+    roles: Vec<String>,
+    /// Session.
+    session: String,
+}
+
+/// Says who is asking.
+#[utoipa::path(get, path = "/api/whoami", responses((status = 200, body = Whoami), (status = 401, description = "No valid token")))]
+pub(crate) async fn whoami(State(app): State<App>, caller: Caller) -> Result<Json<Whoami>, ApiError> {
+    let email = match caller.who.sub.parse::<UserId>() {
+        Ok(id) => caller.store(&app).member(id).await?.map(|member| member.email),
+        Err(_) => None,
+    };
+    Ok(Json(Whoami {
+        subject: caller.who.sub.clone(),
+        name: caller.who.name.clone(),
+        email,
+        customer: caller.customer.name.to_string(),
+        roles: caller.who.roles.clone(),
+        session: caller.who.sid.clone(),
+    }))
+}

@@ -1,0 +1,118 @@
+//! One publish: upload, check, image, revision, and the order to deploy it to the first stage.
+
+use super::archive;
+use crate::{ApiError, App, caller::Caller, deploy};
+use axum::body::Body;
+use bastide_store::{RevisionRow, StoreError};
+use bastide_types::{AppName, Code, Digest, StageName};
+use futures_util::StreamExt;
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+use uuid::Uuid;
+
+/// Most bytes of a packed upload.
+pub(crate) const UPLOAD_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// What a publish began.
+pub(crate) struct Published {
+    pub(crate) operation: Uuid,
+    pub(crate) revision: u32,
+    pub(crate) image: Digest,
+}
+
+/// A directory that is removed when it is dropped, however the publish ends.
+struct Work(PathBuf);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+pub(crate) async fn publish(
+    app: &App,
+    caller: &Caller,
+    name: &AppName,
+    upload: Body,
+) -> Result<Published, ApiError> {
+    let work = Work(app.config.work_dir.join(Uuid::new_v4().to_string()));
+    fs::create_dir_all(&work.0)?;
+    let packed = work.0.join("upload");
+    receive(upload, &packed).await?;
+    let (archive, image) = {
+        let (app, root) = (app.clone(), work.0.join("root"));
+        let build = move || -> Result<_, ApiError> {
+            fs::create_dir(&root)?;
+            let file = std::io::BufReader::new(fs::File::open(&packed)?);
+            let archive = archive::unpack(file, &root).map_err(|problem| ApiError(problem, None))?;
+            let image = app.images.build(&archive, &root)?;
+            Ok((archive, image))
+        };
+        tokio::task::spawn_blocking(build).await.map_err(|error| ApiError::internal(&error))??
+    };
+    if archive.manifest.app.name != *name {
+        let detail = format!("app.name is `{}`, but the request is for `{name}`", archive.manifest.app.name);
+        return Err(ApiError::because(Code::ManifestInvalid, detail));
+    }
+    let own = caller.store(app);
+    let stages = own.stage_names().await?;
+    let first: &StageName = stages.first().ok_or_else(|| ApiError::new(Code::ApiUnknown))?;
+    let digest = revision_digest(&image.digest, &archive.manifest)?;
+    let mut write = app.store.write().await?;
+    let id = own.ensure_app(&mut write, name).await?;
+    let manifest = archive.manifest;
+    let mut revision =
+        RevisionRow { app: id, number: 0, digest, image: image.digest, manifest, blobs: image.blobs };
+    revision.number = own.add_revision(&mut write, &revision).await?;
+    let operation =
+        deploy::begin(app, &mut write, &own, "publish", first, &revision, &caller.who.sub).await?;
+    write.commit().await.map_err(StoreError::from)?;
+    deploy::announce(app, caller.customer.id, first).await?;
+    index(app).await;
+    Ok(Published { operation, revision: revision.number, image: image.digest })
+}
+
+/// Streams the upload to disk, within the limit.
+async fn receive(upload: Body, to: &Path) -> Result<(), ApiError> {
+    let mut file = fs::File::create_new(to)?;
+    let mut stream = upload.into_data_stream();
+    let mut bytes = 0;
+    while let Some(piece) = stream.next().await {
+        let piece = piece.map_err(|_| ApiError::because(Code::ArchiveInvalid, "the upload broke off"))?;
+        bytes += piece.len() as u64;
+        if bytes > UPLOAD_BYTES_MAX {
+            return Err(ApiError::new(Code::UploadTooLarge));
+        }
+        file.write_all(&piece)?;
+    }
+    Ok(())
+}
+
+/// One digest over everything that makes a revision.
+fn revision_digest(image: &Digest, manifest: &bastide_types::Manifest) -> Result<Digest, ApiError> {
+    let text = serde_json::to_vec(&(image, manifest)).map_err(|error| ApiError::internal(&error))?;
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &text).as_ref());
+    Ok(Digest::from_sha256(bytes))
+}
+
+/// Keeps `index.json` true for other OCI tools; Bastide itself finds images in SQL.
+async fn index(app: &App) {
+    let list = async {
+        let mut images = Vec::new();
+        for customer in app.store.customers().await? {
+            let own = app.store.customer(customer.id);
+            for revision in own.revisions().await? {
+                let name = format!("{}/{}:{}", customer.name, revision.manifest.app.name, revision.number);
+                images.push((revision.image, name));
+            }
+        }
+        app.images.write_index(&images).map_err(ApiError::from)
+    };
+    if let Err(error) = list.await {
+        tracing::warn!(problem = %error.0, "cannot write the image index");
+    }
+}

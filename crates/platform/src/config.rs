@@ -1,0 +1,54 @@
+//! How a platform replica is set up.
+
+use bastide_tls::NodeTls;
+use bastide_types::{Domains, ZoneName, snapshot::WafPolicy};
+use serde::{Deserialize, Serialize};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// Configuration of one platform replica.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name of this replica, unique.
+    pub name: String,
+    /// Address on which it takes requests from gateways.
+    pub listen: SocketAddr,
+    /// Own certificate and the CA of the others.
+    pub node: NodeTls,
+    /// Database file.
+    pub database: PathBuf,
+    /// Key-encryption key of private values in the database, 32 bytes.
+    pub kek_file: PathBuf,
+    /// Directory of the images, as an OCI image layout.
+    pub images: PathBuf,
+    /// Directory for uploads in progress.
+    pub work_dir: PathBuf,
+    /// Base domains.
+    pub domains: Domains,
+    /// Zones in which replicas run.
+    pub zones: Vec<ZoneName>,
+    /// Broker, as a platform service.
+    pub bus: bastide_bus::Config,
+    /// Broker, as the system account: pushes stage accounts.
+    pub bus_system: bastide_bus::Config,
+    /// What makes stage accounts.
+    pub bus_authority_file: PathBuf,
+    /// Private key that signs Snapshots.
+    pub snapshot_key_file: PathBuf,
+    /// Private key that signs desired states.
+    pub deploy_key_file: PathBuf,
+    /// Public keys of the gateways' assertions, a JWK set.
+    pub assertion_jwks_file: PathBuf,
+    /// Secret of the operator's API client `supervisor`.
+    pub operator_client_file: PathBuf,
+    /// WAF policy of every site until the security office decides otherwise.
+    #[serde(default)]
+    pub waf: WafPolicy,
+    /// Longest time until the replicas of a deployment are ready, in seconds. Default 60.
+    #[serde(default = "default_deploy_timeout_s")]
+    pub deploy_timeout_s: u32,
+}
+
+const fn default_deploy_timeout_s() -> u32 {
+    60
+}

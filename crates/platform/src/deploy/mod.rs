@@ -1,0 +1,80 @@
+//! The Deploy Service: which revision should run where, moved there without a gap.
+
+pub(crate) mod desired;
+pub(crate) mod reconciler;
+
+use crate::{ApiError, App, caller::Caller};
+use bastide_store::{CustomerStore, NewOperation, RevisionRow, StoreError, Write, now_s};
+use bastide_types::{AppName, Code, CustomerId, StageName, ZoneName};
+use uuid::Uuid;
+
+/// Begins to deploy a revision to a stage, in the transaction of the caller.
+pub(crate) async fn begin(
+    app: &App,
+    write: &mut Write,
+    own: &CustomerStore<'_>,
+    kind: &str,
+    stage: &StageName,
+    revision: &RevisionRow,
+    by: &str,
+) -> Result<Uuid, ApiError> {
+    let deadline = now_s() + i64::from(app.config.deploy_timeout_s);
+    let new = NewOperation { kind, app: revision.app, stage, revision: revision.number, deadline };
+    let zones = spread(&app.config.zones, revision.manifest.scale.replicas);
+    let operation = own.begin_operation(write, &new, &zones).await.map_err(|error| match error {
+        StoreError::Taken => ApiError::new(Code::DeployBusy),
+        other => other.into(),
+    })?;
+    if kind == "publish" {
+        let image = format!("revision {} as image {}", revision.number, revision.image.short());
+        own.set_step(write, operation, "build", "finished", &image).await?;
+    }
+    let detail = format!("{} revision {} to {stage}", revision.manifest.app.name, revision.number);
+    own.audit(write, by, &format!("app.{kind}"), &detail).await?;
+    Ok(operation)
+}
+
+/// Zones of `replicas` replicas, evenly.
+fn spread(zones: &[ZoneName], replicas: u32) -> Vec<ZoneName> {
+    zones.iter().cycle().take(if zones.is_empty() { 0 } else { replicas as usize }).cloned().collect()
+}
+
+/// Promotes the revision that serves in the stage before.
+pub(crate) async fn promote(
+    app: &App,
+    caller: &Caller,
+    name: &AppName,
+    to: &StageName,
+) -> Result<(Uuid, RevisionRow), ApiError> {
+    let own = caller.store(app);
+    let found = own.app_named(name).await?.ok_or_else(|| ApiError::new(Code::ApiUnknown))?;
+    let stages = own.stage_names().await?;
+    let position = stages.iter().position(|stage| stage == to);
+    let position =
+        position.ok_or_else(|| ApiError::because(Code::InputInvalid, format!("there is no stage `{to}`")))?;
+    let before = position.checked_sub(1).and_then(|before| stages.get(before));
+    let before = before.ok_or_else(|| {
+        ApiError::because(Code::StageOrder, format!("`{to}` is the first stage: publish deploys to it"))
+    })?;
+    let number = own.serving(before).await?.get(&found.id).copied();
+    let number = number.ok_or_else(|| {
+        ApiError::because(Code::StageOrder, format!("`{name}` does not serve in `{before}`"))
+    })?;
+    let revision = own.revision(found.id, number).await?.ok_or_else(|| ApiError::new(Code::Internal))?;
+    let mut write = app.store.write().await?;
+    let operation = begin(app, &mut write, &own, "promote", to, &revision, &caller.who.sub).await?;
+    write.commit().await.map_err(StoreError::from)?;
+    announce(app, caller.customer.id, to).await?;
+    Ok((operation, revision))
+}
+
+/// Tells the agents of a stage that there is a newer desired state; a lost hint only costs time.
+pub(crate) async fn announce(app: &App, customer: CustomerId, stage: &StageName) -> Result<(), ApiError> {
+    for row in app.store.stages().await?.iter().filter(|row| row.customer == customer && row.name == *stage) {
+        if let Err(error) = app.bus.notify_state(&row.account, row.generation).await {
+            tracing::debug!(%error, "no hint to the agents");
+        }
+    }
+    app.wake.notify_one();
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! Moves operations on: whatever is ready serves, whatever is replaced drains, whatever is late fails.
+//!
+//! It takes no input and is idempotent; it runs on a signal and on a timer, in one replica at a time
+//! (a lease row), and picks up whatever a killed replica left.
+
+use super::announce;
+use crate::{ApiError, App};
+use bastide_store::{OperationRow, ReplicaRow, StageRow, StoreError, now_s};
+use bastide_types::{Code, Problem};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const EVERY: Duration = Duration::from_millis(500);
+const LEASE_S: i64 = 3;
+/// Seconds between the switch of routes and the drain of the old replicas: Snapshots travel meanwhile.
+const DRAIN_AFTER_S: i64 = 2;
+
+/// Reconciles until `stop`.
+pub(crate) async fn run(app: App, stop: CancellationToken) {
+    let mut hinted = None;
+    loop {
+        if let Err(error) = pass(&app, &mut hinted).await {
+            tracing::warn!(problem = %error.0, "reconciling failed; it is tried again");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = app.wake.notified() => {}
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+async fn pass(app: &App, hinted: &mut Option<(u64, u64)>) -> Result<(), ApiError> {
+    if !app.store.lease("reconciler", &app.config.name, LEASE_S).await? {
+        return Ok(());
+    }
+    for operation in app.store.running_operations().await? {
+        advance(app, &operation).await?;
+    }
+    for stage in app.store.stages().await? {
+        drain(app, &stage).await?;
+    }
+    let (epoch, revision, _) = app.store.version().await?;
+    if *hinted != Some((epoch, revision)) && app.bus.hint_snapshot(epoch, revision).await.is_ok() {
+        *hinted = Some((epoch, revision));
+    }
+    Ok(())
+}
+
+/// One operation: its replicas are ready, not yet, or too late.
+async fn advance(app: &App, operation: &OperationRow) -> Result<(), ApiError> {
+    let own = app.store.customer(operation.customer);
+    let all = own.replicas(&operation.stage).await?;
+    // Ids grow with time: the replicas of an operation are those made after it.
+    let new: Vec<&ReplicaRow> = all
+        .iter()
+        .filter(|r| r.app == operation.app && r.id.0 > operation.id && r.drain_at.is_none())
+        .collect();
+    let ready = new.iter().filter(|replica| replica.state == "ready").count();
+    let message = format!("{ready} of {} replicas ready", new.len());
+    if ready == new.len() && !new.is_empty() {
+        let keep: Vec<_> = new.iter().map(|replica| replica.id).collect();
+        let mut write = app.store.write().await?;
+        own.set_step(&mut write, operation.id, "start", "finished", &message).await?;
+        own.serve(
+            &mut write,
+            &operation.stage,
+            operation.app,
+            operation.revision,
+            &keep,
+            now_s() + DRAIN_AFTER_S,
+        )
+        .await?;
+        let step = format!("revision {} serves in {}", operation.revision, operation.stage);
+        own.set_step(&mut write, operation.id, "switch", "finished", &step).await?;
+        own.end_operation(&mut write, operation.id, None).await?;
+        write.commit().await.map_err(StoreError::from)?;
+    } else if now_s() > operation.deadline {
+        fail(app, operation, &new, &message).await?;
+    }
+    Ok(())
+}
+
+async fn fail(
+    app: &App,
+    operation: &OperationRow,
+    new: &[&ReplicaRow],
+    message: &str,
+) -> Result<(), ApiError> {
+    let own = app.store.customer(operation.customer);
+    let reason = new.iter().find_map(|replica| replica.reason.clone());
+    let detail = reason.map(|reason| format!("{message}; {reason}")).unwrap_or_else(|| message.to_owned());
+    let problem: Problem = Code::DeployFailed.because(detail);
+    let mut write = app.store.write().await?;
+    own.set_step(&mut write, operation.id, "start", "failed", message).await?;
+    for replica in new {
+        own.drain(&mut write, &operation.stage, replica.id, now_s()).await?;
+    }
+    own.end_operation(&mut write, operation.id, Some(&problem)).await?;
+    own.audit(&mut write, "system", "operation.failed", &operation.id.to_string()).await?;
+    write.commit().await.map_err(StoreError::from)?;
+    Ok(())
+}
+
+/// Replicas whose time has come drain; those that are gone are forgotten.
+async fn drain(app: &App, stage: &StageRow) -> Result<(), ApiError> {
+    let own = app.store.customer(stage.customer);
+    let now = now_s();
+    let replicas = own.replicas(&stage.name).await?;
+    let due: Vec<_> = replicas.iter().filter(|r| r.drain_at.is_some_and(|at| at > 0 && at <= now)).collect();
+    let gone: Vec<_> =
+        replicas.iter().filter(|r| r.drain_at == Some(0) && (r.state == "gone" || !r.seen)).collect();
+    if due.is_empty() && gone.is_empty() {
+        return Ok(());
+    }
+    let mut write = app.store.write().await?;
+    for replica in &due {
+        own.drain(&mut write, &stage.name, replica.id, 0).await?;
+    }
+    for replica in &gone {
+        own.forget_replica(&mut write, &stage.name, replica.id).await?;
+    }
+    own.raise_generation(&mut write, &stage.name).await?;
+    write.commit().await.map_err(StoreError::from)?;
+    announce(app, stage.customer, &stage.name).await
+}

@@ -1,0 +1,132 @@
+//! Making Snapshots: from SQL, the same bytes in every replica, signed.
+
+use crate::{ApiError, App};
+use bastide_bus::SigningKey;
+use bastide_store::{Result, RevisionRow, StageRow, Store};
+use bastide_types::{
+    AppId, Digest, Snapshot,
+    message::SnapshotHead,
+    snapshot::{self, Customer, Issuer, Stage},
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+/// Made Snapshots that are kept: readers may still be fetching an older one.
+const KEPT: usize = 4;
+
+/// The newest Snapshots, newest last.
+pub(crate) struct Snapshots {
+    key: SigningKey,
+    made: Mutex<Vec<(SnapshotHead, bytes::Bytes)>>,
+}
+
+impl Snapshots {
+    pub(crate) fn new(key: SigningKey) -> Self {
+        Self { key, made: Mutex::default() }
+    }
+
+    /// The bytes of a made Snapshot.
+    pub(crate) fn bytes(&self, digest: &Digest) -> Option<bytes::Bytes> {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.iter().find(|(head, _)| head.digest == *digest).map(|(_, bytes)| bytes.clone())
+    }
+
+    fn newest(&self, epoch: u64, revision: u64) -> Option<SnapshotHead> {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.last()
+            .filter(|(head, _)| (head.epoch, head.revision) == (epoch, revision))
+            .map(|(head, _)| head.clone())
+    }
+
+    fn keep(&self, head: SnapshotHead, bytes: Vec<u8>) {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.push((head, bytes.into()));
+        if made.len() > KEPT {
+            made.remove(0);
+        }
+    }
+}
+
+/// The newest Snapshot, made now if there is a newer revision.
+pub(crate) async fn newest(app: &App) -> std::result::Result<SnapshotHead, ApiError> {
+    loop {
+        let (epoch, revision, made_at) = app.store.version().await?;
+        if let Some(head) = app.snapshots.newest(epoch, revision) {
+            return Ok(head);
+        }
+        let snapshot = make(app, epoch, revision, made_at).await?;
+        // What was read must belong to one revision.
+        if app.store.version().await?.1 != revision {
+            continue;
+        }
+        let signed = app.snapshots.key.sign(&snapshot)?;
+        let (head, bytes) = bastide_bus::snapshot::serialize(&snapshot, &signed)?;
+        app.snapshots.keep(head.clone(), bytes);
+        return Ok(head);
+    }
+}
+
+async fn make(app: &App, epoch: u64, revision: u64, made_at: u64) -> Result<Snapshot> {
+    let store = &app.store;
+    let stages = store.stages().await?;
+    let mut customers = BTreeMap::new();
+    for row in store.customers().await? {
+        let own = store.customer(row.id);
+        let revisions: BTreeMap<(AppId, u32), RevisionRow> = own
+            .revisions()
+            .await?
+            .into_iter()
+            .map(|revision| ((revision.app, revision.number), revision))
+            .collect();
+        let names: BTreeMap<AppId, _> = own.apps().await?.into_iter().map(|app| (app.id, app.name)).collect();
+        let mut made = BTreeMap::new();
+        for stage in stages.iter().filter(|stage| stage.customer == row.id) {
+            let apps = apps(store, stage, &revisions, &names).await?;
+            let url = app.config.domains.stage_issuer(&row.name, &stage.name);
+            let issuer = issuer(store, row.id, Some(&stage.name), url).await?;
+            let stage_made =
+                Stage { account: stage.account.clone(), issuer, waf: app.config.waf.clone(), apps };
+            made.insert(stage.name.clone(), stage_made);
+        }
+        let issuer = issuer(store, row.id, None, app.config.domains.member_issuer(&row.name)).await?;
+        customers.insert(row.name, Customer { id: row.id, issuer, stages: made });
+    }
+    let (domains, platform_waf) = (app.config.domains.clone(), app.config.waf.clone());
+    Ok(Snapshot { epoch, revision, made_at, domains, customers, platform_waf })
+}
+
+async fn apps(
+    store: &Store,
+    stage: &StageRow,
+    revisions: &BTreeMap<(AppId, u32), RevisionRow>,
+    names: &BTreeMap<AppId, bastide_types::AppName>,
+) -> Result<BTreeMap<bastide_types::AppName, snapshot::App>> {
+    let own = store.customer(stage.customer);
+    let replicas = own.replicas(&stage.name).await?;
+    let mut apps = BTreeMap::new();
+    for (id, number) in own.serving(&stage.name).await? {
+        let (Some(revision), Some(name)) = (revisions.get(&(id, number)), names.get(&id)) else { continue };
+        let serving = replicas.iter().filter(|r| r.app == id && r.revision == number && r.drain_at.is_none());
+        let app = snapshot::App {
+            id,
+            revision: revision.digest,
+            revision_number: number,
+            routes: revision.manifest.routes.clone(),
+            replicas: serving.map(|replica| (replica.id, replica.zone.clone())).collect(),
+        };
+        apps.insert(name.clone(), app);
+    }
+    Ok(apps)
+}
+
+async fn issuer(
+    store: &Store,
+    customer: bastide_types::CustomerId,
+    stage: Option<&bastide_types::StageName>,
+    url: String,
+) -> Result<Issuer> {
+    let keys = store.customer(customer).signing_keys(stage).await?;
+    Ok(Issuer { url, keys: keys.into_iter().map(|key| key.public).collect(), token_epoch: 0 })
+}

@@ -1,0 +1,112 @@
+//! What all services of a replica share.
+
+use crate::{Config, Error, build::images::Images, snapshot::Snapshots};
+use bastide_bus::{Authority, PlatformBus, SigningKey};
+use bastide_identity::opaque;
+use bastide_store::{ClientRow, Kek, Store, StoreError};
+use bastide_types::{CustomerId, CustomerName, snapshot::VerifyingKey};
+use std::{fs, path::Path, sync::Arc};
+use tokio::sync::{Notify, Semaphore};
+
+/// What handlers hold.
+pub type App = Arc<Platform>;
+
+/// A platform replica.
+pub struct Platform {
+    /// Configuration.
+    pub config: Config,
+    /// Truth.
+    pub store: Store,
+    /// Bus.
+    pub bus: PlatformBus,
+    pub(crate) images: Images,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) deploy_key: SigningKey,
+    pub(crate) assertion_keys: Vec<VerifyingKey>,
+    pub(crate) assertion_jwks: String,
+    /// Password hashes at once: half the cores, so that sign-ins cannot stall the rest.
+    pub(crate) hashing: Semaphore,
+    /// Wakes the reconciler.
+    pub(crate) wake: Notify,
+}
+
+/// Id of the operator's first API client.
+pub const OPERATOR_CLIENT: &str = "supervisor";
+
+impl Platform {
+    /// Opens everything; creates the operator organization when it is not there.
+    pub async fn open(config: Config) -> Result<App, Error> {
+        let kek = Kek::new(&read(&config.kek_file)?).map_err(|error| unusable(&config.kek_file, error))?;
+        let store = Store::open(&config.database, kek).await?;
+        let authority = Authority::load(&config.bus_authority_file)?;
+        let bus = PlatformBus::connect(&config.bus, &config.bus_system, authority).await?;
+        let snapshot_key = SigningKey::from_pkcs8(&read(&config.snapshot_key_file)?)?;
+        let deploy_key = SigningKey::from_pkcs8(&read(&config.deploy_key_file)?)?;
+        let jwks = String::from_utf8_lossy(&read(&config.assertion_jwks_file)?).into_owned();
+        let assertion_keys =
+            read_jwks(&jwks).map_err(|error| unusable(&config.assertion_jwks_file, error))?;
+        let images = Images::open(&config.images).map_err(|error| unusable(&config.images, error))?;
+        fs::create_dir_all(&config.work_dir).map_err(|error| unusable(&config.work_dir, error))?;
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        let platform = Arc::new(Self {
+            store,
+            bus,
+            images,
+            snapshots: Snapshots::new(snapshot_key),
+            deploy_key,
+            assertion_keys,
+            assertion_jwks: jwks,
+            hashing: Semaphore::new((cores / 2).max(1)),
+            wake: Notify::new(),
+            config,
+        });
+        platform.ensure_operator().await?;
+        Ok(platform)
+    }
+
+    /// The operator organization: created once, its API client kept in step with the file.
+    async fn ensure_operator(&self) -> Result<(), Error> {
+        let name = CustomerName::operator();
+        if self.store.customer_named(&name).await?.is_none() {
+            let id = CustomerId::generate();
+            let mut write = self.store.write().await?;
+            match self.store.create_customer(&mut write, id, &name).await {
+                Ok(()) => {
+                    let key = bastide_identity::SigningKey::generate()?;
+                    self.store
+                        .customer(id)
+                        .add_signing_key(&mut write, None, key.verifying_key(), key.to_pkcs8())
+                        .await?;
+                    write.commit().await.map_err(StoreError::from)?;
+                }
+                // Another replica was faster.
+                Err(StoreError::Taken) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let operator = self.store.customer_named(&name).await?.ok_or(StoreError::Taken)?;
+        let secret = String::from_utf8_lossy(&read(&self.config.operator_client_file)?).trim().to_owned();
+        let roles = vec!["operator".to_owned()];
+        let client = ClientRow { id: OPERATOR_CLIENT.into(), name: OPERATOR_CLIENT.into(), roles };
+        let mut write = self.store.write().await?;
+        self.store.customer(operator.id).put_client(&mut write, &client, &opaque::hash(&secret)).await?;
+        write.commit().await.map_err(StoreError::from)?;
+        Ok(())
+    }
+}
+
+fn read_jwks(text: &str) -> Result<Vec<VerifyingKey>, serde_json::Error> {
+    #[derive(serde::Deserialize)]
+    struct Set {
+        keys: Vec<VerifyingKey>,
+    }
+    serde_json::from_str::<Set>(text).map(|set| set.keys)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|error| unusable(path, error))
+}
+
+pub(crate) fn unusable(path: &Path, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::File { path: path.to_owned(), source: Box::new(source) }
+}

@@ -1,0 +1,68 @@
+//! Starting a platform replica: listener, bus services, reconciler.
+
+use crate::{ApiError, App, Config, Error, Platform, api, bus_services::BusServices, deploy, identity};
+use axum::Router;
+use bastide_proxy::{
+    Body, BodyError, Limits, Listener, RefusedHead, Request, Response, Service, accept_tls, serve,
+};
+use bastide_types::{Code, Role};
+use http_body_util::BodyExt;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// Runs a platform replica until `stop`, then drains. `portal` makes the pages from the API's router.
+pub async fn run(
+    config: Config,
+    portal: impl FnOnce(Router) -> Router,
+    ready: Box<dyn FnOnce() + Send>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let tls = config.node.server_config(&[Role::Gateway], &[b"h2", b"http/1.1"])?;
+    let tcp = bastide_proxy::reuse_port_listener(config.listen).map_err(Error::Listen)?;
+    let app = Platform::open(config).await?;
+    let router = router(app.clone(), portal);
+    let listener = Listener {
+        tcp,
+        tls: Some(accept_tls(tls)),
+        limits: Limits { streams_max: 1000, ..Limits::default() },
+    };
+    let services = app.bus.serve(Arc::new(BusServices(app.clone())), stop.clone());
+    let reconciler = deploy::reconciler::run(app.clone(), stop.clone());
+    let served = serve(listener, Arc::new(Services(router)), stop.clone());
+    ready();
+    let (served, services, ()) = tokio::join!(served, services, reconciler);
+    app.bus.close().await;
+    services?;
+    served.map_err(Error::Listen)
+}
+
+/// All routes of a replica.
+pub fn router(app: App, portal: impl FnOnce(Router) -> Router) -> Router {
+    let api = api::router(app.clone()).merge(identity::api_routes(app.clone()));
+    let unknown_api =
+        Router::new().route("/api/{*rest}", axum::routing::any(|| async { ApiError::new(Code::ApiUnknown) }));
+    let pages = portal(api.clone());
+    api.merge(unknown_api).merge(identity::router(app)).merge(pages)
+}
+
+/// The router as the hop calls it.
+struct Services(Router);
+
+impl Service for Services {
+    async fn call(&self, request: Request) -> Response {
+        let request = request.map(axum::body::Body::new);
+        let response = match self.0.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        response.map(|body| Body::stream(body.map_err(|error| BodyError::Io(std::io::Error::other(error)))))
+    }
+
+    async fn refuse(&self, head: RefusedHead) -> Response {
+        let problem = Code::BadRequest.because(head.reason.to_string());
+        let mut response = Response::new(Body::from(problem.json()));
+        *response.status_mut() = head.status;
+        response
+    }
+}
