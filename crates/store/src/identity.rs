@@ -165,6 +165,31 @@ impl CustomerStore<'_> {
         Ok(())
     }
 
+    /// Adds an invited member, or changes one who has not accepted yet; earlier links of that one stop
+    /// working. `None` when the address belongs to somebody who accepted.
+    pub async fn renew_invited(&self, write: &mut Write, member: &MemberRow) -> Result<Option<UserId>> {
+        let row = sqlx::query(
+            "INSERT INTO member (customer, id, email, name, state, roles) VALUES (?, ?, ?, ?, 'invited', ?)
+             ON CONFLICT (customer, email) DO UPDATE SET name = excluded.name, roles = excluded.roles
+             WHERE member.state = 'invited' RETURNING id",
+        )
+        .bind(self.customer.to_string())
+        .bind(member.id.to_string())
+        .bind(&member.email)
+        .bind(&member.name)
+        .bind(to_json(&member.roles)?)
+        .fetch_optional(&mut **write)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let id: UserId = parse(row.try_get(0)?)?;
+        sqlx::query("DELETE FROM invitation WHERE customer = ? AND member = ?")
+            .bind(self.customer.to_string())
+            .bind(id.to_string())
+            .execute(&mut **write)
+            .await?;
+        Ok(Some(id))
+    }
+
     /// All members.
     pub async fn members(&self) -> Result<Vec<MemberRow>> {
         let rows = sqlx::query("SELECT * FROM member WHERE customer = ? ORDER BY email")
@@ -448,15 +473,25 @@ impl CustomerStore<'_> {
         }))
     }
 
-    /// Remembers which session came of a code.
-    pub async fn code_became(&self, write: &mut Write, hash: &[u8; 32], session: &str) -> Result<()> {
-        sqlx::query("UPDATE code SET session = ? WHERE customer = ? AND hash = ?")
+    /// Remembers which session came of a code; false when the code was used again meanwhile.
+    pub async fn code_became(&self, write: &mut Write, hash: &[u8; 32], session: &str) -> Result<bool> {
+        let done = sqlx::query("UPDATE code SET session = ? WHERE customer = ? AND hash = ? AND taken = 1")
             .bind(session)
             .bind(self.customer.to_string())
             .bind(&hash[..])
             .execute(&mut **write)
             .await?;
-        Ok(())
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// When the session of this id ends, in seconds since 1970.
+    pub async fn session_until(&self, write: &mut Write, id: &str) -> Result<Option<i64>> {
+        let row = sqlx::query("SELECT until FROM session WHERE customer = ? AND id = ?")
+            .bind(self.customer.to_string())
+            .bind(id)
+            .fetch_optional(&mut **write)
+            .await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 
     async fn delete_session(&self, write: &mut Write, id: &str) -> Result<()> {

@@ -1,0 +1,128 @@
+//! Access tokens: for whom, for which audience, by which issuer.
+
+use super::{
+    Identity,
+    fault::{Answer, Fault, oauth},
+    tenant::Tenant,
+};
+use bastide_identity::{
+    Claims, KeyError, SigningKey,
+    claims::{CLIENT_LIFE_S, PLATFORM_STAGE, USER_LIFE_S},
+    mint,
+};
+use bastide_store::{AppRow, ClientRow, MemberRow, now_s};
+use bastide_types::{AppName, Site, StageName, UserId};
+use url::Url;
+use uuid::Uuid;
+
+/// Epoch of all issuers, as in the Snapshot. It rises with the revocation of everything, which is not
+/// offered yet.
+const TOKEN_EPOCH: u64 = 0;
+
+/// An app in a stage, asked for as `resource` (RFC 8707).
+pub struct Target {
+    pub stage: StageName,
+    pub app: AppRow,
+    pub url: String,
+}
+
+/// A token and when it ends, in seconds since 1970.
+pub struct Issued {
+    pub token: String,
+    pub expires_at: u64,
+    pub life_s: u64,
+}
+
+/// Whose token it is.
+pub enum Holder<'a> {
+    Member { member: &'a MemberRow, session: &'a str, client_id: &'a str },
+    Client(&'a ClientRow),
+}
+
+impl Identity {
+    /// The app that a `resource` names. It must serve in that stage of this customer.
+    pub(super) async fn target(&self, tenant: &Tenant, resource: Option<&str>) -> Answer<Option<Target>> {
+        let Some(resource) = resource else { return Ok(None) };
+        let unknown = || oauth("invalid_target", "No app of this organization is served at that address.");
+        let text = resource.strip_suffix('/').unwrap_or(resource);
+        let url = Url::parse(text).map_err(|_| unknown())?;
+        let stage = match url.host_str().and_then(|host| self.domains().site(host)) {
+            Some(Site::Runtime(customer, stage)) if customer == tenant.name => stage,
+            _ => return Err(unknown()),
+        };
+        let app = AppName::new(url.path().trim_start_matches('/')).map_err(|_| unknown())?;
+        // The exact text, so that neither port, user nor query can hide in it.
+        let url = self.domains().app_url(&tenant.name, &stage, &app);
+        if url != text {
+            return Err(unknown());
+        }
+        let app = self.of(tenant).app_named(&app).await?.ok_or_else(unknown)?;
+        if !self.of(tenant).serving(&stage).await?.contains_key(&app.id) {
+            return Err(unknown());
+        }
+        Ok(Some(Target { stage, app, url }))
+    }
+
+    /// Signs a token for the Platform, or for one app.
+    pub(super) async fn issue(
+        &self,
+        tenant: &Tenant,
+        holder: &Holder<'_>,
+        target: Option<&Target>,
+    ) -> Answer<Issued> {
+        let stage = target.map(|target| &target.stage);
+        let (sub, name, sid, client_id, life_s) = match holder {
+            Holder::Member { member, session, client_id } => {
+                (member.id.to_string(), &member.name, *session, *client_id, USER_LIFE_S)
+            }
+            Holder::Client(client) => {
+                (client.id.clone(), &client.name, client.id.as_str(), client.id.as_str(), CLIENT_LIFE_S)
+            }
+        };
+        let roles = match (target, holder) {
+            (None, Holder::Member { member, .. }) => member.roles.clone(),
+            (None, Holder::Client(client)) => client.roles.clone(),
+            (Some(target), Holder::Member { member, .. }) => {
+                self.of(tenant).app_roles_of(&target.stage, target.app.id, member.id).await?
+            }
+            // Roles of apps are given to people.
+            (Some(_), Holder::Client(_)) => Vec::new(),
+        };
+        let now = now_s().unsigned_abs();
+        let claims = Claims {
+            iss: match stage {
+                Some(stage) => self.domains().stage_issuer(&tenant.name, stage),
+                None => self.domains().member_issuer(&tenant.name),
+            },
+            sub,
+            aud: match target {
+                Some(target) => target.url.clone(),
+                None => self.domains().platform_audience(&tenant.name),
+            },
+            exp: now + life_s,
+            nbf: now,
+            iat: now,
+            jti: Uuid::new_v4().to_string(),
+            sid: sid.to_owned(),
+            org: tenant.id.to_string(),
+            stage: stage.map_or(PLATFORM_STAGE, StageName::as_str).to_owned(),
+            client_id: client_id.to_owned(),
+            epoch: TOKEN_EPOCH,
+            name: name.clone(),
+            roles,
+        };
+        let key = self.signing_key(tenant, stage).await?;
+        Ok(Issued { token: mint(&key, &claims)?, expires_at: claims.exp, life_s })
+    }
+
+    async fn signing_key(&self, tenant: &Tenant, stage: Option<&StageName>) -> Answer<SigningKey> {
+        let keys = self.of(tenant).signing_keys(stage).await?;
+        let key = keys.first().ok_or(Fault::Key(KeyError::NotAKey))?;
+        Ok(SigningKey::from_pkcs8(&key.private)?)
+    }
+
+    /// A member who may hold tokens.
+    pub(super) async fn active(&self, tenant: &Tenant, id: UserId) -> Answer<Option<MemberRow>> {
+        Ok(self.of(tenant).member(id).await?.filter(|member| member.state == "active"))
+    }
+}
