@@ -1,0 +1,181 @@
+//! What the API answers, as far as the pages show it.
+
+use serde::Deserialize;
+
+/// Who looks.
+#[derive(Debug, Deserialize)]
+pub struct Who {
+    /// Name to show.
+    pub name: String,
+    /// Customer.
+    pub customer: String,
+    /// Organization roles.
+    #[serde(default)]
+    pub roles: Vec<String>,
+}
+
+impl Who {
+    /// Whether this is the operator organization.
+    pub fn is_operator(&self) -> bool {
+        self.customer == "operator"
+    }
+    /// Whether this one may invite.
+    pub fn may_invite(&self) -> bool {
+        self.roles.iter().any(|role| role == "administrator" || role == "operator")
+    }
+    /// Whether this one may deploy.
+    pub fn may_deploy(&self) -> bool {
+        self.roles.iter().any(|role| role == "administrator" || role == "developer")
+    }
+}
+
+/// An app.
+#[derive(Debug, Deserialize)]
+pub struct App {
+    /// Name.
+    pub name: String,
+    /// Stages, first to last.
+    #[serde(default)]
+    pub stages: Vec<Stage>,
+}
+
+/// An app in a stage.
+#[derive(Debug, Deserialize)]
+pub struct Stage {
+    /// Name of the stage.
+    pub stage: String,
+    /// `serving`, `starting` or `absent`.
+    pub status: String,
+    /// Revision that serves.
+    pub revision: Option<u32>,
+    /// Digest of its image.
+    pub image: Option<String>,
+    /// Address.
+    pub url: String,
+    /// Replicas.
+    #[serde(default)]
+    pub replicas: Vec<Replica>,
+}
+
+impl Stage {
+    /// The address, if it is one that a link may lead to.
+    pub fn link(&self) -> Option<&str> {
+        Some(self.url.as_str()).filter(|url| url.starts_with("https://"))
+    }
+    /// Ready replicas.
+    pub fn ready(&self) -> usize {
+        self.replicas.iter().filter(|replica| replica.state == "ready").count()
+    }
+}
+
+impl App {
+    /// Stages in which another revision serves than in the stage before: what can be promoted there.
+    pub fn promotable(&self, stage: &str) -> bool {
+        let at = self.stages.iter().position(|found| found.stage == stage).unwrap_or(0);
+        let Some(before) = at.checked_sub(1).and_then(|before| self.stages.get(before)) else {
+            return false;
+        };
+        before.revision.is_some() && before.revision != self.stages[at].revision
+    }
+}
+
+/// A replica.
+#[derive(Debug, Deserialize)]
+pub struct Replica {
+    /// Id.
+    pub id: String,
+    /// Zone.
+    pub zone: String,
+    /// State.
+    pub state: String,
+    /// Why it is not ready.
+    pub reason: Option<String>,
+}
+
+/// An operation.
+#[derive(Debug, Deserialize)]
+pub struct Operation {
+    /// Kind.
+    pub kind: String,
+    /// App.
+    pub app: String,
+    /// Stage.
+    pub stage: String,
+    /// `running`, `finished` or `failed`.
+    pub status: String,
+    /// Steps.
+    #[serde(default)]
+    pub steps: Vec<Step>,
+    /// Why it failed.
+    pub problem: Option<bastide_types::Problem>,
+}
+
+/// A step of an operation.
+#[derive(Debug, Deserialize)]
+pub struct Step {
+    /// Name.
+    pub name: String,
+    /// Status.
+    pub status: String,
+    /// What happened.
+    pub message: Option<String>,
+}
+
+/// A begun operation.
+#[derive(Debug, Deserialize)]
+pub struct Begun {
+    /// Its id.
+    pub operation: String,
+}
+
+/// A member.
+#[derive(Debug, Deserialize)]
+pub struct Member {
+    /// E-mail address.
+    pub email: String,
+    /// Name.
+    pub name: String,
+    /// State.
+    pub state: String,
+    /// Roles.
+    #[serde(default)]
+    pub roles: Vec<String>,
+}
+
+/// An invitation.
+#[derive(Debug, Deserialize)]
+pub struct Invited {
+    /// The link.
+    pub link: String,
+}
+
+/// A customer.
+#[derive(Debug, Deserialize)]
+pub struct Customer {
+    /// Name.
+    pub name: String,
+    /// Address of its Platform.
+    pub platform_url: String,
+}
+
+/// A created customer.
+#[derive(Debug, Deserialize)]
+pub struct Created {
+    /// Name.
+    pub name: String,
+    /// Address of its Platform.
+    pub platform_url: String,
+    /// Link for its administrator.
+    pub invitation_link: String,
+    /// API client.
+    pub client: Client,
+}
+
+/// An API client with its secret.
+#[derive(Debug, Deserialize)]
+pub struct Client {
+    /// Id.
+    pub id: String,
+    /// Secret, shown this once.
+    pub secret: bastide_types::Secret,
+}
