@@ -36,6 +36,18 @@ pub struct Claims {
     pub roles: Vec<String>,
 }
 
+impl Claims {
+    /// Whether an API client asks for itself: it is its own subject. Ids of users are never ids of clients.
+    pub fn is_client(&self) -> bool {
+        self.sub == self.client_id
+    }
+
+    /// Longest life of a token of this kind, in seconds.
+    pub(crate) fn kind_life_s(&self) -> u64 {
+        if self.is_client() { CLIENT_LIFE_S } else { USER_LIFE_S }
+    }
+}
+
 /// Value of [`Claims::stage`] in tokens for the Platform.
 pub const PLATFORM_STAGE: &str = "platform";
 /// Longest life of a member's or end user's access token, in seconds.

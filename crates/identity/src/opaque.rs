@@ -30,6 +30,11 @@ pub fn hash(secret: &str) -> [u8; 32] {
     bytes
 }
 
+/// Whether a text has the form of such a secret. What has not need not be looked up anywhere.
+pub fn has_form(text: &str) -> bool {
+    text.len() == 43 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,6 +44,7 @@ mod tests {
         let (one, two) = (Opaque::generate().unwrap(), Opaque::generate().unwrap());
         assert_ne!(one.hash, two.hash);
         assert_eq!(hash(one.secret.expose()), one.hash);
-        assert_eq!(one.secret.expose().len(), 43);
+        assert!(has_form(one.secret.expose()));
+        assert!(!has_form("short") && !has_form(&"ü".repeat(22)));
     }
 }

@@ -23,7 +23,8 @@ pub struct Expect<'a> {
     pub org: &'a str,
     /// Stage, or `platform`.
     pub stage: &'a str,
-    /// Longest life of such a token, in seconds.
+    /// Longest life that the route takes, in seconds. That of the token's kind bounds it further: a
+    /// person's token lives at most [`crate::claims::USER_LIFE_S`] wherever it is shown.
     pub life_max_s: u64,
 }
 
@@ -34,6 +35,16 @@ pub struct Expect<'a> {
 /// # Errors
 /// The first [`TokenFault`] found.
 pub fn verify(token: &str, issuer: &Issuer, expect: &Expect<'_>, now_s: u64) -> Result<Claims, TokenFault> {
+    verify_by_key(token, issuer, expect, now_s).map(|(claims, _)| claims)
+}
+
+/// As [`verify`]; also tells which key signed.
+pub(crate) fn verify_by_key<'i>(
+    token: &str,
+    issuer: &'i Issuer,
+    expect: &Expect<'_>,
+    now_s: u64,
+) -> Result<(Claims, &'i VerifyingKey), TokenFault> {
     let header = header(token, ACCESS_TYPE)?;
     let key = issuer.keys.iter().find(|key| key.kid == header.kid).ok_or(TokenFault::UnknownKey)?;
     let mut rules = rules();
@@ -43,7 +54,7 @@ pub fn verify(token: &str, issuer: &Issuer, expect: &Expect<'_>, now_s: u64) -> 
     let claims: Claims = signed(token, key, &rules)?;
     belongs(&claims, expect)?;
     is_live(&claims, issuer, expect.life_max_s, now_s)?;
-    Ok(claims)
+    Ok((claims, key))
 }
 
 fn belongs(claims: &Claims, expect: &Expect<'_>) -> Result<(), TokenFault> {
@@ -73,7 +84,7 @@ pub(crate) fn is_live(
     if claims.nbf > soon || claims.iat > soon {
         return Err(TokenFault::NotYetValid);
     }
-    if claims.exp < claims.iat || claims.exp - claims.iat > life_max_s {
+    if claims.exp < claims.iat || claims.exp - claims.iat > life_max_s.min(claims.kind_life_s()) {
         return Err(TokenFault::TooLongLived);
     }
     if claims.epoch < issuer.token_epoch {
