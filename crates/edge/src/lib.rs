@@ -1,1 +1,27 @@
-//! The edge (CDN): TLS, site, WAF, cache, gateway of a zone.
+//! The edge (CDN): ends TLS with the right certificate, inspects with the WAF, caches, and hands what is
+//! left to the gateway of a zone — or, alone, to one HTTP origin.
+//!
+//! It serves from its Snapshot and the facts of the stages; neither the Platform nor the bus need be there.
+
+mod access_log;
+pub mod alone;
+pub mod canonical;
+pub mod config;
+mod context;
+mod error;
+mod gateways;
+mod headers;
+mod journey;
+mod lines;
+mod refusal;
+mod site;
+mod station;
+mod store;
+mod view;
+mod waf;
+
+pub use alone::run_alone;
+pub use config::{Config, StandAlone};
+pub use error::Error;
+pub use journey::STOPS;
+pub use station::run;

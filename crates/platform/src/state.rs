@@ -6,7 +6,7 @@ use bastide_identity::opaque;
 use bastide_store::{ClientRow, Kek, Store, StoreError};
 use bastide_types::{CustomerId, CustomerName, snapshot::VerifyingKey};
 use std::{fs, path::Path, sync::Arc};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 /// What handlers hold.
 pub type App = Arc<Platform>;
@@ -24,8 +24,6 @@ pub struct Platform {
     pub(crate) deploy_key: SigningKey,
     pub(crate) assertion_keys: Vec<VerifyingKey>,
     pub(crate) assertion_jwks: String,
-    /// Password hashes at once: half the cores, so that sign-ins cannot stall the rest.
-    pub(crate) hashing: Semaphore,
     /// Wakes the reconciler.
     pub(crate) wake: Notify,
 }
@@ -47,7 +45,6 @@ impl Platform {
             read_jwks(&jwks).map_err(|error| unusable(&config.assertion_jwks_file, error))?;
         let images = Images::open(&config.images).map_err(|error| unusable(&config.images, error))?;
         fs::create_dir_all(&config.work_dir).map_err(|error| unusable(&config.work_dir, error))?;
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         let platform = Arc::new(Self {
             store,
             bus,
@@ -56,7 +53,6 @@ impl Platform {
             deploy_key,
             assertion_keys,
             assertion_jwks: jwks,
-            hashing: Semaphore::new((cores / 2).max(1)),
             wake: Notify::new(),
             config,
         });

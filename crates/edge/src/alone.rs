@@ -1,0 +1,206 @@
+//! The edge alone: CDN and WAF before one HTTP origin. No Platform, no bus, any Host.
+
+use crate::{
+    Error, StandAlone,
+    context::Context,
+    headers,
+    journey::{context, limited, refused},
+    refusal::Refusal,
+    store::{self, Outcome},
+    waf::Waf,
+};
+use bastide_cache::{Cache, Limits as CacheLimits, Site, Status};
+use bastide_proxy::{
+    Limits, Listener, Pool, PoolLimits, RefusedHead, Request, Response, Service, Upstream, UpstreamError, UpstreamTls,
+    accept_tls, allowed_cores, reuse_port_listener, run_workers, serve, upgrade,
+};
+use bastide_types::{
+    Code, RequestId,
+    snapshot::{WafMode, WafPolicy},
+};
+use bastide_waf::Mode;
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use std::{fs, net::ToSocketAddrs, path::Path, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+/// Largest request body.
+const BODY_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Where Debian keeps the roots that it trusts; needed only for an `https` origin.
+const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+struct Shared {
+    origin: Upstream,
+    waf: Option<(Waf, WafPolicy)>,
+    cache: Option<Cache>,
+}
+
+/// One worker.
+struct Alone {
+    shared: Arc<Shared>,
+    pool: Pool,
+}
+
+/// Runs until `stop`, one worker thread per core that this process may use. `ready` hears the address.
+pub fn run_alone(config: StandAlone, ready: impl FnOnce(std::net::SocketAddr), stop: CancellationToken) -> Result<(), Error> {
+    let origin = origin(&config.origin)?;
+    let waf = match &config.waf {
+        None => None,
+        Some(waf) => {
+            let mode = match waf.mode {
+                Mode::Off => WafMode::Off,
+                Mode::Detect => WafMode::Detect,
+                Mode::Block => WafMode::Block,
+            };
+            let policy = WafPolicy { mode, paranoia: waf.paranoia };
+            Some((Waf::load(&waf.rules, &policy, waf.variables.clone(), waf.audit.as_deref())?, policy))
+        }
+    };
+    let tls = match &config.tls {
+        None => None,
+        Some(file) => {
+            let read = |path: &Path| fs::read_to_string(path).map_err(|error| Error::file(path, error));
+            let config = bastide_tls::single_config(&read(&file.cert_file)?, &read(&file.key_file)?, &[b"h2", b"http/1.1"])?;
+            Some(accept_tls(config))
+        }
+    };
+    let shared = Arc::new(Shared { origin, waf, cache: config.cache.then(|| Cache::new(CacheLimits::default())) });
+    let first = reuse_port_listener(config.listen).map_err(Error::Listen)?;
+    let addr = first.local_addr().map_err(Error::Listen)?;
+    let mut listening = vec![first];
+    for _ in 1..allowed_cores() {
+        listening.push(reuse_port_listener(addr).map_err(Error::Listen)?);
+    }
+    ready(addr);
+    let count = listening.len();
+    let listening = std::sync::Mutex::new(listening);
+    let served = run_workers(count, |_| {
+        let tcp = listening.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+        let (tls, shared, stop) = (tls.clone(), shared.clone(), stop.clone());
+        async move {
+            let tcp = tcp.ok_or_else(|| std::io::Error::other("a worker has no listener"))?;
+            let alone = Arc::new(Alone { shared, pool: Pool::new(PoolLimits { idle_max: 256, ..PoolLimits::default() }) });
+            serve(Listener { tcp, tls, limits: Limits::default() }, alone, stop).await
+        }
+    });
+    served.map_err(Error::Listen)?.map_err(Error::Listen)
+}
+
+fn origin(text: &str) -> Result<Upstream, Error> {
+    let wrong = |why: &str| Error::Origin { origin: text.to_owned(), why: why.to_owned() };
+    let url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
+    let host = url.host_str().ok_or_else(|| wrong("it names no host"))?;
+    if !matches!(url.path(), "" | "/") || url.query().is_some() {
+        return Err(wrong("an origin has no path: requests keep theirs"));
+    }
+    let port = url.port_or_known_default().ok_or_else(|| wrong("http or https"))?;
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let mut found = (bare, port).to_socket_addrs().map_err(|error| wrong(&error.to_string()))?;
+    let addr = found.next().ok_or_else(|| wrong("its name has no address"))?;
+    let tls = match url.scheme() {
+        "http" => None,
+        "https" => Some(origin_tls(bare).map_err(|why| wrong(&why))?),
+        _ => return Err(wrong("http or https")),
+    };
+    Ok(Upstream { addr, tls, http2: false })
+}
+
+fn origin_tls(host: &str) -> Result<UpstreamTls, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    let certificates = CertificateDer::pem_file_iter(SYSTEM_ROOTS).map_err(|error| format!("{SYSTEM_ROOTS}: {error}"))?;
+    for certificate in certificates.flatten() {
+        // A root that rustls cannot read is one fewer to trust.
+        let _ = roots.add(certificate);
+    }
+    let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let server_name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
+    Ok(UpstreamTls { config: Arc::new(config), server_name })
+}
+
+impl Alone {
+    /// The way of one request: the stops of a whole edge, without sites and gateways.
+    async fn journey(&self, cx: &mut Context, request: Request) -> Result<Response, Refusal> {
+        let mut request = limited(request, BODY_BYTES_MAX)?;
+        let inspection = match &self.shared.waf {
+            Some((waf, policy)) => waf.inspect(cx, policy, &mut request).await?,
+            None => None,
+        };
+        let asked = match &self.shared.cache {
+            None => None,
+            Some(cache) => match store::look_up(cx, cache, &[], &request) {
+                Outcome::Hit(hit) => {
+                    self.conclude(cx, inspection);
+                    return Ok(hit);
+                }
+                Outcome::Miss(asked) => Some(asked),
+                Outcome::Pass => None,
+            },
+        };
+        let response = self.send(cx, request).await?;
+        let response = match &self.shared.waf {
+            Some((waf, _)) => waf.inspect_answer(cx, inspection, response).await?,
+            None => response,
+        };
+        match (asked, &self.shared.cache) {
+            (Some(asked), Some(cache)) => Ok(store::admit(cx, cache, Site::StandAlone, asked, response).await),
+            _ => Ok(response),
+        }
+    }
+
+    fn conclude(&self, cx: &Context, inspection: crate::waf::Inspection) {
+        if let Some((waf, _)) = &self.shared.waf {
+            waf.conclude(cx, inspection);
+        }
+    }
+
+    async fn send(&self, cx: &Context, mut request: Request) -> Result<Response, Refusal> {
+        let wanted = request.extensions().get::<upgrade::Wanted>().cloned();
+        headers::prepare(cx, &mut request, DEADLINE)?;
+        for ours in [bastide_types::header::CLIENT_IP, bastide_types::header::DEADLINE_MS] {
+            request.headers_mut().remove(ours);
+        }
+        if let Some(wanted) = wanted {
+            request.extensions_mut().insert(wanted);
+        }
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        match self.pool.send(&self.shared.origin, request, deadline).await {
+            Ok(response) => Ok(response),
+            Err(failure) => {
+                tracing::debug!(error = %failure.error, "the origin did not answer");
+                Err(Refusal::new(match failure.error {
+                    UpstreamError::TimedOut => Code::GatewayTimeout,
+                    UpstreamError::Connect(_) | UpstreamError::BeforeHead(_) => Code::OriginUnreachable,
+                }))
+            }
+        }
+    }
+}
+
+impl Service for Alone {
+    async fn call(&self, request: Request) -> Response {
+        let Some(mut cx) = context(&request) else {
+            return Refusal::new(Code::Internal).response(RequestId::generate(), None);
+        };
+        if self.shared.cache.is_none() {
+            cx.cache = None;
+        }
+        let accept = request.headers().get(http::header::ACCEPT).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let outcome = self.journey(&mut cx, request).await;
+        let mut response = outcome.unwrap_or_else(|refusal| {
+            cx.cache = cx.cache.map(|_| Status::Bypass);
+            refusal.response(cx.id, accept.as_deref())
+        });
+        headers::finish(&cx, &mut response, None);
+        response
+    }
+
+    async fn refuse(&self, head: RefusedHead) -> Response {
+        let id = RequestId::generate();
+        if let Some((waf, policy)) = &self.shared.waf {
+            waf.inspect_refused(id, policy, &head);
+        }
+        refused(id, &head)
+    }
+}

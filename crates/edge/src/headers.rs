@@ -1,0 +1,60 @@
+//! What the edge says to those behind it and to the client.
+
+use crate::context::Context;
+use bastide_proxy::{Request, Response, headers as hygiene};
+use bastide_types::{Code, header};
+use http::{HeaderMap, HeaderValue};
+use std::time::Duration;
+
+use crate::refusal::Refusal;
+
+/// Our name in `Via` and `CDN-Loop`.
+const NAME: &str = "bastide";
+const VIA: &str = "1.1 bastide";
+
+/// Removes what only we may say, then says it.
+pub(crate) fn prepare(cx: &Context, request: &mut Request, deadline: Duration) -> Result<(), Refusal> {
+    let headers = request.headers_mut();
+    if hygiene::loops(headers, NAME) {
+        return Err(Refusal::new(Code::LoopDetected));
+    }
+    hygiene::strip_hop_by_hop(headers);
+    hygiene::strip_spoofable(headers);
+    hygiene::set_forwarded(headers, cx.peer.addr.ip(), cx.scheme(), &cx.authority);
+    set(headers, header::REQUEST_ID, &cx.id.to_string());
+    set(headers, header::CLIENT_IP, &cx.peer.addr.ip().to_string());
+    set(headers, header::DEADLINE_MS, &deadline.as_millis().to_string());
+    set(headers, "traceparent", &traceparent(cx));
+    hygiene::append(headers, "via", VIA);
+    hygiene::append(headers, "cdn-loop", NAME);
+    Ok(())
+}
+
+/// Removes what only those behind us should see, and adds what every answer carries.
+pub(crate) fn finish(cx: &Context, response: &mut Response, hsts: Option<&'static str>) {
+    let headers = response.headers_mut();
+    headers.remove(header::CACHEABLE);
+    headers.remove(http::header::SERVER);
+    set(headers, header::REQUEST_ID, &cx.id.to_string());
+    if let Some(hsts) = hsts {
+        headers.insert(http::header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(hsts));
+    }
+    if let Some(status) = cx.cache {
+        if let Ok(value) = HeaderValue::from_str(&status.value()) {
+            headers.append("cache-status", value);
+        }
+    }
+}
+
+/// A trace that begins here (W3C Trace Context): ids from the request's own id.
+fn traceparent(cx: &Context) -> String {
+    let trace = cx.id.0.simple();
+    let (_, span) = cx.id.0.as_u64_pair();
+    format!("00-{trace}-{span:016x}-01")
+}
+
+pub(crate) fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}

@@ -1,0 +1,23 @@
+//! Why the edge did not pass a request on.
+
+use bastide_proxy::{Response, problem_response};
+use bastide_types::{Code, Problem, RequestId};
+
+/// A refusal on its way to the client.
+#[derive(Debug)]
+pub(crate) struct Refusal(Problem);
+
+impl Refusal {
+    /// A refusal with a code.
+    pub(crate) fn new(code: Code) -> Self {
+        Self(code.problem())
+    }
+    /// A refusal with a detail that the client may know.
+    pub(crate) fn because(code: Code, detail: impl Into<String>) -> Self {
+        Self(code.because(detail))
+    }
+    /// The answer.
+    pub(crate) fn response(self, id: RequestId, accept: Option<&str>) -> Response {
+        problem_response(self.0, id, accept)
+    }
+}

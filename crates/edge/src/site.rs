@@ -1,0 +1,97 @@
+//! What a request is for, as far as the edge must know.
+
+use crate::{
+    canonical::canonical,
+    context::{Context, SiteNames},
+    refusal::Refusal,
+    view::View,
+};
+use bastide_balancer::AppKey;
+use bastide_proxy::Request;
+use bastide_types::{
+    AccessRule, AppName, Code, Site,
+    access::rule_for,
+    snapshot::WafPolicy,
+};
+
+/// A site of a Bastide.
+pub(crate) struct Found {
+    pub(crate) waf: WafPolicy,
+    pub(crate) target: Target,
+    pub(crate) body_bytes_max: u64,
+    pub(crate) hsts: &'static str,
+}
+
+/// Where it leads.
+pub(crate) enum Target {
+    /// The Platform: any gateway.
+    Platform,
+    /// A stage's host, but no app: the gateway's own pages.
+    Stage,
+    /// An app.
+    App {
+        key: AppKey,
+        /// What keeps its stored responses apart, when its rule is public now.
+        scopes: Option<[String; 4]>,
+    },
+}
+
+const PLATFORM_HSTS: &str = "max-age=31536000; includeSubDomains";
+const RUNTIME_HSTS: &str = "max-age=31536000";
+
+/// Brings the path into its canonical form.
+pub(crate) fn settle_path(request: &mut Request) -> Result<(), Refusal> {
+    if request.uri().path() == "*" {
+        return Err(Refusal::new(Code::SiteUnknown));
+    }
+    let path = canonical(request.uri().path()).map_err(|fault| Refusal::because(Code::BadRequest, fault.to_string()))?;
+    if path != request.uri().path() {
+        let target = match request.uri().query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path,
+        };
+        *request.uri_mut() = target.parse().map_err(|_| Refusal::new(Code::BadRequest))?;
+    }
+    Ok(())
+}
+
+/// Finds the site. An unknown host and an unknown app are refused in the same words.
+pub(crate) fn find(cx: &mut Context, view: &View, request: &Request, limits: (u64, u64)) -> Result<Found, Refusal> {
+    let unknown = || Refusal::new(Code::SiteUnknown);
+    let (body_bytes_max, upload_bytes_max) = limits;
+    let snapshot = &view.snapshot;
+    let path = request.uri().path();
+    match snapshot.domains.site(&cx.host).ok_or_else(unknown)? {
+        Site::Platform(name) => {
+            let customer = snapshot.customers.get(&name).ok_or_else(unknown)?;
+            let _known = customer;
+            cx.site = Some(SiteNames { customer: name.to_string(), stage: None, app: None });
+            let upload = path.starts_with("/api/apps/") && path.ends_with("/publish");
+            Ok(Found {
+                waf: snapshot.platform_waf.clone(),
+                target: Target::Platform,
+                body_bytes_max: if upload { upload_bytes_max } else { body_bytes_max },
+                hsts: PLATFORM_HSTS,
+            })
+        }
+        Site::Runtime(name, stage_name) => {
+            let (customer, stage) = snapshot.stage(&name, &stage_name).ok_or_else(unknown)?;
+            let (segment, below) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
+            let mut names = SiteNames { customer: name.to_string(), stage: Some(stage_name.to_string()), app: None };
+            let found = |target| Found { waf: stage.waf.clone(), target, body_bytes_max, hsts: RUNTIME_HSTS };
+            if segment == ".bastide" {
+                cx.site = Some(names);
+                return Ok(found(Target::Stage));
+            }
+            let app_name = AppName::new(segment).map_err(|_| unknown())?;
+            let app = stage.apps.get(&app_name).ok_or_else(unknown)?;
+            names.app = Some(app_name.to_string());
+            cx.site = Some(names);
+            let public = *rule_for(&app.routes, &format!("/{below}")) == AccessRule::Public;
+            let scopes =
+                public.then(|| [customer.id.to_string(), stage_name.to_string(), app.id.to_string(), app.revision.to_string()]);
+            let key = AppKey { customer: customer.id, stage: stage_name, app: app.id };
+            Ok(found(Target::App { key, scopes }))
+        }
+    }
+}

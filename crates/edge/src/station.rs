@@ -1,0 +1,172 @@
+//! Starting an edge of a Bastide and keeping its view fresh.
+
+use crate::{
+    Config, Error,
+    gateways::Gateways,
+    journey::{Edge, Shared},
+    lines::Lines,
+    view::View,
+    waf::Waf,
+};
+use bastide_bus::{Bus, VerifyKey};
+use bastide_cache::{Cache, Limits as CacheLimits};
+use bastide_proxy::{
+    Accept, Body, Limits, Listener, Pool, PoolLimits, RefusedHead, Request, Response, Service, allowed_cores,
+    reuse_port_listener, run_workers, serve,
+};
+use bastide_tls::CertificateStore;
+use bastide_types::{Domains, Snapshot, snapshot::WafPolicy};
+use http::{HeaderValue, StatusCode, header};
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Runs an edge until `stop`, then drains: one worker thread per core, and one for everything else.
+/// `ready` is called once, when it listens and has a Snapshot.
+pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationToken) -> Result<(), Error> {
+    let certificates = certificates(&config)?;
+    let tls = bastide_tls::server_config(certificates.clone(), &[b"h2", b"http/1.1"])?;
+    let waf = Waf::load(&config.waf_rules, &WafPolicy::default(), Vec::new(), config.waf_audit.as_deref())?;
+    let access_log = config.access_log.as_deref();
+    let access_log = access_log.map(|path| Lines::open(path).map_err(|error| Error::file(path, error))).transpose()?;
+    let verify_key = fs::read_to_string(&config.snapshot_key_file).map_err(|error| Error::file(&config.snapshot_key_file, error))?;
+    let verify_key = VerifyKey::from_base64url(verify_key.trim())?;
+    let control = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build();
+    let control = control.map_err(Error::Listen)?;
+    let bus = control.block_on(Bus::connect(&config.bus))?;
+    let (sender, view) = watch::channel(None);
+    let shared = Arc::new(Shared {
+        view,
+        certificates: certificates.clone(),
+        waf,
+        cache: Cache::new(CacheLimits::default()),
+        gateways: Gateways::new(&config.node, &config.gateways)?,
+        access_log,
+        deadline: Duration::from_millis(config.deadline_ms),
+        body_limits: (config.body_bytes_max, config.upload_bytes_max),
+    });
+    let guard = control.enter();
+    follow(&bus, &config.state_dir, verify_key, shared.clone(), sender, &stop);
+    drop(guard);
+    control.spawn(redirect(config.http, config.domains.clone(), stop.clone())?);
+    let mut seen = shared.view.clone();
+    let (waiting, listening) = (stop.clone(), listeners(config.https)?);
+    control.spawn(async move {
+        tokio::select! {
+            there = seen.wait_for(Option::is_some) => if there.is_ok() { ready() },
+            () = waiting.cancelled() => {}
+        }
+    });
+    let accept = accept(certificates, tls);
+    let listening = std::sync::Mutex::new(listening);
+    let served = run_workers(allowed_cores(), |_| {
+        let tcp = listening.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+        let (accept, shared, stop) = (accept.clone(), shared.clone(), stop.clone());
+        async move {
+            let tcp = tcp.ok_or_else(|| io::Error::other("a worker has no listener"))?;
+            let edge = Arc::new(Edge { shared, pool: Pool::new(PoolLimits::default()) });
+            serve(Listener { tcp, tls: Some(accept), limits: Limits::default() }, edge, stop).await
+        }
+    });
+    control.block_on(bus.close());
+    control.shutdown_timeout(Duration::from_secs(2));
+    served.map_err(Error::Listen)?.map_err(Error::Listen)
+}
+
+fn listeners(addr: std::net::SocketAddr) -> Result<Vec<std::net::TcpListener>, Error> {
+    (0..allowed_cores()).map(|_| reuse_port_listener(addr).map_err(Error::Listen)).collect()
+}
+
+fn certificates(config: &Config) -> Result<Arc<CertificateStore>, Error> {
+    let store = CertificateStore::new();
+    for file in &config.certificates {
+        let read = |path: &Path| fs::read_to_string(path).map_err(|error| Error::file(path, error));
+        store.insert(&read(&file.cert_file)?, &read(&file.key_file)?)?;
+    }
+    Ok(store)
+}
+
+fn accept(store: Arc<CertificateStore>, config: Arc<rustls::ServerConfig>) -> Accept {
+    let limit = Limits::default().handshake_timeout;
+    Arc::new(move |stream| {
+        let (store, config) = (store.clone(), config.clone());
+        Box::pin(async move { bastide_tls::accept(stream, &store, &config, limit).await.map_err(io::Error::other) })
+    })
+}
+
+/// The newest Snapshot joined with the newest facts, made anew whenever either changes. Rule sets of new
+/// policies are compiled before the view that needs them is shown.
+fn follow(bus: &Bus, dir: &Path, key: VerifyKey, shared: Arc<Shared>, sender: watch::Sender<Option<Arc<View>>>, stop: &CancellationToken) {
+    let mut snapshots = bastide_bus::snapshot::follow(bus, dir, key, |_| Ok(()), stop.clone());
+    let mut facts = bastide_bus::facts::follow(bus, dir, stop.clone());
+    // Its owner is the control runtime, which outlives the workers.
+    tokio::spawn(async move {
+        loop {
+            let snapshot = snapshots.borrow_and_update().clone();
+            let known = facts.borrow_and_update().clone();
+            if let Some(snapshot) = snapshot {
+                let (waf, policies) = (shared.clone(), policies(&snapshot));
+                let _ = tokio::task::spawn_blocking(move || waf.waf.prepare(policies.iter())).await;
+                sender.send_replace(Some(Arc::new(View::new(snapshot, &known))));
+            }
+            let changed = tokio::select! {
+                changed = snapshots.changed() => changed,
+                changed = facts.changed() => changed,
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn policies(snapshot: &Snapshot) -> Vec<WafPolicy> {
+    let stages = snapshot.customers.values().flat_map(|customer| customer.stages.values());
+    let mut all: Vec<WafPolicy> = vec![snapshot.platform_waf.clone()];
+    for stage in stages {
+        if !all.contains(&stage.waf) {
+            all.push(stage.waf.clone());
+        }
+    }
+    all
+}
+
+/// Plain HTTP: the way to HTTPS and nothing else.
+fn redirect(addr: std::net::SocketAddr, domains: Domains, stop: CancellationToken) -> Result<impl Future<Output = ()>, Error> {
+    let tcp = reuse_port_listener(addr).map_err(Error::Listen)?;
+    let limits = Limits { connections_max: 1000, ..Limits::default() };
+    let listener = Listener { tcp, tls: None, limits };
+    Ok(async move {
+        if let Err(error) = serve(listener, Arc::new(Redirect { domains }), stop).await {
+            tracing::error!(%error, "plain HTTP is not served");
+        }
+    })
+}
+
+struct Redirect {
+    domains: Domains,
+}
+
+impl Service for Redirect {
+    async fn call(&self, request: Request) -> Response {
+        let (head, _) = request.into_parts();
+        let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let host = host.split(':').next().unwrap_or_default();
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+        let mut response = Response::new(Body::empty());
+        match HeaderValue::from_str(&format!("{}{target}", self.domains.origin(host))) {
+            Ok(location) if !host.is_empty() => {
+                *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+                response.headers_mut().insert(header::LOCATION, location);
+            }
+            _ => *response.status_mut() = StatusCode::BAD_REQUEST,
+        }
+        response
+    }
+
+    async fn refuse(&self, head: RefusedHead) -> Response {
+        let mut response = Response::new(Body::from(format!("{}\n", head.reason)));
+        *response.status_mut() = head.status;
+        response
+    }
+}
