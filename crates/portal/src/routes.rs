@@ -112,10 +112,8 @@ pub async fn promote(
     let Form(form) = form.map_err(|error| invalid(&who, &error.body_text()))?;
     let stage = StageName::new(form.stage).map_err(|error| invalid(&who, &error.to_string()))?;
     let path = format!("/api/apps/{name}/deployments");
-    let begun: Begun = api
-        .post(&headers, &path, &json!({ "stage": stage }))
-        .await
-        .map_err(|p| problem(Some(&who), &p))?;
+    let begun: Begun =
+        api.post(&headers, &path, &json!({ "stage": stage })).await.map_err(|p| problem(Some(&who), &p))?;
     let operation = id(&who, &begun.operation)?;
     Ok(Redirect::to(&format!("/portal/operations/{operation}")).into_response())
 }
@@ -208,7 +206,8 @@ fn app_name(who: &Who, text: String) -> Result<AppName, Response> {
 
 /// An id, as far as it may stand in a path: letters, digits, hyphens.
 fn id<'t>(who: &Who, text: &'t str) -> Result<&'t str, Response> {
-    let plain = (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let plain =
+        (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     if plain { Ok(text) } else { Err(problem(Some(who), &Code::ApiUnknown.problem())) }
 }
 

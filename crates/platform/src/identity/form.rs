@@ -36,7 +36,6 @@ impl Form {
     pub fn need(&self, name: &str) -> Answer<&str> {
         self.get(name).ok_or_else(|| oauth("invalid_request", "A required parameter is missing."))
     }
-
 }
 
 #[cfg(test)]

@@ -143,9 +143,10 @@ pub(crate) async fn invite(
         password: None,
     };
     let own = app.store.customer(customer);
-    let id = own.renew_invited(write, &member).await?.ok_or_else(|| {
-        ApiError::because(Code::NameTaken, format!("{email} is a member already"))
-    })?;
+    let id = own
+        .renew_invited(write, &member)
+        .await?
+        .ok_or_else(|| ApiError::because(Code::NameTaken, format!("{email} is a member already")))?;
     let token = Opaque::generate()?;
     own.add_invitation(write, &token.hash, id, now_s() + INVITATION_S).await?;
     Ok(format!("{}/invite/{}", app.config.domains.member_issuer(customer_name), token.secret.expose()))

@@ -31,28 +31,42 @@ fn api(customer: &'static str, role: &'static str, apps: Value) -> Router {
     let operation = json!({ "id": "7", "kind": "promote", "app": "shop", "stage": "test", "revision": 2,
         "status": "failed", "steps": [{ "name": "start", "status": "failed", "message": HOSTILE }],
         "problem": Code::DeployFailed.because(HOSTILE), "url": null });
-    let members = json!([{ "id": "1", "email": "a@b.c", "name": HOSTILE, "state": "active", "roles": ["developer"] }]);
+    let members =
+        json!([{ "id": "1", "email": "a@b.c", "name": HOSTILE, "state": "active", "roles": ["developer"] }]);
     let created = json!({ "id": "1", "name": "beta", "platform_url": "https://beta", "invitation_link": "https://beta/l",
         "client": { "id": "automation", "secret": "s3cret" } });
     let fixed = |value: Value| move || async move { Json(value) };
     Router::new()
-        .route("/api/whoami", get(move |headers: axum::http::HeaderMap| async move {
-            // Only the assertion says who asks.
-            match headers.get("x-bastide-assertion") {
-                Some(_) => Json(who(customer, role)).into_response(),
-                None => (StatusCode::UNAUTHORIZED, Code::NotSignedIn.problem().json()).into_response(),
-            }
-        }))
+        .route(
+            "/api/whoami",
+            get(move |headers: axum::http::HeaderMap| async move {
+                // Only the assertion says who asks.
+                match headers.get("x-bastide-assertion") {
+                    Some(_) => Json(who(customer, role)).into_response(),
+                    None => (StatusCode::UNAUTHORIZED, Code::NotSignedIn.problem().json()).into_response(),
+                }
+            }),
+        )
         .route("/api/apps", get(fixed(apps)))
         .route("/api/apps/shop", get(fixed(an_app())))
         .route("/api/apps/shop/deployments", axum::routing::post(fixed(json!({ "operation": "7" }))))
         .route("/api/operations/7", get(fixed(operation)))
         .route("/api/members", get(fixed(members)).post(fixed(json!({ "link": "https://acme/link" }))))
-        .route("/api/customers", get(fixed(json!([{ "name": "acme", "platform_url": "https://acme" }]))).post(fixed(created)))
+        .route(
+            "/api/customers",
+            get(fixed(json!([{ "name": "acme", "platform_url": "https://acme" }]))).post(fixed(created)),
+        )
 }
 
-async fn send(router: Router, method: Method, path: &str, form: &str, fields: &[(&str, &str)]) -> (Response<Body>, String) {
-    let mut request = Request::builder().method(method).uri(path).header("host", "acme.platform.localhost:8443");
+async fn send(
+    router: Router,
+    method: Method,
+    path: &str,
+    form: &str,
+    fields: &[(&str, &str)],
+) -> (Response<Body>, String) {
+    let mut request =
+        Request::builder().method(method).uri(path).header("host", "acme.platform.localhost:8443");
     for (name, value) in fields {
         request = request.header(*name, *value);
     }

@@ -1,0 +1,3 @@
+//! The services of the Platform across their modules.
+
+mod identity;
