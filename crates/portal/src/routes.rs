@@ -28,7 +28,7 @@ struct Home<'a> {
 struct AppPage<'a> {
     who: Option<&'a Who>,
     app: App,
-    may_deploy: bool,
+    deploys: bool,
 }
 
 #[derive(Template)]
@@ -40,17 +40,17 @@ struct OperationPage<'a> {
 
 #[derive(Template)]
 #[template(path = "members.html")]
-struct Members<'a> {
+struct MembersPage<'a> {
     who: Option<&'a Who>,
     members: Vec<Member>,
-    may_invite: bool,
+    invites: bool,
     link: Option<String>,
     problem: Option<Problem>,
 }
 
 #[derive(Template)]
 #[template(path = "customers.html")]
-struct Customers<'a> {
+struct CustomersPage<'a> {
     who: Option<&'a Who>,
     customers: Vec<Customer>,
     created: Option<Created>,
@@ -97,7 +97,7 @@ pub async fn app(State(api): State<Api>, headers: HeaderMap, Path(name): Path<St
     let name = app_name(&who, name)?;
     let app: App =
         api.get(&headers, &format!("/api/apps/{name}")).await.map_err(|p| problem(Some(&who), &p))?;
-    Ok(page(StatusCode::OK, &AppPage { may_deploy: who.may_deploy(), who: Some(&who), app }))
+    Ok(page(StatusCode::OK, &AppPage { deploys: who.may_deploy(), who: Some(&who), app }))
 }
 
 /// Promotes, then shows the operation.
@@ -180,8 +180,8 @@ async fn members_page(
 ) -> Answer {
     let members = api.get(headers, "/api/members").await.map_err(|p| problem(Some(who), &p))?;
     let status = status_of(refused.as_ref());
-    let may_invite = who.may_invite();
-    Ok(page(status, &Members { who: Some(who), members, may_invite, link, problem: refused }))
+    let invites = who.may_invite();
+    Ok(page(status, &MembersPage { who: Some(who), members, invites, link, problem: refused }))
 }
 
 async fn customers(
@@ -193,7 +193,7 @@ async fn customers(
 ) -> Answer {
     let customers = api.get(headers, "/api/customers").await.map_err(|p| problem(Some(who), &p))?;
     let status = status_of(refused.as_ref());
-    Ok(page(status, &Customers { who: Some(who), customers, created, problem: refused }))
+    Ok(page(status, &CustomersPage { who: Some(who), customers, created, problem: refused }))
 }
 
 async fn ask_who(api: &Api, headers: &HeaderMap) -> Result<Who, Response> {

@@ -36,12 +36,12 @@ pub struct App {
     pub name: String,
     /// Stages, first to last.
     #[serde(default)]
-    pub stages: Vec<Stage>,
+    pub stages: Vec<InStage>,
 }
 
 /// An app in a stage.
 #[derive(Debug, Deserialize)]
-pub struct Stage {
+pub struct InStage {
     /// Name of the stage.
     pub stage: String,
     /// `serving`, `starting` or `absent`.
@@ -57,7 +57,7 @@ pub struct Stage {
     pub replicas: Vec<Replica>,
 }
 
-impl Stage {
+impl InStage {
     /// The address, if it is one that a link may lead to.
     pub fn link(&self) -> Option<&str> {
         Some(self.url.as_str()).filter(|url| url.starts_with("https://"))

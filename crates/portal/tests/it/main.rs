@@ -58,6 +58,7 @@ fn api(customer: &'static str, role: &'static str, apps: Value) -> Router {
         )
 }
 
+#[expect(clippy::unwrap_used, reason = "a test")]
 async fn send(
     router: Router,
     method: Method,
@@ -82,6 +83,7 @@ async fn send(
 const SIGNED_IN: (&str, &str) = ("x-bastide-assertion", "a");
 const OWN: (&str, &str) = ("sec-fetch-site", "same-origin");
 
+#[expect(clippy::unwrap_used, reason = "a test")]
 async fn page(path: &str) -> String {
     let router = bastide_portal::router(api("acme", "administrator", json!([an_app()])));
     let (response, text) = send(router, Method::GET, path, "", &[SIGNED_IN]).await;
