@@ -20,7 +20,8 @@ pub struct Config {
     /// Directory for the last good Snapshot and facts.
     pub state_dir: PathBuf,
     /// Public key that signs Snapshots, base64url.
-    pub snapshot_key_file: PathBuf,
+    #[serde(alias = "snapshot_key_file")]
+    pub snapshot_verify_key_file: PathBuf,
     /// Private key of the gateways' assertions, PKCS #8.
     pub assertion_key_file: PathBuf,
     /// Key that seals login cookies, 32 bytes; the same for all gateways.

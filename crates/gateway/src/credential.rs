@@ -6,11 +6,13 @@ use http::{HeaderMap, header};
 
 /// Name of the session cookie. The prefix binds it to this host, `Secure` and `Path=/`.
 pub(crate) const SESSION_COOKIE: &str = "__Host-bst";
+/// Name of the cookie that holds a sign-in under way.
+pub(crate) const LOGIN_COOKIE: &str = "__Host-bst-login";
 /// Cookies whose names begin so are ours: they never reach an app, and no app may set them.
 pub(crate) const OUR_COOKIES: &str = "__Host-bst";
 
 /// A credential.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Credential {
     /// None.
     None,
@@ -18,6 +20,21 @@ pub(crate) enum Credential {
     Bearer(String),
     /// The secret of a browser session.
     Session(String),
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Bearer(_) => "Bearer(…)",
+            Self::Session(_) => "Session(…)",
+        })
+    }
+}
+
+/// Whether anything came along that could show who asks, good or bad. Such an answer is for nobody else.
+pub(crate) fn any(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION) || cookies(headers).any(|(name, _)| name.starts_with(OUR_COOKIES))
 }
 
 /// Finds the one credential. A token wins over a cookie; two tokens are refused.
@@ -83,5 +100,11 @@ mod tests {
             assert!(found(&[("authorization", wrong)]).is_err(), "{wrong}");
         }
         assert!(found(&[("authorization", "Bearer a"), ("authorization", "Bearer a")]).is_err());
+        assert!(found(&[("authorization", "Basic x"), ("cookie", "__Host-bst=s")]).is_err());
+    }
+
+    #[test]
+    fn a_credential_never_shows_in_a_log() {
+        assert_eq!(format!("{:?}", Credential::Bearer("abc".into())), "Bearer(…)");
     }
 }

@@ -7,17 +7,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 /// Removes every credential of ours from a request: an app could use it elsewhere.
 pub(crate) fn hide_credentials(headers: &mut HeaderMap) {
     headers.remove(http::header::AUTHORIZATION);
-    let kept: Vec<String> = crate::credential::cookies(headers)
-        .filter(|(name, _)| !name.starts_with(OUR_COOKIES))
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    headers.remove(http::header::COOKIE);
-    if let Ok(value) = HeaderValue::from_str(&kept.join("; ")) {
-        if !kept.is_empty() {
-            headers.insert(http::header::COOKIE, value);
-        }
-    }
+    keep_cookies(headers, |name| !name.starts_with(OUR_COOKIES));
 }
+
+/// Cookies that only gateways read.
+const GATEWAY_COOKIES: [&str; 2] = [crate::credential::SESSION_COOKIE, crate::credential::LOGIN_COOKIE];
 
 /// What the edge said about the request; everything else of ours is removed.
 pub(crate) struct FromEdge {
@@ -72,12 +66,38 @@ pub(crate) fn clean_answer(headers: &mut HeaderMap) {
     let cookies: Vec<HeaderValue> = headers
         .get_all(http::header::SET_COOKIE)
         .iter()
-        .filter(|value| !value.as_bytes().trim_ascii_start().starts_with(OUR_COOKIES.as_bytes()))
+        .filter(|value| !sets_our_cookie(value))
         .cloned()
         .collect();
     if headers.remove(http::header::SET_COOKIE).is_some() {
         for cookie in cookies {
             headers.append(http::header::SET_COOKIE, cookie);
+        }
+    }
+}
+
+/// Whether this would set a cookie of ours. A cookie without a name is sent back as its bare value, so
+/// `=__Host-bst=x` counts too; some browsers ignore the case.
+fn sets_our_cookie(value: &HeaderValue) -> bool {
+    let name = value.as_bytes().trim_ascii_start();
+    let name = name.strip_prefix(b"=").unwrap_or(name).trim_ascii_start();
+    name.get(..OUR_COOKIES.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(OUR_COOKIES.as_bytes()))
+}
+
+/// Removes the session from what the Identity Service sees: its own cookies stay.
+pub(crate) fn hide_session(headers: &mut HeaderMap) {
+    keep_cookies(headers, |name| !GATEWAY_COOKIES.contains(&name));
+}
+
+fn keep_cookies(headers: &mut HeaderMap, keep: impl Fn(&str) -> bool) {
+    let kept: Vec<String> = crate::credential::cookies(headers)
+        .filter(|(name, _)| keep(name))
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    headers.remove(http::header::COOKIE);
+    if let Ok(value) = HeaderValue::from_str(&kept.join("; ")) {
+        if !kept.is_empty() {
+            headers.insert(http::header::COOKIE, value);
         }
     }
 }
@@ -118,12 +138,23 @@ mod tests {
     }
 
     #[test]
+    fn the_identity_service_sees_its_own_cookies_only() {
+        let mut headers = HeaderMap::new();
+        let sent = "__Host-bst=s; __Host-bst-sso=p; __Host-bst-login=l; a=1";
+        headers.append("cookie", HeaderValue::from_static(sent));
+        hide_session(&mut headers);
+        assert_eq!(headers["cookie"], "__Host-bst-sso=p; a=1");
+    }
+
+    #[test]
     fn an_app_speaks_only_for_itself() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("x-bastide-cacheable", "sha256:x"),
             ("x_bastide_zone", "z"),
             ("set-cookie", "__Host-bst=evil; Path=/"),
+            ("set-cookie", " __host-BST-sso=evil"),
+            ("set-cookie", "=__Host-bst=evil"),
             ("set-cookie", "mine=1"),
             ("x-other", "1"),
         ] {

@@ -1,73 +1,47 @@
 //! The way of one request through the gateway. Read [`Gateway::journey`] downwards.
 
 use crate::{
+    context::{Context, Gateway},
     credential::{self, Credential},
-    hygiene::{self, FromEdge},
-    platform_lb::PlatformBalancer,
+    hygiene,
+    path::CanonicalPath,
+    platform_client::Platform,
     refusal::Refusal,
-    runtime_lb,
-    session::{self, Platform, Sessions},
+    session,
     site::{self, AppTarget, Target},
-    view::View,
 };
-use bastide_balancer::Rotation;
-use bastide_identity::{Claims, Decision, Expect, SigningKey, TokenCache, claims, decide, mint_assertion};
-use bastide_proxy::{Body, Pool, RefusedHead, Request, Response, Service, upgrade};
+use bastide_identity::{Decision, Expect, claims, decide};
+use bastide_proxy::{Body, Request, Response, upgrade};
 use bastide_types::{
-    AccessRule, Code, CustomerName, RequestId, ZoneName,
-    assertion::{Assertion, ISSUER, PLATFORM_AUDIENCE},
-    header,
-    snapshot::{Customer, Issuer},
+    AccessRule, Code, CustomerName, assertion::PLATFORM_AUDIENCE, header, snapshot::Customer,
 };
 use http::{HeaderValue, Method, StatusCode};
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
-use tokio::{sync::watch, time::Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
-/// The stops of a request here, in order, as `docs/life-of-a-request.md` lists them.
+/// The stops of a request here, in order, as `docs/life-of-a-request.md` lists them and as tracing names them.
 pub const STOPS: &[&str] = &[
     "gateway.site",
     "gateway.credential",
     "gateway.identity",
     "gateway.access",
     "gateway.balancer",
+    "gateway.replica",
     "gateway.answer",
 ];
 
-/// All that a gateway needs to serve.
-pub(crate) struct Gateway {
-    pub(crate) zone: ZoneName,
-    pub(crate) view: watch::Receiver<Option<Arc<View>>>,
-    pub(crate) pool: Pool,
-    pub(crate) platform: PlatformBalancer,
-    pub(crate) turns: Rotation,
-    pub(crate) tokens: TokenCache,
-    pub(crate) sessions: Sessions,
-    pub(crate) assertion_key: SigningKey,
-    pub(crate) deadline: Duration,
-    pub(crate) platform_deadline: Duration,
-}
-
-/// What the stops know of one request.
-struct Context {
-    view: Arc<View>,
-    from: FromEdge,
-    host: String,
-    origin: String,
-    now_s: u64,
-}
-
 impl Gateway {
-    /// The way of one request.
-    async fn journey(&self, cx: &Context, request: Request) -> Result<Response, Refusal> {
-        let path = request.uri().path().to_owned();
-        match site::find(&cx.view.snapshot, &cx.host, &path)? {
-            Target::AddSlash => add_slash(&request),
+    /// The way of one request. Whoever sends it is an edge: nobody else gets through the handshake.
+    pub(crate) async fn journey(&self, cx: &Context, mut request: Request) -> Result<Response, Refusal> {
+        let path = one_spelling(&mut request)?; // 400 what can be read in two ways
+        let target = site::find(&cx.view.snapshot, &cx.host, &path)?; // 404 no such site or app
+        cx.receipt.at(&target);
+        tracing::debug!(name: "gateway.site", host = cx.host);
+        match target {
+            Target::AddSlash => add_slash(&request), // 308
             Target::Own { customer_name } => self.own(cx, &customer_name, request).await,
             Target::Platform { customer_name, customer } => {
-                self.to_platform(cx, &customer_name, customer, request).await
+                self.to_platform(cx, &path, &customer_name, customer, request).await
             }
             Target::App(app) => self.to_app(cx, &app, request).await,
         }
@@ -77,13 +51,13 @@ impl Gateway {
     async fn to_platform(
         &self,
         cx: &Context,
+        path: &CanonicalPath,
         name: &CustomerName,
         customer: &Customer,
         mut request: Request,
     ) -> Result<Response, Refusal> {
-        let domains = &cx.view.snapshot.domains;
-        let open = is_open(request.uri().path());
-        let audience = domains.platform_audience(name);
+        let open = Open::of(path);
+        let audience = cx.view.snapshot.domains.platform_audience(name);
         let org = customer.id.to_string();
         let expect = Expect {
             audience: &audience,
@@ -91,28 +65,39 @@ impl Gateway {
             stage: claims::PLATFORM_STAGE,
             life_max_s: claims::CLIENT_LIFE_S,
         };
-        let who =
-            if open { None } else { self.who(cx, name, &customer.issuer, &expect, None, &request).await? };
-        tracing::debug!(name: "gateway.access", open, signed_in = who.is_some());
-        if !open && who.is_none() {
-            return self.sign_in_or_refuse(cx, name, None, &request);
+        let who = match open {
+            Open::No => self.who(cx, name, &customer.issuer, &expect, None, &request).await?, // 401, 403
+            Open::Identity | Open::Everybody => None,
+        };
+        let rule = if open == Open::No { AccessRule::Authenticated } else { AccessRule::Public };
+        let decision = decide(&rule, who.as_deref());
+        tracing::debug!(name: "gateway.access", ?decision);
+        cx.receipt.decided(decision);
+        match decision {
+            Decision::Pass => {}
+            Decision::SignIn => return self.sign_in_or_refuse(cx, name, None, &request), // 302, 401
+            Decision::Forbid => return Err(Refusal::new(Code::Forbidden)),
         }
+        refuse_upgrade(&request)?; // 501
         let assertion =
             who.map(|who| self.assertion(cx, &who, name, customer, PLATFORM_AUDIENCE, None)).transpose()?;
-        if !open {
-            hygiene::hide_credentials(request.headers_mut());
+        let headers = request.headers_mut();
+        bastide_proxy::headers::strip_hop_by_hop(headers);
+        match open {
+            // Clients of the Identity Service show it their secrets, and its pages have their own cookies.
+            Open::Identity => hygiene::hide_session(headers),
+            Open::No | Open::Everybody => hygiene::hide_credentials(headers),
         }
-        hygiene::tell(
-            request.headers_mut(),
-            &cx.from,
-            assertion.as_ref().map(|(a, token)| (a, token.as_str())),
-        );
-        bastide_proxy::headers::strip_hop_by_hop(request.headers_mut());
+        hygiene::tell(headers, &cx.from, assertion.as_ref().map(|(a, token)| (a, token.as_str())));
         tracing::debug!(name: "gateway.balancer", to = "platform");
-        let deadline = Instant::now() + self.left(cx, self.platform_deadline);
-        let mut response = self.platform.send(&self.pool, request, deadline).await?;
-        bastide_proxy::headers::strip_hop_by_hop(response.headers_mut());
-        response.headers_mut().remove(header::CACHEABLE);
+        let deadline = Instant::now() + left(cx, self.platform_deadline);
+        let mut response = self.platform.send(&self.pool, request, deadline).await?; // 503, 504
+        tracing::debug!(name: "gateway.replica", status = response.status().as_u16());
+        let headers = response.headers_mut();
+        bastide_proxy::headers::strip_hop_by_hop(headers);
+        for ours in [header::CACHEABLE, header::REPLICA, header::ZONE, header::ASSERTION] {
+            headers.remove(ours);
+        }
         Ok(response)
     }
 
@@ -123,166 +108,61 @@ impl Gateway {
         app: &AppTarget<'_>,
         mut request: Request,
     ) -> Result<Response, Refusal> {
-        let domains = &cx.view.snapshot.domains;
-        let audience = domains.app_url(&app.customer_name, &app.stage_name, &app.app_name);
+        let audience = cx.view.snapshot.domains.app_url(&app.customer_name, &app.stage_name, &app.app_name);
         let org = app.customer.id.to_string();
-        let expect = Expect {
-            audience: &audience,
-            org: &org,
-            stage: app.stage_name.as_str(),
-            life_max_s: claims::CLIENT_LIFE_S,
+        let stage = app.stage_name.as_str();
+        let expect =
+            Expect { audience: &audience, org: &org, stage, life_max_s: claims::CLIENT_LIFE_S };
+        let rules = app.rules();
+        let public = rules.iter().all(|rule| **rule == AccessRule::Public);
+        let brought = credential::any(request.headers());
+        let by_session = matches!(credential::find(request.headers()), Ok(Credential::Session(_)));
+        let asked = self.who(cx, &app.customer_name, app.issuer(), &expect, Some(&audience), &request).await;
+        let who = match asked {
+            // A public part is for everybody, also for those whose session cannot be used now. A bad token
+            // is still said to be bad: programs want to know.
+            Err(_) if public && by_session => None,
+            other => other?, // 401, 403
         };
-        let brought = credential::find(request.headers())? != Credential::None;
-        let public = *app.rule() == AccessRule::Public;
-        let who = match self
-            .who(cx, &app.customer_name, app.issuer(), &expect, Some(&audience), &request)
-            .await
-        {
-            // A public part is for everybody, also for those whose session has ended. A bad token is still
-            // said to be bad: programs want to know.
-            Err(_) if public && matches!(credential::find(request.headers())?, Credential::Session(_)) => {
-                None
-            }
-            other => other?,
-        };
-        let decision = decide(app.rule(), who.as_deref());
+        let decision = rules.map(|rule| decide(rule, who.as_deref())).into_iter().find(|d| *d != Decision::Pass);
+        let decision = decision.unwrap_or(Decision::Pass);
         tracing::debug!(name: "gateway.access", ?decision);
+        cx.receipt.decided(decision);
         match decision {
             Decision::Pass => {}
             Decision::SignIn => {
-                return self.sign_in_or_refuse(cx, &app.customer_name, Some(&audience), &request);
+                return self.sign_in_or_refuse(cx, &app.customer_name, Some(&audience), &request); // 302, 401
             }
             Decision::Forbid => return Err(Refusal::new(Code::Forbidden)),
         }
-        if request.extensions().get::<upgrade::Wanted>().is_some() {
-            return Err(Refusal::from(Code::BadRequest.because("upgrades are not served yet")));
-        }
-        let assertion = who.as_ref().map(|who| {
-            self.assertion(
-                cx,
-                who,
-                &app.customer_name,
-                app.customer,
-                &audience,
-                Some(app.stage_name.as_str()),
-            )
-        });
-        let assertion = assertion.transpose()?;
-        self.prepare_for_app(cx, app, &mut request, assertion.as_ref())?;
+        refuse_upgrade(&request)?; // 501
+        let assertion = who
+            .as_ref()
+            .map(|who| self.assertion(cx, who, &app.customer_name, app.customer, &audience, Some(stage)))
+            .transpose()?;
+        below_the_app(app, &mut request)?;
+        let headers = request.headers_mut();
+        bastide_proxy::headers::strip_hop_by_hop(headers);
+        hygiene::hide_credentials(headers);
+        hygiene::tell(headers, &cx.from, assertion.as_ref().map(|(a, token)| (a, token.as_str())));
+        hygiene::set(headers, header::PREFIX, &format!("/{}", app.app_name));
         tracing::debug!(name: "gateway.balancer", zone = %self.zone);
-        let deadline = Instant::now() + self.left(cx, self.deadline);
+        let deadline = Instant::now() + left(cx, self.deadline);
         let (endpoint, mut response) =
-            runtime_lb::send(&self.pool, &cx.view, &self.turns, &app.key(), &self.zone, request, deadline)
-                .await?;
-        hygiene::clean_answer(response.headers_mut());
+            self.runtime.send(&self.pool, &cx.view, &app.key(), request, deadline).await?; // 502, 503, 504
+        tracing::debug!(name: "gateway.replica", replica = %endpoint.replica, status = response.status().as_u16());
+        // The zone of the replica: not ours when ours had none.
+        let zone = app.app.replicas.get(&endpoint.replica).unwrap_or(&self.zone);
+        cx.receipt.answered_by(&endpoint.replica, zone);
         let headers = response.headers_mut();
+        hygiene::clean_answer(headers);
         hygiene::set(headers, header::REPLICA, &endpoint.replica.to_string());
-        hygiene::set(headers, header::ZONE, self.zone.as_str());
+        hygiene::set(headers, header::ZONE, zone.as_str());
         // Fit for everybody: the rule is public, nobody showed a credential, and this revision serves.
         if public && !brought && who.is_none() && endpoint.revision == app.app.revision {
             hygiene::set(headers, header::CACHEABLE, &app.app.revision.to_string());
         }
         Ok(response)
-    }
-
-    fn prepare_for_app(
-        &self,
-        cx: &Context,
-        app: &AppTarget<'_>,
-        request: &mut Request,
-        who: Option<&(Assertion, String)>,
-    ) -> Result<(), Refusal> {
-        let prefix = format!("/{}", app.app_name);
-        let below = match request.uri().query() {
-            Some(query) => format!("{}?{query}", app.path),
-            None => app.path.clone(),
-        };
-        *request.uri_mut() = below.parse().map_err(|_| Refusal::new(Code::BadRequest))?;
-        let headers = request.headers_mut();
-        bastide_proxy::headers::strip_hop_by_hop(headers);
-        hygiene::hide_credentials(headers);
-        hygiene::tell(headers, &cx.from, who.map(|(assertion, token)| (assertion, token.as_str())));
-        hygiene::set(headers, header::PREFIX, &prefix);
-        Ok(())
-    }
-
-    /// Who asks: from a token or a session; nobody without either.
-    async fn who(
-        &self,
-        cx: &Context,
-        customer: &CustomerName,
-        issuer: &Issuer,
-        expect: &Expect<'_>,
-        resource: Option<&str>,
-        request: &Request,
-    ) -> Result<Option<Arc<Claims>>, Refusal>
-    where
-        Self: Sync,
-    {
-        let method = request.method().clone();
-        let same_site = session::is_same_site(request.headers(), &cx.origin);
-        let credential = credential::find(request.headers())?;
-        self.identify(cx, customer, issuer, expect, resource, credential, method, same_site).await
-    }
-
-    #[allow(clippy::too_many_arguments)] // one call; a request may not be held across a wait
-    async fn identify(
-        &self,
-        cx: &Context,
-        customer: &CustomerName,
-        issuer: &Issuer,
-        expect: &Expect<'_>,
-        resource: Option<&str>,
-        credential: Credential,
-        method: Method,
-        same_site: bool,
-    ) -> Result<Option<Arc<Claims>>, Refusal> {
-        let token = match credential {
-            Credential::None => return Ok(None),
-            Credential::Bearer(token) => token,
-            Credential::Session(secret) => {
-                let domains = &cx.view.snapshot.domains;
-                let platform = Platform { pool: &self.pool, balancer: &self.platform, domains };
-                let token = self.sessions.token(&platform, customer, &secret, resource, cx.now_s).await?;
-                let Some(token) = token else { return Ok(None) };
-                if !method.is_safe() && !same_site {
-                    return Err(Refusal::new(Code::CrossSite));
-                }
-                token
-            }
-        };
-        match self.tokens.verify(&token, issuer, expect, cx.now_s) {
-            Ok(claims) => {
-                tracing::debug!(name: "gateway.identity", subject = claims.sub);
-                Ok(Some(claims))
-            }
-            Err(fault) => {
-                tracing::debug!(name: "gateway.identity", %fault);
-                let refusal = Refusal::from(Code::TokenRefused.because(fault.to_string()));
-                Err(refusal.with("www-authenticate", "Bearer error=\"invalid_token\""))
-            }
-        }
-    }
-
-    fn sign_in_or_refuse(
-        &self,
-        cx: &Context,
-        customer: &CustomerName,
-        resource: Option<&str>,
-        request: &Request,
-    ) -> Result<Response, Refusal> {
-        if session::is_navigation(request.method(), request.headers()) {
-            let back = request.uri().path_and_query().map_or("/", |path| path.as_str());
-            return self.sessions.sign_in(
-                &cx.view.snapshot.domains,
-                customer,
-                &cx.origin,
-                resource,
-                back,
-                cx.now_s,
-            );
-        }
-        Err(Refusal::new(Code::NotSignedIn).with("www-authenticate", "Bearer"))
     }
 
     /// The gateway's own pages.
@@ -304,98 +184,84 @@ impl Gateway {
                 if !session::is_same_site(&head.headers, &cx.origin) {
                     return Err(Refusal::new(Code::CrossSite));
                 }
-                let Credential::Session(secret) = credential::find(&head.headers)? else {
-                    return self.sessions.sign_out(&platform, customer, None).await;
+                let secret = match credential::find(&head.headers)? {
+                    Credential::Session(secret) => Some(secret),
+                    Credential::None | Credential::Bearer(_) => None,
                 };
-                self.sessions.sign_out(&platform, customer, Some(&secret)).await
+                let query = head.uri.query().unwrap_or_default();
+                let to = url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "to");
+                let back = to.map_or_else(|| "/".to_owned(), |(_, to)| to.into_owned());
+                self.sessions.sign_out(&platform, customer, secret.as_deref(), &back).await
             }
             _ => Err(Refusal::new(Code::SiteUnknown)),
         }
     }
+}
 
-    fn assertion(
-        &self,
-        cx: &Context,
-        who: &Claims,
-        name: &CustomerName,
-        customer: &Customer,
-        audience: &str,
-        stage: Option<&str>,
-    ) -> Result<(Assertion, String), Refusal> {
-        let assertion = Assertion {
-            iss: ISSUER.into(),
-            aud: audience.into(),
-            sub: who.sub.clone(),
-            name: who.name.clone(),
-            org: customer.id,
-            org_name: name.to_string(),
-            stage: stage.map(Into::into),
-            roles: who.roles.clone(),
-            sid: who.sid.clone(),
-            request: cx.from.id,
-            iat: cx.now_s,
-            exp: cx.now_s + bastide_identity::assertion::ASSERTION_LIFE_S,
-        };
-        let token =
-            mint_assertion(&self.assertion_key, &assertion).map_err(|_| Refusal::new(Code::Internal))?;
-        Ok((assertion, token))
+/// Gives the request the one spelling of its path, by which rules are looked up and which is passed on.
+fn one_spelling(request: &mut Request) -> Result<CanonicalPath, Refusal> {
+    let ambiguous = || Refusal::from(Code::BadRequest.because("ambiguous-path"));
+    let path = CanonicalPath::of(request.uri().path()).ok_or_else(ambiguous)?;
+    if path.spelled != request.uri().path() {
+        *request.uri_mut() = with_query(&path.spelled, request).parse().map_err(|_| ambiguous())?;
     }
+    Ok(path)
+}
 
-    /// What is left of the request's time, at most our own limit.
-    fn left(&self, cx: &Context, own: Duration) -> Duration {
-        cx.from.deadline_ms.map_or(own, |left| own.min(Duration::from_millis(left)))
+/// The app sees its own paths, without its name.
+fn below_the_app(app: &AppTarget<'_>, request: &mut Request) -> Result<(), Refusal> {
+    let below = with_query(&app.path.spelled, request);
+    *request.uri_mut() = below.parse().map_err(|_| Refusal::new(Code::BadRequest))?;
+    Ok(())
+}
+
+fn with_query(path: &str, request: &Request) -> String {
+    match request.uri().query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
     }
 }
 
-impl Service for Gateway {
-    async fn call(&self, mut request: Request) -> Response {
-        let from = hygiene::take_from_edge(request.headers_mut());
-        let id = from.id;
-        let accept = request.headers().get("accept").and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let outcome = match self.context(from, &request) {
-            Ok(cx) => {
-                tracing::debug!(name: "gateway.site", host = cx.host, path = request.uri().path());
-                self.journey(&cx, request).await
-            }
-            Err(refusal) => Err(refusal),
-        };
-        let mut response = outcome.unwrap_or_else(|refusal| refusal.response(id, accept.as_deref()));
-        tracing::debug!(name: "gateway.answer", status = response.status().as_u16());
-        hygiene::set(response.headers_mut(), header::REQUEST_ID, &id.to_string());
-        response
-    }
+/// What is left of the request's time, at most our own limit.
+fn left(cx: &Context, own: Duration) -> Duration {
+    cx.from.deadline_ms.map_or(own, |left| own.min(Duration::from_millis(left)))
+}
 
-    async fn refuse(&self, head: RefusedHead) -> Response {
-        let detail = head.reason.to_string();
-        Refusal::from(Code::BadRequest.because(detail)).response(RequestId::generate(), None)
+fn refuse_upgrade(request: &Request) -> Result<(), Refusal> {
+    match request.extensions().get::<upgrade::Wanted>() {
+        Some(_) => Err(Refusal::new(Code::UpgradeUnsupported)),
+        None => Ok(()),
     }
 }
 
-impl Gateway {
-    fn context(&self, from: FromEdge, request: &Request) -> Result<Context, Refusal> {
-        let view = self.view.borrow().clone().ok_or_else(|| Refusal::new(Code::Overloaded))?;
-        let authority =
-            request.headers().get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let host = authority.split(':').next().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
-        let origin = view.snapshot.domains.origin(&host);
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Ok(Context { view, from, host, origin, now_s })
-    }
+/// Whether a part of the Platform needs no signed-in user.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Open {
+    /// It does.
+    No,
+    /// The Identity Service checks for itself.
+    Identity,
+    /// The description of the API and the Portal's style are for everybody.
+    Everybody,
 }
 
-/// Parts of the Platform that need no signed-in user: the Identity Service checks for itself, and the
-/// description of the API and the Portal's style are for everybody.
-fn is_open(path: &str) -> bool {
-    path == "/api/openapi.json" || path.starts_with("/identity/") || path.starts_with("/portal/assets/")
+impl Open {
+    fn of(path: &CanonicalPath) -> Self {
+        if path.is_surely_below("/identity/") {
+            Self::Identity
+        } else if path.spelled == "/api/openapi.json" || path.is_surely_below("/portal/assets/") {
+            Self::Everybody
+        } else {
+            Self::No
+        }
+    }
 }
 
 fn add_slash(request: &Request) -> Result<Response, Refusal> {
-    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
-    let location = HeaderValue::from_str(&format!("{}/{query}", request.uri().path()));
+    let location = HeaderValue::from_str(&with_query(&format!("{}/", request.uri().path()), request));
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-    response
-        .headers_mut()
-        .insert(http::header::LOCATION, location.map_err(|_| Refusal::new(Code::BadRequest))?);
+    let headers = response.headers_mut();
+    headers.insert(http::header::LOCATION, location.map_err(|_| Refusal::new(Code::BadRequest))?);
     Ok(response)
 }

@@ -5,14 +5,21 @@
 //! bus may be away.
 
 pub mod config;
+mod context;
 mod credential;
 mod error;
 mod hygiene;
+mod identify;
 mod journey;
+mod path;
+mod platform_client;
 mod platform_lb;
+mod receipt;
 mod refusal;
+mod retry;
 mod runtime_lb;
 mod session;
+mod session_tokens;
 mod site;
 mod station;
 mod view;
@@ -20,4 +27,4 @@ mod view;
 pub use config::Config;
 pub use error::Error;
 pub use journey::STOPS;
-pub use station::run;
+pub use station::{run, run_on};

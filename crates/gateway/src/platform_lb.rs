@@ -1,6 +1,6 @@
 //! The Platform load balancer: strict round-robin over platform replicas.
 
-use crate::refusal::Refusal;
+use crate::{refusal::Refusal, retry::repeatable};
 use bastide_balancer::RoundRobin;
 use bastide_proxy::{Pool, Request, Response, Upstream, UpstreamError, UpstreamTls};
 use bastide_tls::NodeTls;
@@ -28,7 +28,8 @@ impl PlatformBalancer {
         Ok(Self { replicas, turns })
     }
 
-    /// Sends a request to the replica whose turn it is; one that cannot be reached is passed over.
+    /// Sends a request to the replica whose turn it is. One that cannot be reached is passed over; a request
+    /// without a body and without a second effect goes once more elsewhere when its connection broke.
     pub(crate) async fn send(
         &self,
         pool: &Pool,
@@ -36,26 +37,25 @@ impl PlatformBalancer {
         deadline: tokio::time::Instant,
     ) -> Result<Response, Refusal> {
         let mut tried = Vec::new();
+        let mut copy = repeatable(&request);
         while let Some(index) = self.turns.pick(&tried, Instant::now()) {
-            match pool.send(&self.replicas[index], request, deadline).await {
+            let failure = match pool.send(&self.replicas[index], request, deadline).await {
                 Ok(response) => {
                     self.turns.succeeded(index);
                     return Ok(response);
                 }
-                Err(failure) => match (failure.error, failure.unsent) {
-                    (UpstreamError::TimedOut, _) => return Err(Refusal::new(Code::GatewayTimeout)),
-                    (error, Some(unsent)) => {
-                        tracing::warn!(replica = %self.replicas[index].addr, error = chain(&error), "platform replica away");
-                        self.turns.failed(index, Instant::now());
-                        tried.push(index);
-                        request = unsent;
-                    }
-                    (error, None) => {
-                        tracing::warn!(error = chain(&error), "platform replica failed");
-                        self.turns.failed(index, Instant::now());
-                        break;
-                    }
-                },
+                Err(failure) => failure,
+            };
+            if matches!(failure.error, UpstreamError::TimedOut) && failure.unsent.is_none() {
+                return Err(Refusal::new(Code::GatewayTimeout));
+            }
+            let addr = self.replicas[index].addr;
+            tracing::warn!(replica = %addr, error = chain(&failure.error), "platform replica did not answer");
+            self.turns.failed(index, Instant::now());
+            tried.push(index);
+            match failure.unsent.or_else(|| copy.take()) {
+                Some(again) => request = again,
+                None => break,
             }
         }
         Err(Refusal::new(Code::PlatformUnavailable).with("retry-after", "1"))

@@ -5,35 +5,26 @@
 //! so that any gateway may finish what another began.
 
 use crate::{
-    credential::{SESSION_COOKIE, cookies},
-    platform_lb::PlatformBalancer,
+    credential::{LOGIN_COOKIE, SESSION_COOKIE, cookies},
+    platform_client::{Ask, Open, Platform},
     refusal::Refusal,
+    session_tokens::SessionTokens,
 };
-use bastide_identity::{opaque, pkce, seal::SealKey};
-use bastide_proxy::{Body, Pool, Request, Response};
+use bastide_identity::{
+    opaque::{self, Opaque},
+    pkce,
+    seal::SealKey,
+};
+use bastide_proxy::{Body, Response};
 use bastide_types::{Code, CustomerName, Domains};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
-use tokio::time::Instant;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 /// OAuth client id of the gateways.
 pub(crate) const CLIENT_ID: &str = "bastide-gateway";
-const LOGIN_COOKIE: &str = "__Host-bst-login";
+/// How long a sign-in may take, in seconds.
 const LOGIN_LIFE_S: u64 = 600;
-/// Longest wait for the Platform's word about a session.
-const PLATFORM_WAIT: Duration = Duration::from_secs(5);
-/// A token is asked for anew this many seconds before it ends.
-const RENEW_BEFORE_S: u64 = 15;
-/// How long a dead session is remembered as dead.
-const DEAD_FOR_S: u64 = 2;
-const SESSIONS_MAX: usize = 100_000;
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// What lies sealed in the login cookie.
 #[derive(Serialize, Deserialize)]
@@ -44,118 +35,15 @@ struct Login {
     until: u64,
 }
 
-#[derive(Serialize)]
-struct Open<'a> {
-    customer: &'a CustomerName,
-    code: &'a str,
-    code_verifier: &'a str,
-    redirect_uri: &'a str,
-}
-
-#[derive(Deserialize)]
-struct Opened {
-    session: String,
-    max_age_s: u64,
-}
-
-#[derive(Serialize)]
-struct Ask<'a> {
-    customer: &'a CustomerName,
-    session: &'a str,
-    resource: Option<&'a str>,
-}
-
-#[derive(Deserialize)]
-struct Given {
-    access_token: String,
-    expires_at: u64,
-}
-
-#[derive(Clone)]
-struct Known {
-    token: Option<String>,
-    until: u64,
-}
-
-/// The sessions that this gateway has seen.
+/// Beginning and ending of sessions, and their tokens.
 pub(crate) struct Sessions {
     seal: SealKey,
-    known: Mutex<HashMap<[u8; 32], Known>>,
-}
-
-/// How the Platform is asked.
-pub(crate) struct Platform<'a> {
-    pub(crate) pool: &'a Pool,
-    pub(crate) balancer: &'a PlatformBalancer,
-    pub(crate) domains: &'a Domains,
-}
-
-impl Platform<'_> {
-    async fn ask<Q: Serialize, A: DeserializeOwned>(
-        &self,
-        customer: &CustomerName,
-        path: &str,
-        query: &Q,
-    ) -> Result<Option<A>, Refusal> {
-        let body = serde_json::to_vec(query).map_err(|_| Refusal::new(Code::Internal))?;
-        let mut request = Request::new(Body::full(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = path.parse().map_err(|_| Refusal::new(Code::Internal))?;
-        let host = HeaderValue::from_str(&self.domains.platform_host(customer))
-            .map_err(|_| Refusal::new(Code::Internal))?;
-        request.headers_mut().insert(header::HOST, host);
-        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let response = self.balancer.send(self.pool, request, Instant::now() + PLATFORM_WAIT).await?;
-        let status = response.status();
-        if status == StatusCode::NOT_FOUND || status == StatusCode::BAD_REQUEST {
-            return Ok(None);
-        }
-        let away = || Refusal::new(Code::PlatformUnavailable);
-        if !status.is_success() {
-            return Err(away());
-        }
-        let body = response.into_body().collect_up_to(ANSWER_BYTES_MAX).await.map_err(|_| away())?;
-        serde_json::from_slice(&body).map(Some).map_err(|_| away())
-    }
+    pub(crate) tokens: SessionTokens,
 }
 
 impl Sessions {
     pub(crate) fn new(seal: SealKey) -> Self {
-        Self { seal, known: Mutex::default() }
-    }
-
-    /// An access token for a session, from memory or from the Platform; `None` when the session is dead.
-    pub(crate) async fn token(
-        &self,
-        platform: &Platform<'_>,
-        customer: &CustomerName,
-        session: &str,
-        resource: Option<&str>,
-        now_s: u64,
-    ) -> Result<Option<String>, Refusal> {
-        let key = opaque::hash(&format!("{customer}\n{session}\n{}", resource.unwrap_or_default()));
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some(known) = known.filter(|known| now_s < known.until) {
-            return Ok(known.token);
-        }
-        let given: Option<Given> =
-            platform.ask(customer, "/internal/session/token", &Ask { customer, session, resource }).await?;
-        let known = match given {
-            Some(given) => Known {
-                token: Some(given.access_token),
-                until: given.expires_at.saturating_sub(RENEW_BEFORE_S),
-            },
-            None => Known { token: None, until: now_s + DEAD_FOR_S },
-        };
-        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= SESSIONS_MAX {
-            all.retain(|_, known| now_s < known.until);
-            if all.len() >= SESSIONS_MAX {
-                all.clear();
-            }
-        }
-        all.insert(key, known.clone());
-        Ok(known.token)
+        Self { seal, tokens: SessionTokens::default() }
     }
 
     /// Sends a browser to sign in; it comes back to `back` on this host.
@@ -170,7 +58,7 @@ impl Sessions {
     ) -> Result<Response, Refusal> {
         let broken = |_| Refusal::new(Code::Internal);
         let (state, verifier) =
-            (opaque::Opaque::generate().map_err(broken)?, opaque::Opaque::generate().map_err(broken)?);
+            (Opaque::generate().map_err(broken)?, Opaque::generate().map_err(broken)?);
         let (state, verifier) = (state.secret.expose().to_owned(), verifier.secret.expose().to_owned());
         let mut url = Url::parse(&format!("{}/authorize", domains.member_issuer(customer)))
             .map_err(|_| Refusal::new(Code::Internal))?;
@@ -218,39 +106,45 @@ impl Sessions {
         if value("state").as_deref() != Some(&login.state) {
             return Err(invalid("The answer does not belong to this sign-in."));
         }
-        if value("iss").is_some_and(|iss| iss != platform.domains.member_issuer(customer)) {
+        // Without it an answer of another customer's issuer could be mixed in (RFC 9207).
+        if value("iss") != Some(platform.domains.member_issuer(customer)) {
             return Err(invalid("The answer comes from another issuer."));
         }
         if let Some(error) = value("error") {
-            return Err(invalid(&error));
+            let word = error.len() <= 40 && error.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            return Err(invalid(if word { &error } else { "The sign-in was refused." }));
         }
         let code = value("code").ok_or_else(|| invalid("The answer holds no code."))?;
         let redirect_uri = redirect_uri(origin);
         let open =
             Open { customer, code: &code, code_verifier: &login.verifier, redirect_uri: &redirect_uri };
-        let opened: Option<Opened> = platform.ask(customer, "/internal/session/open", &open).await?;
+        let opened = platform.open(&open).await?;
         let opened = opened.ok_or_else(|| invalid("The code is no longer valid. Please sign in again."))?;
+        if !opaque::has_form(&opened.session) {
+            return Err(Refusal::new(Code::Internal));
+        }
         let mut response = redirect(&login.back)?;
         set_cookie(&mut response, SESSION_COOKIE, &opened.session, opened.max_age_s);
         set_cookie(&mut response, LOGIN_COOKIE, "", 0);
         Ok(response)
     }
 
-    /// Ends the session of this browser.
+    /// Ends the session of this browser, which then goes to `back` on this host. Here its tokens are gone at
+    /// once; another gateway may know one for the rest of its life.
     pub(crate) async fn sign_out(
         &self,
         platform: &Platform<'_>,
         customer: &CustomerName,
         session: Option<&str>,
+        back: &str,
     ) -> Result<Response, Refusal> {
-        if let Some(session) = session {
-            let ask = Ask { customer, session, resource: None };
-            let _closed: Option<serde_json::Value> =
-                platform.ask(customer, "/internal/session/close", &ask).await?;
-            // Which apps it was used for is not known here; whatever is remembered is asked for again.
-            self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        if let Some(session) = session.filter(|session| opaque::has_form(session)) {
+            self.tokens.forget(customer, session);
+            platform.close(&Ask { customer, session, resource: None }).await?;
+            // Once more: a token may have been on its way.
+            self.tokens.forget(customer, session);
         }
-        let mut response = redirect("/")?;
+        let mut response = redirect(&same_origin_path(back))?;
         set_cookie(&mut response, SESSION_COOKIE, "", 0);
         Ok(response)
     }

@@ -1,6 +1,6 @@
 //! What a request is for: customer, stage, app, from its host and path alone.
 
-use crate::refusal::Refusal;
+use crate::{path::CanonicalPath, refusal::Refusal};
 use bastide_balancer::AppKey;
 use bastide_types::{
     AccessRule, AppName, Code, CustomerName, Site, Snapshot, StageName,
@@ -29,15 +29,16 @@ pub(crate) struct AppTarget<'s> {
     pub(crate) app_name: AppName,
     pub(crate) app: &'s App,
     /// Path below the app.
-    pub(crate) path: String,
+    pub(crate) path: CanonicalPath,
 }
 
 impl AppTarget<'_> {
     pub(crate) fn key(&self) -> AppKey {
         AppKey { customer: self.customer.id, stage: self.stage_name.clone(), app: self.app.id }
     }
-    pub(crate) fn rule(&self) -> &AccessRule {
-        rule_for(&self.app.routes, &self.path)
+    /// The rules that must all let somebody pass: one for each way in which the app may read the path.
+    pub(crate) fn rules(&self) -> [&AccessRule; 2] {
+        [rule_for(&self.app.routes, &self.path.spelled), rule_for(&self.app.routes, &self.path.loose)]
     }
     pub(crate) fn issuer(&self) -> &Issuer {
         &self.stage.issuer
@@ -48,35 +49,31 @@ impl AppTarget<'_> {
 pub(crate) const OWN: &str = "/.bastide/";
 
 /// Finds the target. An unknown host and an unknown app are refused in the same words.
-pub(crate) fn find<'s>(snapshot: &'s Snapshot, host: &str, path: &str) -> Result<Target<'s>, Refusal> {
+pub(crate) fn find<'s>(snapshot: &'s Snapshot, host: &str, path: &CanonicalPath) -> Result<Target<'s>, Refusal> {
     let unknown = || Refusal::new(Code::SiteUnknown);
-    // What the edge sends is canonical; anything else never came through it.
-    if path.contains("//") || path.split('/').any(|part| part == "." || part == "..") {
-        return Err(unknown());
-    }
     match snapshot.domains.site(host).ok_or_else(unknown)? {
         Site::Platform(customer_name) => {
             let customer = snapshot.customers.get(&customer_name).ok_or_else(unknown)?;
-            if path.starts_with(OWN) {
+            if path.spelled.starts_with(OWN) {
                 return Ok(Target::Own { customer_name });
             }
-            if path == "/internal" || path.starts_with("/internal/") {
+            if path.may_be_below("/internal") {
                 return Err(Refusal::new(Code::ApiUnknown));
             }
             Ok(Target::Platform { customer_name, customer })
         }
         Site::Runtime(customer_name, stage_name) => {
             let (customer, stage) = snapshot.stage(&customer_name, &stage_name).ok_or_else(unknown)?;
-            if path.starts_with(OWN) {
+            if path.spelled.starts_with(OWN) {
                 return Ok(Target::Own { customer_name });
             }
-            let rest = path.strip_prefix('/').ok_or_else(unknown)?;
+            let rest = path.spelled.strip_prefix('/').ok_or_else(unknown)?;
             let (segment, below) =
                 rest.split_once('/').map_or((rest, None), |(app, below)| (app, Some(below)));
             let app_name = AppName::new(segment).map_err(|_| unknown())?;
             let app = stage.apps.get(&app_name).ok_or_else(unknown)?;
             let Some(below) = below else { return Ok(Target::AddSlash) };
-            let path = format!("/{below}");
+            let path = CanonicalPath::of(&format!("/{below}")).ok_or_else(unknown)?;
             Ok(Target::App(AppTarget { customer_name, customer, stage_name, stage, app_name, app, path }))
         }
     }

@@ -1,84 +1,98 @@
 //! Starting a gateway and keeping its view fresh.
 
-use crate::{Config, Error, journey::Gateway, platform_lb::PlatformBalancer, session::Sessions, view::View};
-use bastide_balancer::Rotation;
-use bastide_bus::{Bus, VerifyKey};
+use crate::{
+    Config, Error, context::Gateway, platform_lb::PlatformBalancer, runtime_lb::RuntimeBalancer,
+    session::Sessions, view::View,
+};
+use bastide_bus::{Bus, VerifyKey, facts::Facts};
 use bastide_identity::{SigningKey, TokenCache, seal::SealKey};
 use bastide_proxy::{Limits, Listener, Pool, PoolLimits, accept_tls, serve};
-use bastide_types::Role;
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use bastide_types::{Role, Snapshot};
+use std::{fs, net::TcpListener, path::Path, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Runs a gateway until `stop`, then drains. `ready` is called once, when it serves with a Snapshot.
+///
+/// Neither broker nor Platform need be there: it serves from the last good Snapshot and facts on disk.
 pub async fn run(
     config: Config,
     ready: Box<dyn FnOnce() + Send>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let verify_key = VerifyKey::from_base64url(read_text(&config.snapshot_key_file)?.trim())?;
+    let tcp = bastide_proxy::reuse_port_listener(config.listen).map_err(Error::Listen)?;
+    run_on(tcp, config, ready, stop).await
+}
+
+/// As [`run`], on a socket that listens already; `config.listen` is not used.
+pub async fn run_on(
+    tcp: TcpListener,
+    config: Config,
+    ready: Box<dyn FnOnce() + Send>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let path = &config.snapshot_verify_key_file;
+    let verify_key = VerifyKey::from_base64url(read_text(path)?.trim()).map_err(|error| unusable(path, error))?;
     let assertion_key = SigningKey::from_pkcs8(&read(&config.assertion_key_file)?)
         .map_err(|error| unusable(&config.assertion_key_file, error))?;
     let seal = SealKey::new(&read(&config.cookie_key_file)?)
         .map_err(|error| unusable(&config.cookie_key_file, error))?;
     let tls = config.node.server_config(&[Role::Edge], &[b"h2"])?;
+    let platform = PlatformBalancer::new(&config.node, &config.platform)?;
     let bus = Bus::connect(&config.bus).await?;
-    let view = follow(&bus, &config.state_dir, verify_key, &stop);
+    let snapshots = bastide_bus::snapshot::follow(&bus, &config.state_dir, verify_key, |_| Ok(()), stop.clone());
+    let facts = bastide_bus::facts::follow(&bus, &config.state_dir, stop.clone());
+    let (sender, view) = watch::channel(join(&snapshots, &facts));
     let gateway = Arc::new(Gateway {
-        zone: config.zone,
         view: view.clone(),
         pool: Pool::new(PoolLimits::default()),
-        platform: PlatformBalancer::new(&config.node, &config.platform)?,
-        turns: Rotation::new(),
+        platform,
+        runtime: RuntimeBalancer::new(config.zone.clone()),
+        zone: config.zone,
         tokens: TokenCache::new(config.tokens_max),
         sessions: Sessions::new(seal),
         assertion_key,
         deadline: Duration::from_millis(config.deadline_ms),
         platform_deadline: Duration::from_millis(config.platform_deadline_ms),
     });
-    let tcp = bastide_proxy::reuse_port_listener(config.listen).map_err(Error::Listen)?;
-    let listener = Listener {
-        tcp,
-        tls: Some(accept_tls(tls)),
-        limits: Limits { streams_max: 1000, ..Limits::default() },
-    };
+    let limits = Limits { streams_max: STREAMS_MAX, ..Limits::default() };
+    let listener = Listener { tcp, tls: Some(accept_tls(tls)), limits };
+    let fresh = keep_fresh(snapshots, facts, sender, &stop);
     let announce = announce(view, ready, stop.clone());
-    let (served, ()) = tokio::join!(serve(listener, gateway, stop), announce);
+    let (served, (), ()) = tokio::join!(serve(listener, gateway, stop.clone()), announce, fresh);
     bus.close().await;
     served.map_err(Error::Listen)
 }
 
-/// The newest Snapshot joined with the newest facts, made anew whenever either changes.
-fn follow(
-    bus: &Bus,
-    dir: &Path,
-    key: VerifyKey,
+/// Requests at once over one connection of an edge.
+const STREAMS_MAX: u32 = 1000;
+
+type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
+type AllFacts = watch::Receiver<Arc<Facts>>;
+
+/// The newest Snapshot joined with the newest facts.
+fn join(snapshots: &Snapshots, facts: &AllFacts) -> Option<Arc<View>> {
+    let snapshot = snapshots.borrow().clone()?;
+    let facts = facts.borrow().clone();
+    Some(Arc::new(View::new(snapshot, &facts)))
+}
+
+/// Joins anew whenever either changes, until `stop` or until neither can change any more.
+async fn keep_fresh(
+    mut snapshots: Snapshots,
+    mut facts: AllFacts,
+    view: watch::Sender<Option<Arc<View>>>,
     stop: &CancellationToken,
-) -> watch::Receiver<Option<Arc<View>>> {
-    let mut snapshots = bastide_bus::snapshot::follow(bus, dir, key, |_| Ok(()), stop.clone());
-    let mut facts = bastide_bus::facts::follow(bus, dir, stop.clone());
-    let join = |snapshots: &watch::Receiver<Option<Arc<bastide_types::Snapshot>>>,
-                facts: &watch::Receiver<Arc<bastide_bus::facts::Facts>>| {
-        let snapshot = snapshots.borrow().clone()?;
-        Some(Arc::new(View::new(snapshot, &facts.borrow())))
-    };
-    let (sender, receiver) = watch::channel(join(&snapshots, &facts));
-    // Its owner is the follower: it ends when both sources have ended.
-    tokio::spawn(async move {
-        loop {
-            let changed = tokio::select! {
-                changed = snapshots.changed() => changed,
-                changed = facts.changed() => changed,
-            };
-            if changed.is_err() {
-                return;
-            }
-            snapshots.mark_unchanged();
-            facts.mark_unchanged();
-            sender.send_replace(join(&snapshots, &facts));
+) {
+    let (mut more_snapshots, mut more_facts) = (true, true);
+    while more_snapshots || more_facts {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = snapshots.changed(), if more_snapshots => more_snapshots = changed.is_ok(),
+            changed = facts.changed(), if more_facts => more_facts = changed.is_ok(),
         }
-    });
-    receiver
+        view.send_replace(join(&snapshots, &facts));
+    }
 }
 
 async fn announce(
