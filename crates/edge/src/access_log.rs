@@ -13,7 +13,7 @@ pub(crate) fn add(lines: &Lines, cx: &Context, method: &str, path: &str, respons
         "client": cx.peer.addr.ip(),
         "host": cx.host,
         "method": method,
-        "path": path,
+        "path": masked(path),
         "status": response.status().as_u16(),
         "ms": (cx.begun.elapsed().as_secs_f64() * 1e5).round() / 100.0,
         "site": cx.site,
@@ -28,4 +28,10 @@ pub(crate) fn add(lines: &Lines, cx: &Context, method: &str, path: &str, respons
 /// Milliseconds since 1970.
 pub(crate) fn time(cx: &Context) -> u64 {
     cx.at.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Invitation links are secrets: whoever has one chooses the password.
+fn masked(path: &str) -> &str {
+    const INVITE: &str = "/identity/invite/";
+    if path.starts_with(INVITE) { INVITE } else { path }
 }

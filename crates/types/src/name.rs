@@ -90,7 +90,7 @@ fn check(what: &'static str, min: usize, max: usize, reserved: &[&str], text: &s
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $type:ident, $what:literal, $min:literal..=$max:literal, $reserved:expr) => {
+    ($(#[$doc:meta])* $type:ident, $what:literal, $min:literal..=$max:literal, $reserved:expr, $ours:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -113,8 +113,10 @@ macro_rules! name {
         }
         impl TryFrom<String> for $type {
             type Error = NameError;
+            /// Reads a name that we wrote ourselves: also one that is reserved for us.
             fn try_from(text: String) -> Result<Self, NameError> {
-                Self::new(text)
+                let ours: &[&str] = $ours;
+                if ours.contains(&text.as_str()) { Ok(Self(text)) } else { Self::new(text) }
             }
         }
         impl std::str::FromStr for $type {
@@ -153,19 +155,19 @@ macro_rules! name {
 
 name!(
     /// A customer's label: the first label of its Platform host and of its Runtime hosts.
-    CustomerName, "customer name", 3..=40, RESERVED_CUSTOMERS
+    CustomerName, "customer name", 3..=40, RESERVED_CUSTOMERS, &["operator"]
 );
 name!(
     /// A stage of a customer, such as `development`. With a customer it fits one DNS label (63).
-    StageName, "stage name", 2..=20, RESERVED_STAGES
+    StageName, "stage name", 2..=20, RESERVED_STAGES, &[]
 );
 name!(
     /// An app: unique for its customer, and the first path segment under which it is served.
-    AppName, "app name", 1..=35, RESERVED_APPS
+    AppName, "app name", 1..=35, RESERVED_APPS, &[]
 );
 name!(
     /// An availability zone.
-    ZoneName, "zone name", 1..=20, &[]
+    ZoneName, "zone name", 1..=20, &[], &[]
 );
 
 impl CustomerName {
@@ -227,6 +229,12 @@ mod tests {
         assert_eq!(CustomerName::new("operator"), Err(NameError::Reserved { name: "operator".into() }));
         assert!(AppName::new("identity").is_err());
         assert!(StageName::new("state").is_err());
+    }
+
+    #[test]
+    fn the_operator_is_read_back_but_nobody_may_choose_it() {
+        assert_eq!(serde_json::from_str::<CustomerName>("\"operator\"").unwrap(), CustomerName::operator());
+        assert!("operator".parse::<CustomerName>().is_err());
     }
 
     #[test]
