@@ -59,6 +59,9 @@ pub enum HeadFault {
     /// It did not arrive in time.
     #[error("head-timeout")]
     Timeout,
+    /// Chunks that are not framed as RFC 9112 §7.1 says; found after the head.
+    #[error("bad-chunk")]
+    Chunk,
     /// An expectation other than `100-continue`.
     #[error("unknown-expectation")]
     Expectation,

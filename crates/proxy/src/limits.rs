@@ -17,6 +17,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Longest pause within a body, either way. Default 60 s.
     pub body_idle_timeout: Duration,
+    /// Longest silence of both ends of a tunnel (WebSocket). Default 10 min.
+    pub tunnel_idle_timeout: Duration,
     /// Longest TLS handshake. Default 10 s.
     pub handshake_timeout: Duration,
     /// Connections at once, per listener. Default 10 000; more wait in the backlog.
@@ -38,6 +40,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             body_idle_timeout: Duration::from_secs(60),
+            tunnel_idle_timeout: Duration::from_secs(600),
             handshake_timeout: Duration::from_secs(10),
             connections_max: 10_000,
             streams_max: 128,

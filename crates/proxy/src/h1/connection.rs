@@ -1,12 +1,13 @@
 //! One client connection: heads are read, requests answered in order, until one side has enough.
 
 use super::{
-    framing::{Decoder, GivenBack, Reader, WireBody},
+    Transport,
+    framing::{Decoder, GivenBack, Reader, Skipped, WireBody},
     head::{self, Framing, Head},
     response::{self, Asked, WriteError},
 };
 use crate::{Body, HeadFault, Limits, Peer, RawHead, RefusedHead, Request, Response, Service, upgrade};
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::{Method, StatusCode, Version};
 use std::{io, sync::Arc};
 use tokio::{
@@ -16,8 +17,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// A whole tunnel may live this long; within it only silence of both ends counts for nothing.
-const TUNNEL_LONGEST: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+/// After the last answer the client's bytes are read for so long and thrown away, so that it sees the
+/// answer instead of a reset.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
+const LINGER_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What came of waiting for a head.
 enum Next {
@@ -28,67 +31,216 @@ enum Next {
 
 /// What follows a request.
 enum After<R> {
+    /// Another one.
     Next(Reader<R>),
-    Close,
+    /// A clean end; the reader is there when the client may still be sending.
+    Close(Option<Reader<R>>),
+    /// An end that the client must notice.
+    Cut { unmarked: bool },
+    /// No more HTTP.
     Tunnel(Reader<R>, upgrade::Tunnel),
 }
 
-/// Serves one connection to its end.
-pub async fn serve<S, IO>(
-    io: IO,
+/// What all requests of a connection share.
+struct Connection<S, W> {
+    write: W,
+    out: BytesMut,
     peer: Arc<Peer>,
     service: Arc<S>,
     limits: Arc<Limits>,
     stop: CancellationToken,
-) where
-    S: Service,
-    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (read, mut write) = tokio::io::split(io);
-    let mut reader = Reader { io: read, buffer: BytesMut::new() };
-    let mut out = BytesMut::with_capacity(4096);
-    loop {
-        let next = tokio::select! {
-            biased;
-            next = next_head(&mut reader, &limits) => next,
-            () = stop.cancelled() => break,
-        };
-        let head = match next {
-            Ok(Next::Head(bytes)) => match head::parse(&bytes, &limits) {
-                Ok(head) => head,
-                Err(fault) => {
-                    refuse(&mut write, &mut reader, bytes, fault, &peer, &*service, &limits, &mut out).await;
-                    break;
-                }
-            },
-            Ok(Next::Refused(bytes, fault)) => {
-                refuse(&mut write, &mut reader, bytes, fault, &peer, &*service, &limits, &mut out).await;
-                break;
-            }
-            Ok(Next::Closed) | Err(_) => break,
-        };
-        match exchange(&mut write, reader, head, &peer, &*service, &limits, &stop, &mut out).await {
-            After::Next(back) => reader = back,
-            After::Close => break,
-            After::Tunnel(back, tunnel) => {
-                // Bytes that the client sent early belong to the tunnel.
-                let client =
-                    tokio::io::join(std::io::Cursor::new(back.buffer.freeze()).chain_with(back.io), write);
-                upgrade::carry(client, &tunnel, TUNNEL_LONGEST).await;
-                return;
+}
+
+/// Serves one connection to its end.
+pub async fn serve<S: Service, T: Transport>(
+    io: T,
+    peer: Arc<Peer>,
+    service: Arc<S>,
+    limits: Arc<Limits>,
+    stop: CancellationToken,
+) {
+    let (read, write) = io.halves();
+    let out = BytesMut::with_capacity(2048);
+    let mut connection = Connection { write, out, peer, service, limits, stop };
+    let after = connection.requests(Reader::new(read)).await;
+    let Connection { mut write, limits, .. } = connection;
+    match after {
+        After::Next(_) => {}
+        After::Close(reader) => {
+            // A client that does not take the end of the connection has no use for a clean one.
+            let _ = timeout(limits.body_idle_timeout, write.shutdown()).await;
+            if let Some(reader) = reader {
+                linger(reader).await;
             }
         }
+        After::Cut { unmarked: false } => drop(write),
+        After::Cut { unmarked: true } => T::break_off(write),
+        After::Tunnel(reader, tunnel) => {
+            // Bytes that the client sent early belong to the tunnel.
+            let early = std::io::Cursor::new(reader.buffer.freeze());
+            let read = tokio::io::AsyncReadExt::chain(early, reader.io);
+            upgrade::carry(tokio::io::join(read, write), &tunnel, limits.tunnel_idle_timeout).await;
+        }
     }
-    let _ = timeout(limits.body_idle_timeout, write.shutdown()).await;
 }
 
-trait ChainWith: Sized {
-    fn chain_with<R: AsyncRead + Unpin>(self, rest: R) -> tokio::io::Chain<Self, R>;
-}
+impl<S: Service, W: AsyncWrite + Unpin> Connection<S, W> {
+    /// Answers one request after the other, in order.
+    async fn requests<R>(&mut self, mut reader: Reader<R>) -> After<R>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+    {
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = next_head(&mut reader, &self.limits) => next,
+                () = self.stop.cancelled() => return After::Close(None),
+            };
+            let (bytes, fault) = match next {
+                Ok(Next::Head(bytes)) => match head::parse(&bytes, &self.limits) {
+                    Ok(head) => match self.exchange(reader, head).await {
+                        After::Next(back) => {
+                            reader = back;
+                            continue;
+                        }
+                        other => return other,
+                    },
+                    Err(fault) => (bytes, fault),
+                },
+                Ok(Next::Refused(bytes, fault)) => (bytes, fault),
+                Ok(Next::Closed) | Err(_) => return After::Close(None),
+            };
+            let raw = RawHead::salvage(&bytes);
+            return match self.refuse(raw, bytes, fault).await {
+                Ok(()) => After::Close(Some(reader)),
+                Err(_) => After::Close(None),
+            };
+        }
+    }
 
-impl ChainWith for std::io::Cursor<Bytes> {
-    fn chain_with<R: AsyncRead + Unpin>(self, rest: R) -> tokio::io::Chain<Self, R> {
-        tokio::io::AsyncReadExt::chain(self, rest)
+    /// Lets the service answer what is not valid; the connection closes afterwards.
+    async fn refuse(&mut self, raw: RawHead, bytes: Bytes, reason: HeadFault) -> Result<(), WriteError> {
+        let method = Method::from_bytes(&raw.method).unwrap_or(Method::GET);
+        let refused = RefusedHead { peer: self.peer.clone(), raw, bytes, status: reason.status(), reason };
+        let response = self.service.refuse(refused).await;
+        let asked = Asked { method, version: Version::HTTP_11, keep_alive: false };
+        self.write(response, &asked).await.map(drop)
+    }
+
+    async fn write(&mut self, response: Response, asked: &Asked) -> Result<bool, WriteError> {
+        response::write(&mut self.write, response, asked, &mut self.out, self.limits.body_idle_timeout).await
+    }
+
+    /// One request and its answer.
+    async fn exchange<R>(&mut self, reader: Reader<R>, head: Head) -> After<R>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+    {
+        let mut asked =
+            Asked { method: head.method.clone(), version: head.version, keep_alive: head.keep_alive };
+        let (asks_upgrade, may_upgrade) = (head.asks_upgrade, head.upgrade.is_some());
+        let expects_continue = head.expects_continue;
+        let raw = head.raw.clone();
+        let (mut kept, mut given, mut continue_wanted) = (None, None, None);
+        let body = if head.framing == Framing::None {
+            kept = Some(reader);
+            Body::empty()
+        } else {
+            let wants = expects_continue.then(|| {
+                let (wants, wanted) = oneshot::channel();
+                continue_wanted = Some(wanted);
+                wants
+            });
+            let (body, back) = WireBody::new(reader, head.framing, self.limits.body_idle_timeout, wants);
+            given = Some(back);
+            Body::stream(body)
+        };
+        let request = request(head, body, &self.peer);
+        let service = self.service.clone();
+        let Ok((response, continued)) = self.answer(service.call(request), continue_wanted).await else {
+            return After::Close(None);
+        };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return self.switch(response, kept, may_upgrade).await;
+        }
+        let back = given.as_mut().and_then(|given| given.try_recv().ok());
+        if response.status().is_server_error() && back.as_ref().is_some_and(|back| back.broken) {
+            // What failed behind us failed because of the client's own bytes: not a 502.
+            let bytes = raw.bytes.clone().unwrap_or_default();
+            let refused = self.refuse((*raw).clone(), bytes, HeadFault::Chunk).await;
+            return After::Close(refused.ok().and(back).map(|back| back.reader));
+        }
+        // A client that asked to upgrade and was not let may already speak something else; one that was
+        // not told to continue may or may not send its body: nobody can know what comes next.
+        let open_end = asks_upgrade || (expects_continue && !continued);
+        let short_rest = back.as_ref().is_none_or(|back| {
+            !back.failed && back.decoder.left_at_least() <= self.limits.discard_bytes_max
+        });
+        asked.keep_alive &= !self.stop.is_cancelled() && !open_end && short_rest;
+        match self.write(response, &asked).await {
+            Ok(true) => match (kept, back, given) {
+                (Some(reader), _, _) => After::Next(reader),
+                (None, Some(back), _) => self.settle(back).await,
+                (None, None, Some(given)) => match timeout(self.limits.body_idle_timeout, given).await {
+                    Ok(Ok(back)) => self.settle(back).await,
+                    _ => After::Close(None),
+                },
+                (None, None, None) => After::Close(None),
+            },
+            Ok(false) => After::Close(kept.or(back.map(|back| back.reader))),
+            Err(WriteError::Client) => After::Close(None),
+            Err(WriteError::Body) => After::Cut { unmarked: false },
+            Err(WriteError::BodyUntilClose) => After::Cut { unmarked: true },
+        }
+    }
+
+    /// Waits for the answer; says `100 Continue` once, when the body is first wanted.
+    async fn answer(
+        &mut self,
+        answer: impl Future<Output = Response>,
+        wanted: Option<oneshot::Receiver<()>>,
+    ) -> io::Result<(Response, bool)> {
+        let Some(wanted) = wanted else { return Ok((answer.await, false)) };
+        tokio::pin!(answer);
+        tokio::select! {
+            biased;
+            wanted = wanted => {
+                if wanted.is_ok() {
+                    response::write_continue(&mut self.write, self.limits.body_idle_timeout).await?;
+                }
+                Ok((answer.await, wanted.is_ok()))
+            }
+            response = &mut answer => Ok((response, false)),
+        }
+    }
+
+    async fn switch<R>(&mut self, response: Response, kept: Option<Reader<R>>, may_upgrade: bool) -> After<R> {
+        let tunnel = response.extensions().get::<upgrade::Tunnel>().cloned();
+        let (Some(tunnel), Some(reader), true) = (tunnel, kept, may_upgrade) else {
+            return After::Close(None);
+        };
+        let (head, _) = response.into_parts();
+        let idle = self.limits.body_idle_timeout;
+        match response::write_switch(&mut self.write, head.status, &head.headers, idle).await {
+            Ok(()) => After::Tunnel(reader, tunnel),
+            Err(_) => After::Close(None),
+        }
+    }
+
+    /// After the answer, a short rest of the body is read and thrown away.
+    async fn settle<R>(&self, back: GivenBack<R>) -> After<R>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+    {
+        let GivenBack { mut reader, decoder, failed, .. } = back;
+        if failed {
+            return After::Close(Some(reader));
+        }
+        let rest = discard(&mut reader, decoder, self.limits.discard_bytes_max);
+        match timeout(self.limits.body_idle_timeout, rest).await {
+            Ok(Some(())) => After::Next(reader),
+            _ => After::Close(Some(reader)),
+        }
     }
 }
 
@@ -103,9 +255,10 @@ async fn next_head<R: AsyncRead + Unpin>(reader: &mut Reader<R>, limits: &Limits
     let deadline = Instant::now() + limits.head_timeout;
     let mut searched = 0;
     loop {
-        if searched == 0 {
-            let empty = head::skip_empty_lines(&reader.buffer);
-            let _ = reader.buffer.split_to(empty);
+        let empty = head::skip_empty_lines(&reader.buffer);
+        if empty > 0 {
+            reader.buffer.advance(empty);
+            searched = 0;
         }
         if let Some(end) = head::end_of_head(&reader.buffer, searched) {
             let bytes = reader.buffer.split_to(end).freeze();
@@ -134,109 +287,20 @@ async fn next_head<R: AsyncRead + Unpin>(reader: &mut Reader<R>, limits: &Limits
     }
 }
 
-#[allow(clippy::too_many_arguments)] // one call, and each argument is another part of the connection
-async fn refuse<S, R, W>(
-    write: &mut W,
-    reader: &mut Reader<R>,
-    bytes: Bytes,
-    fault: HeadFault,
-    peer: &Arc<Peer>,
-    service: &S,
-    limits: &Limits,
-    out: &mut BytesMut,
-) where
-    S: Service,
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let raw = RawHead::salvage(&bytes);
-    let method = Method::from_bytes(&raw.method).unwrap_or(Method::GET);
-    let status = fault.status();
-    let response =
-        service.refuse(RefusedHead { peer: peer.clone(), raw, bytes, status, reason: fault }).await;
-    let asked = Asked { method, version: Version::HTTP_11, keep_alive: false };
-    if response::write(write, response, &asked, out, limits.body_idle_timeout).await.is_ok() {
-        let _ = write.shutdown().await;
-        linger(reader, limits).await;
-    }
-}
-
-/// Reads on for a moment after the answer, so that the client sees it instead of a reset.
-async fn linger<R: AsyncRead + Unpin>(reader: &mut Reader<R>, limits: &Limits) {
+/// Reads on for a moment after the last answer.
+async fn linger<R: AsyncRead + Unpin>(mut reader: Reader<R>) {
     let read_on = async {
         let mut seen = 0;
         while let Ok(read) = reader.more().await {
             seen += read as u64;
             reader.buffer.clear();
-            if read == 0 || seen > limits.discard_bytes_max {
+            if read == 0 || seen > LINGER_BYTES_MAX {
                 break;
             }
         }
     };
-    let _ = timeout(std::time::Duration::from_secs(1), read_on).await;
-}
-
-#[allow(clippy::too_many_arguments)] // one call, and each argument is another part of the connection
-async fn exchange<S, R, W>(
-    write: &mut W,
-    reader: Reader<R>,
-    head: Head,
-    peer: &Arc<Peer>,
-    service: &S,
-    limits: &Limits,
-    stop: &CancellationToken,
-    out: &mut BytesMut,
-) -> After<R>
-where
-    S: Service,
-    R: AsyncRead + Send + Unpin + 'static,
-    W: AsyncWrite + Unpin,
-{
-    let asked = Asked { method: head.method.clone(), version: head.version, keep_alive: head.keep_alive };
-    let wants_upgrade = head.upgrade.is_some();
-    let framing = head.framing;
-    let (mut kept, mut given, mut continue_wanted) = (None, None, None);
-    let body = if framing == Framing::None {
-        kept = Some(reader);
-        Body::empty()
-    } else {
-        let wants = head.expects_continue.then(|| {
-            let (wants, wanted) = oneshot::channel();
-            continue_wanted = Some(wanted);
-            wants
-        });
-        let (body, back) = WireBody::new(reader, framing, limits.body_idle_timeout, wants);
-        given = Some(back);
-        Body::stream(body)
-    };
-    let request = request(head, body, peer);
-    let answer = service.call(request);
-    let Ok(response) = answer_with_continue(answer, continue_wanted, write, limits).await else {
-        return After::Close;
-    };
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return switch(write, response, kept, wants_upgrade, limits).await;
-    }
-    // A request that is not read to its end by now will hardly be: its rest is discarded or the
-    // connection closes. A connection that was asked to upgrade and did not is not trusted further.
-    let keep_alive = asked.keep_alive && !stop.is_cancelled() && !wants_upgrade;
-    let asked = Asked { keep_alive, ..asked };
-    let written = response::write(write, response, &asked, out, limits.body_idle_timeout).await;
-    match written {
-        Ok(true) => match (kept, given) {
-            (Some(reader), _) => After::Next(reader),
-            (None, Some(back)) => settle(back, limits).await,
-            (None, None) => After::Close,
-        },
-        Ok(false) => {
-            if let Some(Ok(mut back)) = given.map(|mut back| back.try_recv()) {
-                let _ = write.shutdown().await;
-                linger(&mut back.reader, limits).await;
-            }
-            After::Close
-        }
-        Err(WriteError::Client | WriteError::Body) => After::Close,
-    }
+    // The end of the pause is as good as the end of the connection.
+    let _ = timeout(LINGER, read_on).await;
 }
 
 fn request(head: Head, body: Body, peer: &Arc<Peer>) -> Request {
@@ -247,81 +311,23 @@ fn request(head: Head, body: Body, peer: &Arc<Peer>) -> Request {
     *request.headers_mut() = head.headers;
     let extensions = request.extensions_mut();
     extensions.insert(peer.clone());
-    extensions.insert(Arc::new(head.raw));
-    if let Some(protocol) = head.upgrade {
-        extensions.insert(upgrade::Wanted(protocol));
+    extensions.insert(head.raw);
+    if let Some(wanted) = head.upgrade {
+        extensions.insert(wanted);
     }
     request
 }
 
-/// Waits for the answer; says `100 Continue` once, when the body is first wanted.
-async fn answer_with_continue<W: AsyncWrite + Unpin>(
-    answer: impl Future<Output = Response>,
-    wanted: Option<oneshot::Receiver<()>>,
-    write: &mut W,
-    limits: &Limits,
-) -> io::Result<Response> {
-    let Some(wanted) = wanted else { return Ok(answer.await) };
-    tokio::pin!(answer);
-    tokio::select! {
-        biased;
-        wanted = wanted => {
-            if wanted.is_ok() {
-                response::write_continue(write, limits.body_idle_timeout).await?;
-            }
-            Ok(answer.await)
-        }
-        response = &mut answer => Ok(response),
-    }
-}
-
-async fn switch<R, W>(
-    write: &mut W,
-    response: Response,
-    kept: Option<Reader<R>>,
-    wanted: bool,
-    limits: &Limits,
-) -> After<R>
-where
-    W: AsyncWrite + Unpin,
-{
-    let tunnel = response.extensions().get::<upgrade::Tunnel>().cloned();
-    let (Some(tunnel), Some(reader), true) = (tunnel, kept, wanted) else { return After::Close };
-    let (head, _) = response.into_parts();
-    match response::write_switch(write, head.status, &head.headers, limits.body_idle_timeout).await {
-        Ok(()) => After::Tunnel(reader, tunnel),
-        Err(_) => After::Close,
-    }
-}
-
-/// Gets the reader back after the answer; a short rest of the body is read and thrown away.
-async fn settle<R>(back: oneshot::Receiver<GivenBack<R>>, limits: &Limits) -> After<R>
-where
-    R: AsyncRead + Send + Unpin + 'static,
-{
-    let wait = limits.body_idle_timeout;
-    let Ok(Ok(GivenBack { reader, decoder, failed })) = timeout(wait, back).await else {
-        return After::Close;
-    };
-    if failed {
-        return After::Close;
-    }
-    match timeout(wait, discard(reader, decoder, limits.discard_bytes_max)).await {
-        Ok(Some(reader)) => After::Next(reader),
-        _ => After::Close,
-    }
-}
-
-async fn discard<R>(mut reader: Reader<R>, mut decoder: Decoder, most: u64) -> Option<Reader<R>>
+async fn discard<R>(reader: &mut Reader<R>, mut decoder: Decoder, most: u64) -> Option<()>
 where
     R: AsyncRead + Unpin,
 {
     let mut seen = 0;
     loop {
         match decoder.skip(&mut reader.buffer).ok()? {
-            super::framing::Skipped::End => return Some(reader),
-            super::framing::Skipped::Bytes(bytes) => seen += bytes,
-            super::framing::Skipped::More => {
+            Skipped::End => return Some(()),
+            Skipped::Bytes(bytes) => seen += bytes,
+            Skipped::More => {
                 if reader.more().await.ok()? == 0 {
                     return None;
                 }

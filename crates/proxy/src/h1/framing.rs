@@ -15,41 +15,43 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    sync::oneshot,
-    time::Sleep,
-};
+use tokio::{io::AsyncRead, sync::oneshot, time::Sleep};
+use tokio_util::io::poll_read_buf;
 
 /// Longest chunk-size line, extensions included.
 const SIZE_LINE_MAX: usize = 256;
 /// Most bytes of trailers.
 const TRAILER_BYTES_MAX: usize = 8 * 1024;
 const TRAILER_COUNT_MAX: usize = 32;
-const READ_BYTES: usize = 32 * 1024;
+/// Room for one read: small while heads come, larger while bodies fill it.
+const READ_BYTES_MIN: usize = 4 * 1024;
+const READ_BYTES_MAX: usize = 64 * 1024;
 
 /// The reading half of a connection and what was read but not used yet.
 pub(crate) struct Reader<R> {
     pub(crate) io: R,
     pub(crate) buffer: BytesMut,
+    room: usize,
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
+    pub(crate) fn new(io: R) -> Self {
+        Self { io, buffer: BytesMut::new(), room: READ_BYTES_MIN }
+    }
+
     /// Reads more; 0 at the end of the connection.
     pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.buffer.reserve(READ_BYTES / 4);
-        if self.buffer.capacity() - self.buffer.len() < READ_BYTES / 4 {
-            self.buffer.reserve(READ_BYTES);
+        // A little room is enough to read on; a new block is only taken when there is next to none.
+        if self.buffer.capacity() - self.buffer.len() < READ_BYTES_MIN / 2 {
+            self.buffer.reserve(self.room);
         }
-        // Zeroing the spare room is what safe code costs here; it is small against the copy itself.
-        let filled = self.buffer.len();
-        let room = (self.buffer.capacity() - filled).min(READ_BYTES);
-        self.buffer.resize(filled + room, 0);
-        let mut target = ReadBuf::new(&mut self.buffer[filled..]);
-        let outcome = Pin::new(&mut self.io).poll_read(cx, &mut target);
-        let read = target.filled().len();
-        self.buffer.truncate(filled + if outcome.is_ready() { read } else { 0 });
-        ready!(outcome)?;
+        let room = self.buffer.capacity() - self.buffer.len();
+        let read = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer))?;
+        if read == room {
+            self.room = (self.room * 2).min(READ_BYTES_MAX);
+        } else if read < self.room / 4 {
+            self.room = (self.room / 2).max(READ_BYTES_MIN);
+        }
         Poll::Ready(Ok(read))
     }
 
@@ -111,6 +113,14 @@ impl Decoder {
 
     fn is_end(&self) -> bool {
         self.0 == Part::End
+    }
+
+    /// Bytes that are still to come at least.
+    pub(crate) fn left_at_least(&self) -> u64 {
+        match self.0 {
+            Part::Length(left) | Part::Chunk(left) => left,
+            Part::Size | Part::ChunkEnd | Part::Trailers | Part::End => 0,
+        }
     }
 
     fn step(&mut self, buffer: &mut BytesMut) -> Result<Step, BodyError> {
@@ -255,7 +265,10 @@ const FORBIDDEN_TRAILERS: &[&str] = &[
 pub(crate) struct GivenBack<R> {
     pub(crate) reader: Reader<R>,
     pub(crate) decoder: Decoder,
+    /// Whether reading it failed; then the connection is of no more use.
     pub(crate) failed: bool,
+    /// Whether it failed because the framing is broken.
+    pub(crate) broken: bool,
 }
 
 /// A request's body on the wire.
@@ -267,6 +280,7 @@ pub(crate) struct WireBody<R: AsyncRead + Unpin> {
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     failed: bool,
+    broken: bool,
 }
 
 impl<R: AsyncRead + Unpin> WireBody<R> {
@@ -283,18 +297,21 @@ impl<R: AsyncRead + Unpin> WireBody<R> {
             Framing::Chunked => None,
         };
         let inner = Some((reader, Decoder::new(framing)));
-        (Self { inner, back: Some(back), wants_more, length, idle, timer: None, failed: false }, given)
+        let body =
+            Self { inner, back: Some(back), wants_more, length, idle, timer: None, failed: false, broken: false };
+        (body, given)
     }
 
     fn give_back(&mut self) {
         if let (Some((reader, decoder)), Some(back)) = (self.inner.take(), self.back.take()) {
             // The connection may have gone; then the reader goes too.
-            let _ = back.send(GivenBack { reader, decoder, failed: self.failed });
+            let _ = back.send(GivenBack { reader, decoder, failed: self.failed, broken: self.broken });
         }
     }
 
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.failed = true;
+        self.broken = matches!(error, BodyError::Framing);
         self.give_back();
         Poll::Ready(Some(Err(error)))
     }

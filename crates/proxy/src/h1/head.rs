@@ -1,8 +1,9 @@
 //! Reading a head: exactly one meaning, or refused (RFC 9112).
 
-use crate::{HeadFault, Limits, RawHead};
+use crate::{HeadFault, Limits, RawHead, upgrade::Wanted};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, uri::PathAndQuery};
+use std::{mem::MaybeUninit, sync::Arc};
 
 /// How the body of a request is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +33,16 @@ pub struct Head {
     pub keep_alive: bool,
     /// Whether the client waits for `100 Continue`.
     pub expects_continue: bool,
-    /// Upgrade that the client asks for.
-    pub upgrade: Option<HeaderValue>,
+    /// Whether the client asks for an upgrade, ours to grant or not.
+    pub asks_upgrade: bool,
+    /// The upgrade that may be granted.
+    pub upgrade: Option<Wanted>,
     /// The original spelling.
-    pub raw: RawHead,
+    pub raw: Arc<RawHead>,
 }
+
+/// Fields that are parsed without the heap.
+const FEW: usize = 128;
 
 /// Where the head ends in `bytes`: the index after its empty line. Empty lines before it are skipped by
 /// [`skip_empty_lines`] first.
@@ -68,11 +74,21 @@ pub fn skip_empty_lines(bytes: &[u8]) -> usize {
 /// # Errors
 /// The first [`HeadFault`] found.
 pub fn parse(bytes: &Bytes, limits: &Limits) -> Result<Head, HeadFault> {
-    let mut fields = vec![httparse::EMPTY_HEADER; limits.header_count_max];
-    let mut request = httparse::Request::new(&mut fields);
-    match request.parse(bytes) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) => return Err(HeadFault::RequestLine),
+    // Most listeners allow 100 fields: those need no heap.
+    let (mut few, mut many);
+    let fields: &mut [MaybeUninit<httparse::Header<'_>>] = if limits.header_count_max <= FEW {
+        few = [const { MaybeUninit::uninit() }; FEW];
+        &mut few[..limits.header_count_max]
+    } else {
+        many = vec![MaybeUninit::uninit(); limits.header_count_max];
+        &mut many
+    };
+    let mut request = httparse::Request::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    match config.parse_request_with_uninit_headers(&mut request, bytes, fields) {
+        Ok(httparse::Status::Complete(end)) if end == bytes.len() => {}
+        // Both ways of finding the end must agree, or the rest would be read as something else.
+        Ok(_) => return Err(HeadFault::RequestLine),
         Err(error) => return Err(fault(error, bytes)),
     }
     let target = request.path.unwrap_or_default().as_bytes();
@@ -113,10 +129,26 @@ fn build(method: Method, version: Version, headers: HeaderMap, raw: RawHead) -> 
         Version::HTTP_11 => !connection_has(&headers, "close"),
         _ => connection_has(&headers, "keep-alive"),
     };
-    let upgrade = (version == Version::HTTP_11 && connection_has(&headers, "upgrade"))
-        .then(|| headers.get(header::UPGRADE).cloned())
-        .flatten();
-    Ok(Head { method, uri, version, headers, framing, keep_alive, expects_continue, upgrade, raw })
+    let mut upgrades = headers.get_all(header::UPGRADE).iter();
+    let (upgrade, asks_upgrade) = match (upgrades.next(), upgrades.next()) {
+        (None, _) => (None, false),
+        (Some(one), None) if version == Version::HTTP_11 && connection_has(&headers, "upgrade") => {
+            (Wanted::from_field(one), true)
+        }
+        _ => (None, true),
+    };
+    Ok(Head {
+        method,
+        uri,
+        version,
+        headers,
+        framing,
+        keep_alive,
+        expects_continue,
+        asks_upgrade,
+        upgrade,
+        raw: Arc::new(raw),
+    })
 }
 
 fn fault(error: httparse::Error, bytes: &[u8]) -> HeadFault {

@@ -4,5 +4,7 @@ pub mod connection;
 pub mod framing;
 pub mod head;
 mod response;
+pub mod transport;
 
 pub use connection::serve;
+pub use transport::Transport;

@@ -36,6 +36,8 @@ pub(crate) enum WriteError {
     Client,
     /// The body failed: the client must see a broken end, never a clean one.
     Body,
+    /// The same, and the framing itself would not show it: only a reset does.
+    BodyUntilClose,
 }
 
 impl From<io::Error> for WriteError {
@@ -79,7 +81,7 @@ where
         let Ok(frame) = frame else {
             // What was promised cannot be kept: the connection closes without a clean end.
             flush(io, out, idle).await?;
-            return Err(WriteError::Body);
+            return Err(if framing == Out::UntilClose { WriteError::BodyUntilClose } else { WriteError::Body });
         };
         match frame.into_data() {
             Ok(data) if data.is_empty() => {}

@@ -1,16 +1,16 @@
 //! HTTP/1.1 upstreams: one request at a time per connection, idle ones kept.
 
-use super::{Pool, Upstream, connect::connect, sent, unsent};
+use super::{Pool, PoolLimits, Upstream, connect::connect, sent, unsent};
 use crate::{Body, BodyError, Request, Response, SendFailure, UpstreamError, upgrade};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, Version, header};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use std::{
     collections::HashMap,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
 };
 use tokio::time::{Instant, timeout_at};
@@ -23,10 +23,25 @@ struct Idle {
 }
 
 /// Idle connections by upstream.
-#[derive(Default, Clone)]
-pub(super) struct Connections(Arc<Mutex<HashMap<Key, Vec<Idle>>>>);
+#[derive(Clone)]
+pub(super) struct Connections(Arc<Mutex<Kept>>);
+
+struct Kept {
+    idle: HashMap<Key, Vec<Idle>>,
+    pruned: Instant,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Kept { idle: HashMap::new(), pruned: Instant::now() })))
+    }
+}
 
 impl Connections {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) async fn send(
         &self,
         pool: &Pool,
@@ -86,13 +101,13 @@ impl Connections {
             return switched(response, wants_upgrade, deadline).await;
         }
         let (head, body) = response.into_parts();
-        let back = Some((self.clone(), key.clone(), sender, pool.limits.idle_max));
+        let back = Some((self.clone(), key.clone(), sender, pool.limits.clone()));
         Ok(http::Response::from_parts(head, Body::stream(Lent { body, back })))
     }
 
     async fn take(&self, key: &Key, pool: &Pool) -> Option<SendRequest<Body>> {
         loop {
-            let idle = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(key)?.pop()?;
+            let idle = self.lock().idle.get_mut(key)?.pop()?;
             if idle.since.elapsed() > pool.limits.idle_timeout || idle.sender.is_closed() {
                 continue;
             }
@@ -103,20 +118,33 @@ impl Connections {
         }
     }
 
-    fn give(&self, key: Key, sender: SendRequest<Body>, most: usize) {
+    fn give(&self, key: Key, sender: SendRequest<Body>, limits: &PoolLimits) {
         if sender.is_closed() {
             return;
         }
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = all.entry(key).or_default();
-        if idle.len() < most {
-            idle.push(Idle { sender, since: Instant::now() });
+        let now = Instant::now();
+        let mut all = self.lock();
+        if now.duration_since(all.pruned) > limits.idle_timeout {
+            // Upstreams come and go: what nobody takes any more must not stay for ever.
+            all.pruned = now;
+            all.idle.retain(|_, idle| {
+                idle.retain(|idle| now.duration_since(idle.since) <= limits.idle_timeout);
+                !idle.is_empty()
+            });
+        }
+        let idle = all.idle.entry(key).or_default();
+        if idle.len() < limits.idle_max {
+            idle.push(Idle { sender, since: now });
         }
     }
 }
 
 fn prepare(request: &mut Request) {
     *request.version_mut() = Version::HTTP_11;
+    if request.body().size_hint().exact().is_none() {
+        // Said outright, since hyper would otherwise leave out the body of a GET.
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     if let Some(upgrade::Wanted(protocol)) = request.extensions().get::<upgrade::Wanted>().cloned() {
         request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         request.headers_mut().insert(header::UPGRADE, protocol);
@@ -148,13 +176,13 @@ async fn switched(
 /// A response's body; its connection goes back to the pool when the body has ended.
 struct Lent {
     body: Incoming,
-    back: Option<(Connections, Key, SendRequest<Body>, usize)>,
+    back: Option<(Connections, Key, SendRequest<Body>, PoolLimits)>,
 }
 
 impl Lent {
     fn finish(&mut self) {
-        if let Some((connections, key, sender, most)) = self.back.take() {
-            connections.give(key, sender, most);
+        if let Some((connections, key, sender, limits)) = self.back.take() {
+            connections.give(key, sender, &limits);
         }
     }
 }

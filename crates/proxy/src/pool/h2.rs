@@ -1,9 +1,12 @@
 //! HTTP/2 upstreams: one connection per upstream carries all requests of a worker.
 
 use super::{Pool, Upstream, connect::connect, sent, unsent};
-use crate::{Body, Request, Response, SendFailure, UpstreamError};
-use http::{Uri, Version, header};
-use hyper::client::conn::http2::SendRequest;
+use crate::{
+    Body, Request, Response, SendFailure, UpstreamError,
+    upgrade::{Tunnel, Wanted},
+};
+use http::{HeaderValue, Method, StatusCode, Uri, Version, header};
+use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::{
     collections::HashMap,
@@ -32,7 +35,8 @@ impl Connections {
         request: Request,
         deadline: Instant,
     ) -> Result<Response, Box<SendFailure>> {
-        let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(to.key()).or_default().clone();
+        let slot = self.slot(to.key());
+        let upgrade = request.extensions().get::<Wanted>().cloned();
         let mut request = match prepare(request) {
             Ok(request) => request,
             Err(request) => {
@@ -46,11 +50,16 @@ impl Connections {
             attempts -= 1;
             let mut sender = match sender(pool, to, &slot, deadline).await {
                 Ok(sender) => sender,
-                Err(error) => return Err(unsent(UpstreamError::Connect(error), request)),
+                Err(error) => return Err(unsent(UpstreamError::Connect(error), restore(request))),
             };
             match timeout_at(deadline, sender.try_send_request(request)).await {
                 Err(_) => return Err(sent(UpstreamError::TimedOut)),
-                Ok(Ok(response)) => return Ok(response.map(Body::from)),
+                Ok(Ok(response)) => {
+                    return match upgrade {
+                        Some(Wanted(protocol)) => switched(response, protocol, deadline).await,
+                        None => Ok(response.map(Body::from)),
+                    };
+                }
                 Ok(Err(mut error)) => {
                     let back = error.take_message();
                     let error = error.into_error();
@@ -59,7 +68,7 @@ impl Connections {
                         unsent => {
                             return Err(Box::new(SendFailure {
                                 error: UpstreamError::BeforeHead(error),
-                                unsent,
+                                unsent: unsent.map(restore),
                             }));
                         }
                     }
@@ -67,6 +76,41 @@ impl Connections {
             }
         }
     }
+}
+
+impl Connections {
+    fn slot(&self, key: Key) -> Slot {
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get(&key) {
+            return slot.clone();
+        }
+        // A new upstream is rare; then those whose connection has ended are forgotten.
+        slots.retain(|_, slot| {
+            slot.try_lock().map_or(true, |sender| sender.as_ref().is_some_and(|sender| !sender.is_closed()))
+        });
+        slots.entry(key).or_default().clone()
+    }
+}
+
+/// An extended CONNECT that was accepted (RFC 8441) looks like the 101 of HTTP/1.
+async fn switched(
+    mut response: http::Response<Incoming>,
+    protocol: HeaderValue,
+    deadline: Instant,
+) -> Result<Response, Box<SendFailure>> {
+    if response.status() != StatusCode::OK {
+        return Ok(response.map(Body::from));
+    }
+    let upgraded = match timeout_at(deadline, hyper::upgrade::on(&mut response)).await {
+        Err(_) => return Err(sent(UpstreamError::TimedOut)),
+        Ok(Err(error)) => return Err(sent(UpstreamError::BeforeHead(error))),
+        Ok(Ok(upgraded)) => upgraded,
+    };
+    let (mut head, _) = response.into_parts();
+    head.status = StatusCode::SWITCHING_PROTOCOLS;
+    head.headers.insert(header::UPGRADE, protocol);
+    head.extensions.insert(Tunnel::new(upgraded));
+    Ok(http::Response::from_parts(head, Body::empty()))
 }
 
 async fn sender(
@@ -102,6 +146,11 @@ async fn sender(
 /// The Host field becomes the authority.
 fn prepare(mut request: Request) -> Result<Request, Request> {
     *request.version_mut() = Version::HTTP_2;
+    let protocol = request.extensions().get::<Wanted>().and_then(|wanted| wanted.0.to_str().ok());
+    if let Some(protocol) = protocol.map(hyper::ext::Protocol::from) {
+        *request.method_mut() = Method::CONNECT;
+        request.extensions_mut().insert(protocol);
+    }
     let host = request.headers_mut().remove(header::HOST);
     let authority = host.as_ref().and_then(|host| http::uri::Authority::try_from(host.as_bytes()).ok());
     let Some(authority) = authority else { return Err(request) };
@@ -116,4 +165,21 @@ fn prepare(mut request: Request) -> Result<Request, Request> {
         }
         Err(_) => Err(request),
     }
+}
+
+/// Undoes [`prepare`], so that the request may go elsewhere, also over HTTP/1.
+fn restore(mut request: Request) -> Request {
+    let authority = request.uri().authority().and_then(|name| HeaderValue::from_str(name.as_str()).ok());
+    if let Some(host) = authority {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    let mut parts = http::uri::Parts::default();
+    parts.path_and_query = request.uri().path_and_query().cloned();
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+    if request.extensions_mut().remove::<hyper::ext::Protocol>().is_some() {
+        *request.method_mut() = Method::GET;
+    }
+    request
 }
