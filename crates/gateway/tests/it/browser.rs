@@ -1,0 +1,173 @@
+//! Browsers: signing in, the session, signing out.
+
+use crate::world::{Answer, SHOP, World};
+use bastide_identity::pkce;
+use http::Method;
+use std::{collections::HashMap, sync::atomic::Ordering};
+use url::Url;
+
+const ORIGIN: &str = "https://demo.apps.localhost:8443";
+const NAVIGATE: (&str, &str) = ("accept", "text/html,*/*");
+const ISSUER: &str = "https://demo.platform.localhost:8443/identity";
+
+/// Follows a redirect to the Identity Service as a user who signs in there; gives the way back.
+fn sign_in(world: &World, redirect: &Answer) -> String {
+    assert_eq!(redirect.status, 302);
+    let url = Url::parse(redirect.header("location")).unwrap();
+    assert!(url.as_str().starts_with(&format!("{ISSUER}/authorize?")));
+    let asked: HashMap<_, _> = url.query_pairs().into_owned().collect();
+    assert_eq!(asked["client_id"], "bastide-gateway");
+    assert_eq!(asked["response_type"], "code");
+    assert_eq!(asked["code_challenge_method"], "S256");
+    let code = pkce::challenge(&asked["state"]);
+    let kept = (asked["code_challenge"].clone(), asked["redirect_uri"].clone());
+    world.state.codes.lock().unwrap().insert(code.clone(), kept);
+    let mut back = Url::parse(&asked["redirect_uri"]).unwrap();
+    back.query_pairs_mut()
+        .append_pair("code", &code)
+        .append_pair("state", &asked["state"])
+        .append_pair("iss", ISSUER);
+    back.into()
+}
+
+/// A whole sign-in; gives the session cookie's value.
+async fn session(world: &World) -> String {
+    let redirect = world.get(&format!("{SHOP}/me?x=1"), &[NAVIGATE]).await;
+    let login = format!("__Host-bst-login={}", redirect.cookie("__Host-bst-login").unwrap());
+    let back = world.get(&sign_in(world, &redirect), &[NAVIGATE, ("cookie", &login)]).await;
+    assert_eq!((back.status, back.header("location")), (302, "/shop/me?x=1"));
+    let set: Vec<_> = back.headers.get_all("set-cookie").iter().map(|v| v.to_str().unwrap()).collect();
+    assert!(set[0].ends_with("; Path=/; Max-Age=3600; Secure; HttpOnly; SameSite=Lax"), "{}", set[0]);
+    assert_eq!(back.cookie("__Host-bst-login").unwrap(), "", "the login cookie is taken back");
+    back.cookie("__Host-bst").unwrap()
+}
+
+#[tokio::test]
+async fn a_browser_signs_in_works_and_signs_out() {
+    let world = World::new().await;
+    let session = session(&world).await;
+    let cookie = format!("own=1; __Host-bst={session}");
+    let me = world.get(&format!("{SHOP}/me"), &[("cookie", &cookie)]).await;
+    assert_eq!((me.status, me.got("x-bastide-user")), (200, vec!["ann".to_owned()]));
+    assert_eq!(me.got("cookie"), ["own=1"]);
+    assert!(!me.body.contains(&session));
+    // State changes only from the same site.
+    let post = async |fields: &[(&str, &str)]| {
+        let mut all = vec![("cookie", cookie.as_str())];
+        all.extend_from_slice(fields);
+        world.send(Method::POST, &format!("{SHOP}/me"), &all, "x").await
+    };
+    for cross in [
+        &[][..],
+        &[("sec-fetch-site", "cross-site")],
+        &[("sec-fetch-site", "same-site")],
+        &[("origin", "https://evil")],
+        &[("origin", "null")],
+        &[("sec-fetch-site", "cross-site"), ("origin", ORIGIN)],
+    ] {
+        let answer = post(cross).await;
+        assert_eq!((answer.status, answer.code().as_str()), (403, "B-ID-0406"), "{cross:?}");
+    }
+    assert_eq!(post(&[("sec-fetch-site", "same-origin")]).await.status, 200);
+    assert_eq!(post(&[("origin", ORIGIN)]).await.status, 200);
+    // Signing out: by POST, from the same site.
+    let logout = format!("{ORIGIN}/.bastide/logout?to=/shop/");
+    let out = async |method: Method, fields: &[(&str, &str)]| {
+        let mut all = vec![("cookie", cookie.as_str())];
+        all.extend_from_slice(fields);
+        world.send(method, &logout, &all, "").await
+    };
+    assert_eq!(out(Method::POST, &[("origin", "https://evil")]).await.status, 403);
+    assert_eq!(out(Method::GET, &[("origin", ORIGIN)]).await.status, 404);
+    let gone = out(Method::POST, &[("origin", ORIGIN)]).await;
+    assert_eq!((gone.status, gone.header("location")), (302, "/shop/"));
+    assert_eq!(gone.cookie("__Host-bst").unwrap(), "");
+    assert!(world.state.sessions.lock().unwrap().is_empty());
+    let after = world.get(&format!("{SHOP}/me"), &[("cookie", &cookie)]).await;
+    assert_eq!(after.code(), "B-ID-0401", "at once, not when the token would have ended");
+}
+
+#[tokio::test]
+async fn many_requests_at_once_ask_once_and_the_dead_are_remembered_for_a_moment() {
+    let world = World::new().await;
+    let cookie = format!("__Host-bst={}", session(&world).await);
+    let me = format!("{SHOP}/me");
+    let fields = [("cookie", cookie.as_str())];
+    let all = futures_util::future::join_all((0..20).map(|_| world.get(&me, &fields))).await;
+    assert!(all.iter().all(|answer| answer.status == 200));
+    assert_eq!(world.state.asked.load(Ordering::SeqCst), 1);
+    let made_up = format!("__Host-bst={}", "y".repeat(43));
+    let fields = [("cookie", made_up.as_str())];
+    let all = futures_util::future::join_all((0..20).map(|_| world.get(&me, &fields))).await;
+    assert!(all.iter().all(|answer| answer.status == 401));
+    assert!(world.state.asked.load(Ordering::SeqCst) <= 3, "once, or again after two seconds");
+    // What cannot be a session is not asked about.
+    let asked = world.state.asked.load(Ordering::SeqCst);
+    assert_eq!(world.get(&me, &[("cookie", "__Host-bst=short")]).await.status, 401);
+    assert_eq!(world.state.asked.load(Ordering::SeqCst), asked);
+}
+
+#[tokio::test]
+async fn a_session_outlives_a_dead_platform_until_its_token_ends() {
+    let mut world = World::new().await;
+    let cookie = format!("__Host-bst={}", session(&world).await);
+    let me = format!("{SHOP}/me");
+    assert_eq!(world.get(&me, &[("cookie", &cookie)]).await.status, 200);
+    world.platform[0].kill().await;
+    world.platform[1].kill().await;
+    assert_eq!(world.get(&me, &[("cookie", &cookie)]).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_token_that_lives_too_long_is_refused_from_the_platform_as_well() {
+    let world = World::new().await;
+    let cookie = format!("__Host-bst={}", session(&world).await);
+    world.state.life_s.store(3600, Ordering::SeqCst);
+    let answer = world.get(&format!("{SHOP}/me"), &[("cookie", &cookie)]).await;
+    assert_eq!((answer.code().as_str(), answer.json()["detail"].as_str()), ("B-ID-0402", Some("too-long-lived")));
+}
+
+#[tokio::test]
+async fn only_navigations_are_sent_to_sign_in() {
+    let world = World::new().await;
+    let me = format!("{SHOP}/me");
+    assert_eq!(world.get(&me, &[NAVIGATE, ("sec-fetch-mode", "navigate")]).await.status, 302);
+    assert_eq!(world.get(&me, &[NAVIGATE, ("sec-fetch-mode", "cors")]).await.status, 401);
+    assert_eq!(world.get(&me, &[("accept", "application/json")]).await.status, 401);
+    assert_eq!(world.send(Method::POST, &me, &[NAVIGATE], "").await.status, 401);
+    let portal = world.get("https://demo.platform.localhost:8443/", &[NAVIGATE]).await;
+    let asked: HashMap<_, _> =
+        Url::parse(portal.header("location")).unwrap().query_pairs().into_owned().collect();
+    assert_eq!(asked["redirect_uri"], "https://demo.platform.localhost:8443/.bastide/callback");
+    assert!(!asked.contains_key("resource"));
+    let bad = world.get(&me, &[NAVIGATE, ("authorization", "Bearer x")]).await;
+    assert_eq!(bad.status, 401);
+}
+
+#[tokio::test]
+async fn an_answer_that_belongs_to_another_sign_in_opens_nothing() {
+    let world = World::new().await;
+    let refused = async |url: String, cookie: String| {
+        let answer = world.get(&url, &[("cookie", &cookie)]).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "B-ID-0400"), "{url}");
+        assert!(answer.cookie("__Host-bst").is_none());
+    };
+    let begin = async || {
+        let redirect = world.get(&format!("{SHOP}/me"), &[NAVIGATE]).await;
+        let login = format!("__Host-bst-login={}", redirect.cookie("__Host-bst-login").unwrap());
+        (sign_in(&world, &redirect), login)
+    };
+    let (ours, login) = begin().await;
+    let (theirs, _) = begin().await;
+    refused(theirs, login.clone()).await;
+    refused(ours.clone(), String::new()).await;
+    refused(ours.clone(), "__Host-bst-login=forged".into()).await;
+    refused(ours.replace("&iss=", "&x="), login.clone()).await;
+    refused(ours.replace("&iss=https%3A%2F%2Fdemo", "&iss=https%3A%2F%2Fother"), login.clone()).await;
+    refused(ours.replace("demo.apps", "demo--test.apps"), login.clone()).await;
+    refused(format!("{ORIGIN}/.bastide/callback?error=access_denied"), login.clone()).await;
+    // What was sealed by hand with another key does not open either.
+    let back = world.get(&ours, &[("cookie", &login)]).await;
+    assert_eq!(back.status, 302);
+    refused(ours, login).await;
+}

@@ -1,0 +1,9 @@
+//! A real gateway over real mutual TLS, between an edge and stand-ins for the Platform and for apps. There
+//! is no broker: Snapshot and facts are the last good ones on disk.
+
+mod apps;
+mod browser;
+mod peers;
+mod platform;
+mod stops;
+mod world;

@@ -1,0 +1,83 @@
+//! The way to platform services.
+
+use crate::world::{API, SHOP, World, now_s};
+use bastide_identity::verify_assertion;
+use http::Method;
+
+const HOST: &str = "https://demo.platform.localhost:8443";
+
+#[tokio::test]
+async fn the_api_wants_a_token_of_this_customer_and_replicas_take_turns() {
+    let world = World::new().await;
+    let whoami = format!("{API}/whoami");
+    assert_eq!(world.get(&whoami, &[]).await.code(), "B-ID-0401");
+    let token = world.keys.member_token();
+    let mut by = Vec::new();
+    for _ in 0..6 {
+        let answer = world.get_as(&whoami, &token).await;
+        assert!(answer.got("authorization").is_empty());
+        let said = &answer.got("x-bastide-assertion")[0];
+        let said = verify_assertion(said, &world.keys_of_assertions(), "platform", now_s()).unwrap();
+        assert_eq!((said.sub.as_str(), said.org, said.stage), ("ann", world.keys.demo, None));
+        by.push(answer.json()["by"].as_str().unwrap().to_owned());
+    }
+    assert!(by.windows(2).all(|pair| pair[0] != pair[1]), "{by:?}");
+    let foreign = world.get_as("https://other.platform.localhost:8443/api/whoami", &token).await;
+    assert_eq!(foreign.code(), "B-ID-0402");
+}
+
+#[tokio::test]
+async fn what_is_open_is_open_and_nothing_else() {
+    let world = World::new().await;
+    for path in ["/api/openapi.json", "/portal/assets/a.css", "/identity/jwks", "/identity/s/test/jwks"] {
+        assert_eq!(world.get(&format!("{HOST}{path}"), &[]).await.status, 200, "{path}");
+    }
+    for path in ["/", "/api/apps", "/portal/", "/portal/assets", "/identity", "/identityx/", "/api/openapi.json/x"] {
+        assert_eq!(world.get(&format!("{HOST}{path}"), &[]).await.status, 401, "{path}");
+    }
+    for path in ["/identity/../api/apps", "/identity/%2e%2e/api/apps", "/identity%2f..%2fapi/apps"] {
+        assert_eq!(world.get(&format!("{HOST}{path}"), &[]).await.status, 400, "{path}");
+    }
+    // Clients show the Identity Service their secrets; nothing can be said there in our name.
+    let fields = [
+        ("authorization", "Basic abc"),
+        ("cookie", "__Host-bst=s; __Host-bst-sso=p; __Host-bst-form=f"),
+        ("x-bastide-assertion", "forged"),
+    ];
+    let answer = world.send(Method::POST, &format!("{HOST}/identity/token"), &fields, "grant").await;
+    assert_eq!(answer.got("authorization"), ["Basic abc"]);
+    assert_eq!(answer.got("cookie"), ["__Host-bst-sso=p; __Host-bst-form=f"]);
+    assert!(answer.got("x-bastide-assertion").is_empty());
+}
+
+#[tokio::test]
+async fn nothing_internal_is_reached_from_outside() {
+    let world = World::new().await;
+    let token = world.keys.member_token();
+    for path in ["/internal", "/internal/session/token", "/%69nternal/session/token", "/%2finternal/x", "/internal%2fx"] {
+        let answer = world.get_as(&format!("{HOST}{path}"), &token).await;
+        assert_eq!((answer.status, answer.code().as_str()), (404, "B-API-0404"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn one_dead_platform_replica_is_not_noticed_and_with_both_dead_apps_still_answer() {
+    let mut world = World::new().await;
+    let (whoami, token) = (format!("{API}/whoami"), world.keys.member_token());
+    assert_eq!(world.get_as(&whoami, &token).await.status, 200);
+    assert_eq!(world.get_as(&whoami, &token).await.status, 200);
+    world.platform[0].kill().await;
+    for _ in 0..4 {
+        assert_eq!(world.get_as(&whoami, &token).await.json()["by"], "platform-2");
+    }
+    world.platform[1].kill().await;
+    let away = world.get_as(&whoami, &token).await;
+    assert_eq!((away.status, away.code().as_str(), away.header("retry-after")), (503, "B-GW-0505", "1"));
+    assert_eq!(world.get(&format!("{SHOP}/"), &[]).await.status, 200);
+    let shop = world.keys.shop_token(|_| {});
+    assert_eq!(world.get_as(&format!("{SHOP}/me"), &shop).await.status, 200);
+    // Also for somebody whose session can be asked about nowhere: a public part stays public.
+    let cookie = format!("__Host-bst={}", "x".repeat(43));
+    assert_eq!(world.get(&format!("{SHOP}/"), &[("cookie", &cookie)]).await.status, 200);
+    assert_eq!(world.get(&format!("{SHOP}/me"), &[("cookie", &cookie)]).await.code(), "B-GW-0505");
+}
