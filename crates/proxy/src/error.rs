@@ -56,7 +56,7 @@ pub enum HeadFault {
     /// The target is too long.
     #[error("target-too-long")]
     TargetTooLong,
-    /// It did not arrive in time.
+    /// It, or the body after it, did not arrive in time.
     #[error("head-timeout")]
     Timeout,
     /// Chunks that are not framed as RFC 9112 §7.1 says; found after the head.

@@ -164,10 +164,11 @@ impl<S: Service, W: AsyncWrite + Unpin> Connection<S, W> {
             return self.switch(response, kept, may_upgrade).await;
         }
         let back = given.as_mut().and_then(|given| given.try_recv().ok());
-        if response.status().is_server_error() && back.as_ref().is_some_and(|back| back.broken) {
-            // What failed behind us failed because of the client's own bytes: not a 502.
+        let fault = back.as_ref().and_then(|back| back.fault).filter(|_| response.status().is_server_error());
+        if let Some(fault) = fault {
+            // What failed behind us failed because of the client's own bytes: 400 or 408, not 502.
             let bytes = raw.bytes.clone().unwrap_or_default();
-            let refused = self.refuse((*raw).clone(), bytes, HeadFault::Chunk).await;
+            let refused = self.refuse((*raw).clone(), bytes, fault).await;
             return After::Close(refused.ok().and(back).map(|back| back.reader));
         }
         // A client that asked to upgrade and was not let may already speak something else; one that was

@@ -4,7 +4,7 @@
 //! body has ended or nobody wants more of it.
 
 use super::head::Framing;
-use crate::BodyError;
+use crate::{BodyError, HeadFault};
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
@@ -267,8 +267,8 @@ pub(crate) struct GivenBack<R> {
     pub(crate) decoder: Decoder,
     /// Whether reading it failed; then the connection is of no more use.
     pub(crate) failed: bool,
-    /// Whether it failed because the framing is broken.
-    pub(crate) broken: bool,
+    /// What the client did wrong, when that is why it failed.
+    pub(crate) fault: Option<HeadFault>,
 }
 
 /// A request's body on the wire.
@@ -280,7 +280,7 @@ pub(crate) struct WireBody<R: AsyncRead + Unpin> {
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     failed: bool,
-    broken: bool,
+    fault: Option<HeadFault>,
 }
 
 impl<R: AsyncRead + Unpin> WireBody<R> {
@@ -298,20 +298,24 @@ impl<R: AsyncRead + Unpin> WireBody<R> {
         };
         let inner = Some((reader, Decoder::new(framing)));
         let body =
-            Self { inner, back: Some(back), wants_more, length, idle, timer: None, failed: false, broken: false };
+            Self { inner, back: Some(back), wants_more, length, idle, timer: None, failed: false, fault: None };
         (body, given)
     }
 
     fn give_back(&mut self) {
         if let (Some((reader, decoder)), Some(back)) = (self.inner.take(), self.back.take()) {
             // The connection may have gone; then the reader goes too.
-            let _ = back.send(GivenBack { reader, decoder, failed: self.failed, broken: self.broken });
+            let _ = back.send(GivenBack { reader, decoder, failed: self.failed, fault: self.fault });
         }
     }
 
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.failed = true;
-        self.broken = matches!(error, BodyError::Framing);
+        self.fault = match error {
+            BodyError::Framing => Some(HeadFault::Chunk),
+            BodyError::TimedOut => Some(HeadFault::Timeout),
+            _ => None,
+        };
         self.give_back();
         Poll::Ready(Some(Err(error)))
     }

@@ -1,10 +1,14 @@
 //! The hop as clients and origins see it, over real sockets.
 
+mod cuts;
+mod http2;
 mod origin;
 mod probes;
+mod recorded;
 mod streams;
 
-use bastide_proxy::{Body, Limits, Listener, Peer, RawHead, RefusedHead, Request, Response, Service, serve};
+use bastide_proxy::{
+    Accept, Body, Limits, Listener, Peer, RawHead, RefusedHead, Request, Response, Service, serve};
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
@@ -65,10 +69,14 @@ impl Drop for Server {
 }
 
 pub(crate) fn start<S: Service>(service: Arc<S>, limits: Limits) -> Server {
+    start_with(service, limits, None)
+}
+
+pub(crate) fn start_with<S: Service>(service: Arc<S>, limits: Limits, tls: Option<Accept>) -> Server {
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = tcp.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let task = tokio::spawn(serve(Listener { tcp, tls: None, limits }, service, stop.clone()));
+    let task = tokio::spawn(serve(Listener { tcp, tls, limits }, service, stop.clone()));
     Server { addr, stop, task }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{start, talk};
 use bastide_proxy::{
-    Body, Limits, Pool, PoolLimits, RefusedHead, Request, Response, Service, Upstream, upgrade,
+    Body, Limits, Pool, PoolLimits, RefusedHead, Request, Response, Service, Upstream,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -12,7 +12,7 @@ use tokio::{
 };
 
 /// Sends everything on to one origin.
-struct Forward {
+pub(crate) struct Forward {
     pool: Pool,
     to: Upstream,
 }
@@ -32,11 +32,12 @@ impl Service for Forward {
     }
 }
 
-fn forward(addr: SocketAddr) -> Arc<Forward> {
-    Arc::new(Forward {
-        pool: Pool::new(PoolLimits::default()),
-        to: Upstream { addr, tls: None, http2: false },
-    })
+pub(crate) fn forward(addr: SocketAddr) -> Arc<Forward> {
+    forward_to(Upstream { addr, tls: None, http2: false })
+}
+
+pub(crate) fn forward_to(to: Upstream) -> Arc<Forward> {
+    Arc::new(Forward { pool: Pool::new(PoolLimits::default()), to })
 }
 
 /// An origin that answers every head with a small body and tells how many connections it saw.
@@ -99,8 +100,8 @@ async fn an_origin_that_is_not_there_gives_the_request_back() {
     assert!(failure.unsent.is_some(), "{failure:?}");
 }
 
-#[tokio::test]
-async fn a_tunnel_opens_only_after_the_origins_101() {
+/// An origin that speaks one WebSocket-like protocol: after its 101 it sends everything back.
+pub(crate) async fn echoing_origin() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -112,7 +113,12 @@ async fn a_tunnel_opens_only_after_the_origins_101() {
         let (mut read, mut write) = stream.split();
         let _ = tokio::io::copy(&mut read, &mut write).await;
     });
-    let server = start(forward(addr), Limits::default());
+    addr
+}
+
+#[tokio::test]
+async fn a_tunnel_opens_only_after_the_origins_101() {
+    let server = start(forward(echoing_origin().await), Limits::default());
     let answer = talk(
         server.addr,
         b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nping-pong",
@@ -121,5 +127,19 @@ async fn a_tunnel_opens_only_after_the_origins_101() {
     assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
     assert!(answer.to_lowercase().contains("sec-websocket-accept: x"), "{answer}");
     assert!(answer.ends_with("ping-pong"), "{answer}");
-    let _ = upgrade::Wanted(http::HeaderValue::from_static("x"));
+}
+
+#[tokio::test]
+async fn a_silent_tunnel_ends() {
+    let limits = Limits { tunnel_idle_timeout: Duration::from_millis(100), ..Limits::default() };
+    let server = start(forward(echoing_origin().await), limits);
+    let mut stream = tokio::net::TcpStream::connect(server.addr).await.unwrap();
+    stream
+        .write_all(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .await
+        .unwrap();
+    // Neither side says more, and the connection still comes to its end.
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
 }
