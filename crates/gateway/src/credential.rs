@@ -34,7 +34,8 @@ impl std::fmt::Debug for Credential {
 
 /// Whether anything came along that could show who asks, good or bad. Such an answer is for nobody else.
 pub(crate) fn any(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::AUTHORIZATION) || cookies(headers).any(|(name, _)| name.starts_with(OUR_COOKIES))
+    headers.contains_key(header::AUTHORIZATION)
+        || cookies(headers).any(|(name, _)| name.starts_with(OUR_COOKIES))
 }
 
 /// Finds the one credential. A token wins over a cookie; two tokens are refused.

@@ -95,10 +95,10 @@ fn keep_cookies(headers: &mut HeaderMap, keep: impl Fn(&str) -> bool) {
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     headers.remove(http::header::COOKIE);
-    if let Ok(value) = HeaderValue::from_str(&kept.join("; ")) {
-        if !kept.is_empty() {
-            headers.insert(http::header::COOKIE, value);
-        }
+    if !kept.is_empty()
+        && let Ok(value) = HeaderValue::from_str(&kept.join("; "))
+    {
+        headers.insert(http::header::COOKIE, value);
     }
 }
 

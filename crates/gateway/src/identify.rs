@@ -8,7 +8,7 @@ use crate::{
     session,
 };
 use bastide_identity::{Claims, Expect, TokenFault, mint_assertion};
-use bastide_proxy::{Request, Response};
+use bastide_proxy::{Request, Response, upgrade};
 use bastide_types::{
     Code, CustomerName,
     assertion::{Assertion, ISSUER},
@@ -28,7 +28,9 @@ impl Gateway {
         request: &Request,
     ) -> impl Future<Output = Result<Option<Arc<Claims>>, Refusal>> + Send + use<'a> {
         let found = credential::find(request.headers());
-        let changes = !request.method().is_safe();
+        // A WebSocket counts: pages of other sites may open one, with the cookie, and read what it says.
+        let upgrade = request.extensions().get::<upgrade::Wanted>().is_some();
+        let changes = upgrade || !request.method().is_safe();
         let same_site = session::is_same_site(request.headers(), &cx.origin);
         async move {
             let credential = found?;

@@ -78,7 +78,7 @@ impl Gateway {
             Decision::SignIn => return self.sign_in_or_refuse(cx, name, None, &request), // 302, 401
             Decision::Forbid => return Err(Refusal::new(Code::Forbidden)),
         }
-        refuse_upgrade(&request)?; // 501
+        refuse_upgrade(&request, false)?; // 501
         let assertion =
             who.map(|who| self.assertion(cx, &who, name, customer, PLATFORM_AUDIENCE, None)).transpose()?;
         let headers = request.headers_mut();
@@ -111,8 +111,7 @@ impl Gateway {
         let audience = cx.view.snapshot.domains.app_url(&app.customer_name, &app.stage_name, &app.app_name);
         let org = app.customer.id.to_string();
         let stage = app.stage_name.as_str();
-        let expect =
-            Expect { audience: &audience, org: &org, stage, life_max_s: claims::CLIENT_LIFE_S };
+        let expect = Expect { audience: &audience, org: &org, stage, life_max_s: claims::CLIENT_LIFE_S };
         let rules = app.rules();
         let public = rules.iter().all(|rule| **rule == AccessRule::Public);
         let brought = credential::any(request.headers());
@@ -124,7 +123,8 @@ impl Gateway {
             Err(_) if public && by_session => None,
             other => other?, // 401, 403
         };
-        let decision = rules.map(|rule| decide(rule, who.as_deref())).into_iter().find(|d| *d != Decision::Pass);
+        let decision =
+            rules.map(|rule| decide(rule, who.as_deref())).into_iter().find(|d| *d != Decision::Pass);
         let decision = decision.unwrap_or(Decision::Pass);
         tracing::debug!(name: "gateway.access", ?decision);
         cx.receipt.decided(decision);
@@ -135,7 +135,7 @@ impl Gateway {
             }
             Decision::Forbid => return Err(Refusal::new(Code::Forbidden)),
         }
-        refuse_upgrade(&request)?; // 501
+        refuse_upgrade(&request, true)?; // 501
         let assertion = who
             .as_ref()
             .map(|who| self.assertion(cx, who, &app.customer_name, app.customer, &audience, Some(stage)))
@@ -154,12 +154,14 @@ impl Gateway {
         // The zone of the replica: not ours when ours had none.
         let zone = app.app.replicas.get(&endpoint.replica).unwrap_or(&self.zone);
         cx.receipt.answered_by(&endpoint.replica, zone);
+        let status = response.status();
         let headers = response.headers_mut();
         hygiene::clean_answer(headers);
         hygiene::set(headers, header::REPLICA, &endpoint.replica.to_string());
         hygiene::set(headers, header::ZONE, zone.as_str());
         // Fit for everybody: the rule is public, nobody showed a credential, and this revision serves.
-        if public && !brought && who.is_none() && endpoint.revision == app.app.revision {
+        let plain = status != StatusCode::SWITCHING_PROTOCOLS;
+        if plain && public && !brought && who.is_none() && endpoint.revision == app.app.revision {
             hygiene::set(headers, header::CACHEABLE, &app.app.revision.to_string());
         }
         Ok(response)
@@ -227,10 +229,12 @@ fn left(cx: &Context, own: Duration) -> Duration {
     cx.from.deadline_ms.map_or(own, |left| own.min(Duration::from_millis(left)))
 }
 
-fn refuse_upgrade(request: &Request) -> Result<(), Refusal> {
+/// Only WebSockets pass, and only to apps: no other protocol is known to be harmless behind our backs.
+fn refuse_upgrade(request: &Request, websockets: bool) -> Result<(), Refusal> {
     match request.extensions().get::<upgrade::Wanted>() {
-        Some(_) => Err(Refusal::new(Code::UpgradeUnsupported)),
         None => Ok(()),
+        Some(wanted) if websockets && wanted.0.as_bytes().eq_ignore_ascii_case(b"websocket") => Ok(()),
+        Some(_) => Err(Refusal::new(Code::UpgradeUnsupported)),
     }
 }
 

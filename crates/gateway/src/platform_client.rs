@@ -63,8 +63,7 @@ impl Platform<'_> {
 
     /// Ends a session.
     pub(crate) async fn close(&self, ask: &Ask<'_>) -> Result<(), Refusal> {
-        let _gone: Option<serde_json::Value> =
-            self.ask(ask.customer, "/internal/session/close", ask).await?;
+        let _gone: Option<serde_json::Value> = self.ask(ask.customer, "/internal/session/close", ask).await?;
         Ok(())
     }
 
@@ -79,8 +78,7 @@ impl Platform<'_> {
         let mut request = Request::new(Body::full(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = http::Uri::from_static(path);
-        let host =
-            HeaderValue::from_str(&self.domains.platform_host(customer)).map_err(|_| internal())?;
+        let host = HeaderValue::from_str(&self.domains.platform_host(customer)).map_err(|_| internal())?;
         request.headers_mut().insert(header::HOST, host);
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let until = Instant::now() + PLATFORM_WAIT;

@@ -1,6 +1,6 @@
 //! Sending again what may be sent again, but never so often that a failing app is buried under repeats.
 
-use bastide_proxy::{Body, Request};
+use bastide_proxy::{Body, Request, upgrade};
 use http::Method;
 use http_body::Body as _;
 use std::{
@@ -53,7 +53,8 @@ impl RetryBudget {
 pub(crate) fn repeatable(request: &Request) -> Option<Request> {
     let idempotent =
         matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE);
-    if !idempotent || !request.body().is_end_stream() {
+    let upgrade = request.extensions().get::<upgrade::Wanted>().is_some();
+    if !idempotent || upgrade || !request.body().is_end_stream() {
         return None;
     }
     let mut copy = Request::new(Body::empty());

@@ -57,8 +57,7 @@ impl Sessions {
         now_s: u64,
     ) -> Result<Response, Refusal> {
         let broken = |_| Refusal::new(Code::Internal);
-        let (state, verifier) =
-            (Opaque::generate().map_err(broken)?, Opaque::generate().map_err(broken)?);
+        let (state, verifier) = (Opaque::generate().map_err(broken)?, Opaque::generate().map_err(broken)?);
         let (state, verifier) = (state.secret.expose().to_owned(), verifier.secret.expose().to_owned());
         let mut url = Url::parse(&format!("{}/authorize", domains.member_issuer(customer)))
             .map_err(|_| Refusal::new(Code::Internal))?;

@@ -108,10 +108,10 @@ impl SessionTokens {
 
     fn known(&self, session: &Hash, question: &Hash, now_s: u64) -> Known {
         let memory = self.memory();
-        if let Some(held) = memory.living.get(session).and_then(|apps| apps.get(question)) {
-            if now_s + RENEW_BEFORE_S < held.expires_at {
-                return Known::Token(held.token.clone());
-            }
+        if let Some(held) = memory.living.get(session).and_then(|apps| apps.get(question))
+            && now_s + RENEW_BEFORE_S < held.expires_at
+        {
+            return Known::Token(held.token.clone());
         }
         match memory.dead.get(question) {
             Some(until) if now_s < *until => Known::Dead,
@@ -125,13 +125,7 @@ impl SessionTokens {
         (now_s < held.expires_at).then(|| held.token.clone())
     }
 
-    fn remember(
-        &self,
-        session: Hash,
-        question: Hash,
-        given: Option<Given>,
-        now_s: u64,
-    ) -> Option<Arc<str>> {
+    fn remember(&self, session: Hash, question: Hash, given: Option<Given>, now_s: u64) -> Option<Arc<str>> {
         let mut memory = self.memory();
         let Some(given) = given else {
             memory.living.remove(&session);

@@ -49,7 +49,11 @@ impl AppTarget<'_> {
 pub(crate) const OWN: &str = "/.bastide/";
 
 /// Finds the target. An unknown host and an unknown app are refused in the same words.
-pub(crate) fn find<'s>(snapshot: &'s Snapshot, host: &str, path: &CanonicalPath) -> Result<Target<'s>, Refusal> {
+pub(crate) fn find<'s>(
+    snapshot: &'s Snapshot,
+    host: &str,
+    path: &CanonicalPath,
+) -> Result<Target<'s>, Refusal> {
     let unknown = || Refusal::new(Code::SiteUnknown);
     match snapshot.domains.site(host).ok_or_else(unknown)? {
         Site::Platform(customer_name) => {

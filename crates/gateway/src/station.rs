@@ -32,7 +32,8 @@ pub async fn run_on(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let path = &config.snapshot_verify_key_file;
-    let verify_key = VerifyKey::from_base64url(read_text(path)?.trim()).map_err(|error| unusable(path, error))?;
+    let verify_key =
+        VerifyKey::from_base64url(read_text(path)?.trim()).map_err(|error| unusable(path, error))?;
     let assertion_key = SigningKey::from_pkcs8(&read(&config.assertion_key_file)?)
         .map_err(|error| unusable(&config.assertion_key_file, error))?;
     let seal = SealKey::new(&read(&config.cookie_key_file)?)
@@ -40,7 +41,8 @@ pub async fn run_on(
     let tls = config.node.server_config(&[Role::Edge], &[b"h2"])?;
     let platform = PlatformBalancer::new(&config.node, &config.platform)?;
     let bus = Bus::connect(&config.bus).await?;
-    let snapshots = bastide_bus::snapshot::follow(&bus, &config.state_dir, verify_key, |_| Ok(()), stop.clone());
+    let snapshots =
+        bastide_bus::snapshot::follow(&bus, &config.state_dir, verify_key, |_| Ok(()), stop.clone());
     let facts = bastide_bus::facts::follow(&bus, &config.state_dir, stop.clone());
     let (sender, view) = watch::channel(join(&snapshots, &facts));
     let gateway = Arc::new(Gateway {

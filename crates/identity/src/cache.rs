@@ -72,12 +72,7 @@ impl TokenCache {
 }
 
 /// What may differ from the moment of the signature check: the route, the time, the issuer's keys.
-fn still_good(
-    checked: &Checked,
-    issuer: &Issuer,
-    expect: &Expect<'_>,
-    now_s: u64,
-) -> Result<(), TokenFault> {
+fn still_good(checked: &Checked, issuer: &Issuer, expect: &Expect<'_>, now_s: u64) -> Result<(), TokenFault> {
     let claims = &checked.claims;
     // The whole key, not only its id: the same id may name another key in another issuer or Snapshot.
     if !issuer.keys.contains(&checked.key) {

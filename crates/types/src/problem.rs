@@ -75,8 +75,8 @@ codes! {
         "A parameter of the OAuth 2 request is missing or wrong; `error` names it (RFC 6749 section 5.2).";
     NoReplica = "B-GW-0503", 503, "The app is not ready.",
         "No replica of the app is ready in any zone. `bastide status <app>` says how its replicas are.";
-    UpgradeUnsupported = "B-GW-0501", 501, "Upgraded connections are not served.",
-        "WebSockets and other upgrades do not pass the gateway yet. Use plain requests; long answers may be streamed.";
+    UpgradeUnsupported = "B-GW-0501", 501, "This upgrade is not served.",
+        "WebSockets to apps are served. No other protocol is, and none to the Platform.";
     ReplicaFailed = "B-GW-0502", 502, "The app did not answer.",
         "The replica closed the connection before its answer. Look at its log; `bastide status <app>` says how its replicas are.";
     ReplicaTimeout = "B-GW-0504", 504, "The app took too long.",

@@ -50,7 +50,11 @@ async fn tokens_for_elsewhere_are_refused_and_the_answer_says_why() {
     check(mint(&keys.others, &keys.shop()).unwrap(), "unknown-key").await;
     check(mint(&keys.test, &keys.shop()).unwrap(), "unknown-key").await;
     check(keys.member_token(), "unknown-key").await;
-    check(with(|c| c.iss = "https://other.platform.localhost:8443/identity/s/production".into()), "wrong-issuer").await;
+    check(
+        with(|c| c.iss = "https://other.platform.localhost:8443/identity/s/production".into()),
+        "wrong-issuer",
+    )
+    .await;
     check(with(|c| c.aud = "https://demo.apps.localhost:8443/idle".into()), "wrong-audience").await;
     check(with(|c| c.aud = "https://other.apps.localhost:8443/shop".into()), "wrong-audience").await;
     let foreign = keys.other.to_string();
@@ -89,8 +93,21 @@ async fn roles_decide_and_a_missing_one_is_403() {
 async fn no_spelling_of_a_path_escapes_its_rule() {
     let world = World::new().await;
     for path in [
-        "/admin", "/admin/", "/%61dmin", "/%61%64min/x", "/admin%2fx", "/admin%5Cx", "/%2fadmin", "/%5cadmin/x",
-        "/x/../admin", "/x/%2e%2e/admin", "/x%2f..%2fadmin", "/x%5c..%5cadmin", "/./admin", "//admin", "/admin%00",
+        "/admin",
+        "/admin/",
+        "/%61dmin",
+        "/%61%64min/x",
+        "/admin%2fx",
+        "/admin%5Cx",
+        "/%2fadmin",
+        "/%5cadmin/x",
+        "/x/../admin",
+        "/x/%2e%2e/admin",
+        "/x%2f..%2fadmin",
+        "/x%5c..%5cadmin",
+        "/./admin",
+        "//admin",
+        "/admin%00",
     ] {
         let answer = world.get(&url(path), &[]).await;
         assert!([400, 401].contains(&answer.status), "{path}: {}", answer.status);

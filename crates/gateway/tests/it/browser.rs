@@ -124,7 +124,10 @@ async fn a_token_that_lives_too_long_is_refused_from_the_platform_as_well() {
     let cookie = format!("__Host-bst={}", session(&world).await);
     world.state.life_s.store(3600, Ordering::SeqCst);
     let answer = world.get(&format!("{SHOP}/me"), &[("cookie", &cookie)]).await;
-    assert_eq!((answer.code().as_str(), answer.json()["detail"].as_str()), ("B-ID-0402", Some("too-long-lived")));
+    assert_eq!(
+        (answer.code().as_str(), answer.json()["detail"].as_str()),
+        ("B-ID-0402", Some("too-long-lived"))
+    );
 }
 
 #[tokio::test]

@@ -32,7 +32,9 @@ async fn what_is_open_is_open_and_nothing_else() {
     for path in ["/api/openapi.json", "/portal/assets/a.css", "/identity/jwks", "/identity/s/test/jwks"] {
         assert_eq!(world.get(&format!("{HOST}{path}"), &[]).await.status, 200, "{path}");
     }
-    for path in ["/", "/api/apps", "/portal/", "/portal/assets", "/identity", "/identityx/", "/api/openapi.json/x"] {
+    for path in
+        ["/", "/api/apps", "/portal/", "/portal/assets", "/identity", "/identityx/", "/api/openapi.json/x"]
+    {
         assert_eq!(world.get(&format!("{HOST}{path}"), &[]).await.status, 401, "{path}");
     }
     for path in ["/identity/../api/apps", "/identity/%2e%2e/api/apps", "/identity%2f..%2fapi/apps"] {
@@ -54,7 +56,13 @@ async fn what_is_open_is_open_and_nothing_else() {
 async fn nothing_internal_is_reached_from_outside() {
     let world = World::new().await;
     let token = world.keys.member_token();
-    for path in ["/internal", "/internal/session/token", "/%69nternal/session/token", "/%2finternal/x", "/internal%2fx"] {
+    for path in [
+        "/internal",
+        "/internal/session/token",
+        "/%69nternal/session/token",
+        "/%2finternal/x",
+        "/internal%2fx",
+    ] {
         let answer = world.get_as(&format!("{HOST}{path}"), &token).await;
         assert_eq!((answer.status, answer.code().as_str()), (404, "B-API-0404"), "{path}");
     }

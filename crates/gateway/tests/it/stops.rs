@@ -55,7 +55,18 @@ async fn a_request_passes_the_documented_stops_and_leaves_a_receipt_without_secr
     assert_eq!(STOPS_SEEN.take(), STOPS);
     let lines = ACCESS.take();
     let line = &lines[0];
-    for part in ["customer=\"demo\"", "stage=\"production\"", "app=\"shop\"", "zone=\"a\"", "subject=\"ann\"", "decision=\"pass\"", "status=200", "replica=", "ms=", "request="] {
+    for part in [
+        "customer=\"demo\"",
+        "stage=\"production\"",
+        "app=\"shop\"",
+        "zone=\"a\"",
+        "subject=\"ann\"",
+        "decision=\"pass\"",
+        "status=200",
+        "replica=",
+        "ms=",
+        "request=",
+    ] {
         assert!(line.contains(part), "{part} in {line}");
     }
     assert!(!line.contains("secret") && !line.contains(&token));

@@ -45,7 +45,7 @@ pub struct Server {
 }
 
 impl Server {
-    fn start<S: Service>(service: S, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+    pub fn start<S: Service>(service: S, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let (addr, stop) = (tcp.local_addr().unwrap(), CancellationToken::new());
         let listener = Listener { tcp, tls: tls.map(accept_tls), limits: Limits::default() };
@@ -133,7 +133,8 @@ struct PlatformReplica {
 impl PlatformReplica {
     fn open(&self, ask: &Value) -> Option<Value> {
         let (challenge, redirect) = self.state.codes.lock().unwrap().remove(ask["code"].as_str()?)?;
-        let fits = ask["redirect_uri"] == redirect && pkce::matches(ask["code_verifier"].as_str()?, &challenge);
+        let fits =
+            ask["redirect_uri"] == redirect && pkce::matches(ask["code_verifier"].as_str()?, &challenge);
         let session = Opaque::generate().unwrap().secret.expose().to_owned();
         self.state.sessions.lock().unwrap().insert(session.clone(), "ann".into());
         fits.then(|| json!({"session": session, "max_age_s": 3600}))
@@ -249,6 +250,8 @@ pub struct World {
     pub platform: Vec<Server>,
     /// Replicas of `shop`: two in zone a, then one in zone b.
     pub shop: Vec<(ReplicaId, Server)>,
+    /// An app that only tunnels.
+    live: (ReplicaId, SocketAddr),
     pub revision: Digest,
     gateway: SocketAddr,
     stop: CancellationToken,
@@ -283,7 +286,9 @@ impl Answer {
     /// Value of a cookie that is set.
     pub fn cookie(&self, name: &str) -> Option<String> {
         let set = self.headers.get_all("set-cookie").iter().map(|value| value.to_str().unwrap());
-        set.filter_map(|text| text.split(';').next()?.split_once('=')).find(|(n, _)| *n == name).map(|(_, v)| v.to_owned())
+        set.filter_map(|text| text.split(';').next()?.split_once('='))
+            .find(|(n, _)| *n == name)
+            .map(|(_, v)| v.to_owned())
     }
 }
 
@@ -300,6 +305,7 @@ impl World {
             state: Arc::default(),
             platform: Vec::new(),
             shop: Vec::new(),
+            live: (ReplicaId::generate(), crate::sockets::app().await),
             revision: Digest::from_sha256([7; 32]),
             gateway: ([127, 0, 0, 1], 0).into(),
             stop: CancellationToken::new(),
@@ -362,7 +368,9 @@ impl World {
         };
         let (demo, other) = (name("demo"), name("other"));
         let app = |text: &str| AppName::new(text).unwrap();
-        let apps = BTreeMap::from([(app("shop"), shop.clone()), (app("idle"), idle)]);
+        let live = BTreeMap::from([(self.live.0, ZoneName::new("a").unwrap())]);
+        let live = App { id: AppId::generate(), replicas: live, ..shop.clone() };
+        let apps = BTreeMap::from([(app("shop"), shop.clone()), (app("idle"), idle), (app("live"), live)]);
         let production = stage(&demo, StageName::production(), &self.keys.production, "DEMO", apps.clone());
         let test = stage(&demo, StageName::test(), &self.keys.test, "TEST", apps.clone());
         let others = stage(&other, StageName::production(), &self.keys.others, "OTHER", apps);
@@ -374,19 +382,28 @@ impl World {
             customer(self.keys.demo, &demo, &self.keys.members, BTreeMap::from([production, test])),
             customer(self.keys.other, &other, &self.keys.others, BTreeMap::from([others])),
         ]);
-        Snapshot { epoch: 1, revision: 1, made_at: now_s(), domains: domains.clone(), customers, platform_waf: WafPolicy::default() }
+        Snapshot {
+            epoch: 1,
+            revision: 1,
+            made_at: now_s(),
+            domains: domains.clone(),
+            customers,
+            platform_waf: WafPolicy::default(),
+        }
     }
 
     /// Starts the gateway of zone a. Its broker is an address where nobody listens.
     async fn start(&mut self) {
-        let signer = bastide_bus::SigningKey::from_pkcs8(&bastide_bus::SigningKey::generate().unwrap()).unwrap();
+        let signer =
+            bastide_bus::SigningKey::from_pkcs8(&bastide_bus::SigningKey::generate().unwrap()).unwrap();
         let snapshot = self.snapshot();
         let signed = signer.sign(&snapshot).unwrap();
         self.write("snapshot.json", bastide_bus::snapshot::serialize(&snapshot, &signed).unwrap().1);
-        let replicas = self.shop.iter().map(|(id, server)| ReplicaFact {
-            id: *id,
+        let replicas = self.shop.iter().map(|(id, server)| (*id, server.addr)).chain([self.live]);
+        let replicas = replicas.map(|(id, addr)| ReplicaFact {
+            id,
             state: ReplicaState::Ready,
-            addr: Some(server.addr),
+            addr: Some(addr),
             reason: None,
         });
         let facts = ReplicaFacts { boot: 1, sequence: 1, generation: 1, replicas: replicas.collect() };

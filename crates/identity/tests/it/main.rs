@@ -1,7 +1,8 @@
 //! Attacks on tokens, each on a cold and on a warm cache.
+#![allow(clippy::unwrap_used)] // the whole binary is a test, also what helps its tests
 
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use aws_lc_rs::signature::Ed25519KeyPair;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bastide_identity::{Claims, Decision, Expect, SigningKey, TokenCache, TokenFault, decide, mint, verify};
 use bastide_types::{AccessRule, snapshot::Issuer};
 use proptest::prelude::*;
