@@ -208,10 +208,10 @@ fn raw(head: &http::request::Parts) -> RawHead {
         (bytes(name.as_str()), Bytes::copy_from_slice(value.as_bytes()))
     };
     let mut headers: Vec<_> = head.headers.iter().map(field).collect();
-    if let Some(authority) = head.uri.authority() {
-        if !head.headers.contains_key(header::HOST) {
-            headers.insert(0, (Bytes::from_static(b"host"), bytes(authority.as_str())));
-        }
+    if let Some(authority) = head.uri.authority()
+        && !head.headers.contains_key(header::HOST)
+    {
+        headers.insert(0, (Bytes::from_static(b"host"), bytes(authority.as_str())));
     }
     RawHead {
         method: bytes(head.method.as_str()),

@@ -23,8 +23,8 @@ pub use error::{HeadFault, SendFailure, UpstreamError};
 pub use limits::Limits;
 pub use listener::{Accept, Listener, accept_tls, serve};
 pub use peer::{Peer, TlsInfo};
-pub use problem::problem_response;
 pub use pool::{Pool, PoolLimits, Upstream, UpstreamTls};
+pub use problem::problem_response;
 pub use raw_head::{RawHead, RefusedHead};
 pub use worker::{allowed_cores, reuse_port_listener, run_workers};
 

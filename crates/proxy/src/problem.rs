@@ -9,8 +9,11 @@ pub fn problem_response(problem: Problem, id: RequestId, accept: Option<&str>) -
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let problem = problem.of_request(id);
     let html = Problem::wants_html(accept);
-    let (kind, body) =
-        if html { ("text/html; charset=utf-8", problem.html()) } else { (problem::MEDIA_TYPE, problem.json()) };
+    let (kind, body) = if html {
+        ("text/html; charset=utf-8", problem.html())
+    } else {
+        (problem::MEDIA_TYPE, problem.json())
+    };
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -35,7 +35,8 @@ impl Wanted {
         let token = !name.is_empty()
             && name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'/'));
         let lower = name.to_ascii_lowercase();
-        let carries_http = lower.starts_with(b"h2") || lower.starts_with(b"http") || lower.starts_with(b"tls");
+        let carries_http =
+            lower.starts_with(b"h2") || lower.starts_with(b"http") || lower.starts_with(b"tls");
         (token && !carries_http).then(|| Self(value.clone()))
     }
 }

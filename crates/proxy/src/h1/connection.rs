@@ -174,9 +174,9 @@ impl<S: Service, W: AsyncWrite + Unpin> Connection<S, W> {
         // A client that asked to upgrade and was not let may already speak something else; one that was
         // not told to continue may or may not send its body: nobody can know what comes next.
         let open_end = asks_upgrade || (expects_continue && !continued);
-        let short_rest = back.as_ref().is_none_or(|back| {
-            !back.failed && back.decoder.left_at_least() <= self.limits.discard_bytes_max
-        });
+        let short_rest = back
+            .as_ref()
+            .is_none_or(|back| !back.failed && back.decoder.left_at_least() <= self.limits.discard_bytes_max);
         asked.keep_alive &= !self.stop.is_cancelled() && !open_end && short_rest;
         match self.write(response, &asked).await {
             Ok(true) => match (kept, back, given) {
@@ -215,7 +215,12 @@ impl<S: Service, W: AsyncWrite + Unpin> Connection<S, W> {
         }
     }
 
-    async fn switch<R>(&mut self, response: Response, kept: Option<Reader<R>>, may_upgrade: bool) -> After<R> {
+    async fn switch<R>(
+        &mut self,
+        response: Response,
+        kept: Option<Reader<R>>,
+        may_upgrade: bool,
+    ) -> After<R> {
         let tunnel = response.extensions().get::<upgrade::Tunnel>().cloned();
         let (Some(tunnel), Some(reader), true) = (tunnel, kept, may_upgrade) else {
             return After::Close(None);

@@ -175,16 +175,27 @@ impl Decoder {
 
     /// Decodes a whole buffer, for tests and fuzzing: the data of all chunks.
     pub fn decode_all(framing: Framing, bytes: &[u8]) -> Result<Option<Vec<u8>>, BodyError> {
-        let mut buffer = BytesMut::from(bytes);
-        let (mut decoder, mut data) = (Self::new(framing), Vec::new());
-        loop {
-            match decoder.step(&mut buffer)? {
-                Step::Data(bytes) => data.extend_from_slice(&bytes),
-                Step::Trailers(_) => {}
-                Step::More => return Ok(None),
-                Step::End => return Ok(Some(data)),
+        Self::decode_pieces(framing, [bytes])
+    }
+
+    /// The same, with the bytes as they came in several reads.
+    pub fn decode_pieces<'a>(
+        framing: Framing,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Option<Vec<u8>>, BodyError> {
+        let (mut decoder, mut data, mut buffer) = (Self::new(framing), Vec::new(), BytesMut::new());
+        for piece in pieces {
+            buffer.extend_from_slice(piece);
+            loop {
+                match decoder.step(&mut buffer)? {
+                    Step::Data(bytes) => data.extend_from_slice(&bytes),
+                    Step::Trailers(_) => {}
+                    Step::More => break,
+                    Step::End => return Ok(Some(data)),
+                }
             }
         }
+        Ok(None)
     }
 }
 
@@ -228,8 +239,10 @@ fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, BodyError> {
     };
     let section = buffer.split_to(end + 4);
     let mut fields = [httparse::EMPTY_HEADER; TRAILER_COUNT_MAX];
-    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&section, &mut fields) else {
-        return Err(BodyError::Framing);
+    let bare_lf = memchr::memchr_iter(b'\n', &section).any(|at| at == 0 || section[at - 1] != b'\r');
+    let fields = match httparse::parse_headers(&section, &mut fields) {
+        Ok(httparse::Status::Complete((end, fields))) if end == section.len() && !bare_lf => fields,
+        _ => return Err(BodyError::Framing),
     };
     let mut map = HeaderMap::new();
     for field in fields {
@@ -297,8 +310,16 @@ impl<R: AsyncRead + Unpin> WireBody<R> {
             Framing::Chunked => None,
         };
         let inner = Some((reader, Decoder::new(framing)));
-        let body =
-            Self { inner, back: Some(back), wants_more, length, idle, timer: None, failed: false, fault: None };
+        let body = Self {
+            inner,
+            back: Some(back),
+            wants_more,
+            length,
+            idle,
+            timer: None,
+            failed: false,
+            fault: None,
+        };
         (body, given)
     }
 
@@ -419,6 +440,9 @@ mod tests {
             "3;a\rb\r\nabc\r\n",
             " 3\r\nabc\r\n",
             "3 \r\nabc\r\n",
+            "0\r\na: b\n\nGET / HTTP/1.1\r\n\r\n",
+            "0\r\na: b\nc: d\r\n\r\n",
+            "0\r\nno colon\r\n\r\n",
         ] {
             assert!(chunks(broken).is_err(), "{broken:?}");
         }
@@ -428,6 +452,16 @@ mod tests {
         #[test]
         fn no_bytes_make_the_decoder_panic(bytes: Vec<u8>) {
             let _ = Decoder::decode_all(Framing::Chunked, &bytes);
+        }
+        #[test]
+        fn how_the_bytes_arrive_changes_nothing(
+            pieces in proptest::collection::vec("(3\r\nabc\r\n|0\r\n|\r\n|a: b\r\n|[0-9a-f;\r\n]{0,3})", 0..8),
+            size in 1_usize..5,
+        ) {
+            let bytes = pieces.concat().into_bytes();
+            let whole = Decoder::decode_all(Framing::Chunked, &bytes);
+            let parts = Decoder::decode_pieces(Framing::Chunked, bytes.chunks(size));
+            prop_assert_eq!(whole.as_ref().ok(), parts.as_ref().ok());
         }
         #[test]
         fn what_is_chunked_reads_back(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..50), 0..6)) {

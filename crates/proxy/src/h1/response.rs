@@ -81,7 +81,11 @@ where
         let Ok(frame) = frame else {
             // What was promised cannot be kept: the connection closes without a clean end.
             flush(io, out, idle).await?;
-            return Err(if framing == Out::UntilClose { WriteError::BodyUntilClose } else { WriteError::Body });
+            return Err(if framing == Out::UntilClose {
+                WriteError::BodyUntilClose
+            } else {
+                WriteError::Body
+            });
         };
         match frame.into_data() {
             Ok(data) if data.is_empty() => {}

@@ -31,7 +31,8 @@ type Authority = CertifiedIssuer<'static, KeyPair>;
 fn leaf(ca: &Authority) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec!["hop.internal".to_owned()]).unwrap();
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     let certificate = params.signed_by(&key, ca).unwrap();
     (vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
 }
@@ -59,11 +60,7 @@ fn mutual() -> Mutual {
     known.alpn_protocols = vec![b"h2".to_vec()];
     let mut anonymous = client().with_no_client_auth();
     anonymous.alpn_protocols = vec![b"h2".to_vec()];
-    Mutual {
-        accept: accept_tls(Arc::new(server)),
-        client: Arc::new(known),
-        anonymous: Arc::new(anonymous),
-    }
+    Mutual { accept: accept_tls(Arc::new(server)), client: Arc::new(known), anonymous: Arc::new(anonymous) }
 }
 
 impl Mutual {
@@ -154,8 +151,7 @@ async fn bodies_and_trailers_pass_both_ways() {
 #[tokio::test]
 async fn a_websocket_crosses_an_http_2_hop() {
     let mutual = mutual();
-    let gateway =
-        start_with(forward(echoing_origin().await), Limits::default(), Some(mutual.accept.clone()));
+    let gateway = start_with(forward(echoing_origin().await), Limits::default(), Some(mutual.accept.clone()));
     let front = start(forward_to(mutual.upstream(gateway.addr)), Limits::default());
     let answer = talk(
         front.addr,
@@ -175,7 +171,10 @@ async fn a_request_given_back_goes_elsewhere_unchanged() {
     let pool = Pool::new(PoolLimits::default());
     let failure = pool.send(&mutual.upstream(free), get("/x?y"), soon()).await.unwrap_err();
     let request = failure.unsent.expect("nothing was sent");
-    assert_eq!((request.uri().to_string(), &request.headers()["host"]), ("/x?y".into(), &"a.example:8443".parse().unwrap()));
+    assert_eq!(
+        (request.uri().to_string(), &request.headers()["host"]),
+        ("/x?y".into(), &"a.example:8443".parse().unwrap())
+    );
     let server = start(Arc::new(Echo::default()), Limits::default());
     let to = Upstream { addr: server.addr, tls: None, http2: false };
     let response = pool.send(&to, request, soon()).await.unwrap();

@@ -1,4 +1,5 @@
 //! The hop as clients and origins see it, over real sockets.
+#![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
 mod cuts;
 mod http2;
@@ -8,7 +9,8 @@ mod recorded;
 mod streams;
 
 use bastide_proxy::{
-    Accept, Body, Limits, Listener, Peer, RawHead, RefusedHead, Request, Response, Service, serve};
+    Accept, Body, Limits, Listener, Peer, RawHead, RefusedHead, Request, Response, Service, serve,
+};
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
@@ -35,9 +37,8 @@ impl Service for Echo {
             return Response::new(Body::full("unread"));
         }
         let (head, body) = request.into_parts();
-        let body = match body.collect_up_to(64 * 1024 * 1024).await {
-            Ok(body) => body,
-            Err(_) => return http::Response::builder().status(400).body(Body::full("broken body")).unwrap(),
+        let Ok(body) = body.collect_up_to(64 * 1024 * 1024).await else {
+            return http::Response::builder().status(400).body(Body::full("broken body")).unwrap();
         };
         if path == "/length" {
             return Response::new(Body::full(body.len().to_string()));

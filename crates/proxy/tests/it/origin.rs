@@ -1,9 +1,7 @@
 //! Through the hop to an origin: what the origin receives, reuse, upgrades.
 
 use crate::{start, talk};
-use bastide_proxy::{
-    Body, Limits, Pool, PoolLimits, RefusedHead, Request, Response, Service, Upstream,
-};
+use bastide_proxy::{Body, Limits, Pool, PoolLimits, RefusedHead, Request, Response, Service, Upstream};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -23,7 +23,11 @@ fn end_of_request(bytes: &[u8]) -> Option<usize> {
     let head_end = find(0, b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&bytes[..head_end]).to_lowercase();
     if head.contains("transfer-encoding: chunked") {
-        let last = if bytes[head_end..].starts_with(b"0\r\n") { head_end } else { find(head_end, b"\r\n0\r\n")? - 3 };
+        let last = if bytes[head_end..].starts_with(b"0\r\n") {
+            head_end
+        } else {
+            find(head_end, b"\r\n0\r\n")? - 3
+        };
         return find(last, b"\r\n\r\n");
     }
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
@@ -48,13 +52,17 @@ async fn recording_origin() -> (SocketAddr, Seen) {
                     while let Some(end) = end_of_request(&buffer) {
                         let request = String::from_utf8(buffer.split_to(end).to_vec()).unwrap();
                         record.lock().unwrap().push(format!("{number} {request}"));
-                        if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.is_err() {
+                        if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.is_err()
+                        {
                             return;
                         }
                     }
                 }
                 if !buffer.is_empty() {
-                    record.lock().unwrap().push(format!("{number} cut: {}", String::from_utf8_lossy(&buffer)));
+                    record
+                        .lock()
+                        .unwrap()
+                        .push(format!("{number} cut: {}", String::from_utf8_lossy(&buffer)));
                 }
             });
         }
@@ -133,10 +141,13 @@ async fn what_is_refused_never_reaches_the_origin() {
 
 #[tokio::test]
 async fn broken_chunks_are_a_400_also_when_they_were_on_their_way() {
-    for chunks in ["3\nabc\r\n0\r\n\r\n", "3;x\nabc\r\n0\r\n\r\n", "3\r\nabc\r\nzz\r\n", "3\r\nabcX\r\n0\r\n\r\n"] {
+    for chunks in
+        ["3\nabc\r\n0\r\n\r\n", "3;x\nabc\r\n0\r\n\r\n", "3\r\nabc\r\nzz\r\n", "3\r\nabcX\r\n0\r\n\r\n"]
+    {
         let (addr, seen) = recording_origin().await;
         let server = start(forward(addr), Limits::default());
-        let probe = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}{SECOND}");
+        let probe =
+            format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}{SECOND}");
         let answer = talk(server.addr, probe.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{chunks:?} → {answer}");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{chunks:?} → {answer}");
