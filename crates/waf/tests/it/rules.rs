@@ -1,0 +1,250 @@
+//! One small rule for each thing that rules can say.
+
+use crate::{Memory, begin, fields, get, load, run, source};
+use bastide_waf::{Mode, RuleSet, Settings, Verdict};
+use std::sync::Arc;
+
+/// Whether a request is refused by these rules.
+fn check(rules: &str, target: &str, headers: &[(&str, &str)], expected: bool) {
+    let set = load(rules);
+    let (verdict, ids) = get(&set, target, headers);
+    assert_eq!(verdict != Verdict::Pass, expected, "{rules}\n{target} {headers:?} {ids:?}");
+}
+
+#[test]
+fn operators_decide() {
+    let rule = |operator: &str| format!("SecRule ARGS:a \"{operator}\" \"id:1,phase:1,deny\"");
+    for (operator, value, expected) in [
+        ("@rx ^a+$", "aaa", true),
+        ("!@rx ^a+$", "aab", true),
+        ("@pm one two", "xTWOx", true),
+        ("@pmFromFile words.data", "a%20bad%20word", true),
+        ("@contains b", "abc", true),
+        ("@containsWord b", "abc", false),
+        ("@containsWord b", "a%20b", true),
+        ("@streq abc", "abc", true),
+        ("@within |a|b|", "b", true),
+        ("@within |a|b|", "c", false),
+        ("@beginsWith ab", "abc", true),
+        ("@endsWith bc", "abc", true),
+        ("@eq 5", "5", true),
+        ("@gt 5", "6", true),
+        ("@lt 5", "5", false),
+        ("@ge 5", "5", true),
+        ("@le 4", "5", false),
+        ("@validateByteRange 97-99", "abc", false),
+        ("@validateByteRange 97-99", "abd", true),
+        ("@validateUtf8Encoding", "%ff", true),
+        ("@detectSQLi", "1'%20or%201=1--", true),
+        ("@detectSQLi", "hello", false),
+        ("@detectXSS", "<script>alert(1)</script>", true),
+        ("@unconditionalMatch", "x", true),
+        ("@noMatch", "x", false),
+    ] {
+        check(&rule(operator), &format!("/?a={value}"), &[], expected);
+    }
+    check("SecRule REMOTE_ADDR \"@ipMatch 10.0.0.0/8,127.0.0.0/8\" \"id:1,phase:1,deny\"", "/", &[], true);
+    check("SecRule REQUEST_URI_RAW \"@validateUrlEncoding\" \"id:1,phase:1,deny\"", "/?a=%zz", &[], true);
+}
+
+#[test]
+fn variables_hold_what_their_names_say() {
+    let rule =
+        |variable: &str, pattern: &str| format!("SecRule {variable} \"@rx {pattern}\" \"id:1,phase:1,deny\"");
+    let headers = [("Host", "h"), ("Cookie", "c=1; d=2"), ("X-A", "b")];
+    for (variable, pattern) in [
+        ("REQUEST_METHOD", "^GET$"),
+        ("REQUEST_URI", "^/dir/file%20x.php\\?a=1&b=2$"),
+        ("REQUEST_FILENAME", "^/dir/file x.php$"),
+        ("REQUEST_BASENAME", "^file x.php$"),
+        ("REQUEST_LINE", "^GET /dir/file%20x.php\\?a=1&b=2 HTTP/1.1$"),
+        ("REQUEST_PROTOCOL", "^HTTP/1.1$"),
+        ("QUERY_STRING", "^a=1&b=2$"),
+        ("ARGS_NAMES", "^b$"),
+        ("ARGS_GET:b", "^2$"),
+        ("REQUEST_COOKIES:d", "^2$"),
+        ("REQUEST_COOKIES_NAMES", "^c$"),
+        ("REQUEST_HEADERS:x-a", "^b$"),
+        ("REQUEST_HEADERS_NAMES", "^X-A$"),
+        ("ARGS_COMBINED_SIZE", "^4$"),
+        ("&ARGS", "^2$"),
+        ("ARGS:/^[b]$/", "^2$"),
+        ("UNIQUE_ID", "^id$"),
+    ] {
+        check(&rule(variable, pattern), "/dir/file%20x.php?a=1&b=2", &headers, true);
+    }
+    check(&rule("ARGS|!ARGS:a", "^1$"), "/?a=1", &[], false);
+}
+
+#[test]
+fn scores_chains_markers_and_macros_work_together() {
+    let rules = r#"
+        SecDefaultAction "phase:1,log,pass"
+        SecAction "id:1,phase:1,nolog,pass,setvar:tx.critical=5,setvar:tx.limit=10"
+        SecRule ARGS "@rx evil" "id:2,phase:1,block,capture,msg:'found %{TX.0}',logdata:'%{MATCHED_VAR_NAME}=%{MATCHED_VAR}',severity:CRITICAL,setvar:'tx.score=+%{tx.critical}'"
+        SecRule ARGS:skip "@eq 1" "id:3,phase:1,pass,nolog,skipAfter:END"
+        SecRule REQUEST_METHOD "@streq GET" "id:4,phase:1,deny,status:418,chain"
+            SecRule TX:score "@ge %{tx.limit}"
+        SecMarker END
+    "#;
+    let set = load(rules);
+    assert_eq!(get(&set, "/?a=evil", &[]), (Verdict::Pass, vec![2]));
+    let (verdict, _) = get(&set, "/?a=evil&b=evil", &[]);
+    assert_eq!(verdict, Verdict::Block { status: 418, rule: 4 }, "each matching value scores");
+    assert_eq!(get(&set, "/?a=evil&b=evil&skip=1", &[]).0, Verdict::Pass);
+    let mut transaction = begin(&set);
+    transaction.request_head(b"GET", b"/?x=evil1", b"HTTP/1.1", &[]);
+    let found = &transaction.matched()[0];
+    assert_eq!((found.msg.as_str(), found.logdata.as_str(), found.line), ("found evil", "ARGS:x=evil1", 4));
+}
+
+#[test]
+fn controls_change_the_rest_of_the_transaction() {
+    let rule = |ctl: &str| {
+        format!(
+            "SecAction \"id:1,phase:1,nolog,pass,ctl:{ctl}\"\nSecRule ARGS \"@rx x\" \"id:20,phase:1,deny,tag:'t'\""
+        )
+    };
+    for ctl in [
+        "ruleRemoveById=20",
+        "ruleRemoveById=10-30",
+        "ruleRemoveByTag=t",
+        "ruleRemoveTargetById=20;ARGS:a",
+        "ruleRemoveTargetByTag=t;ARGS",
+        "ruleEngine=Off",
+        "ruleEngine=DetectionOnly",
+    ] {
+        check(&rule(ctl), "/?a=x", &[], false);
+    }
+    check(&rule("ruleRemoveTargetById=20;ARGS:b"), "/?a=x", &[], true);
+    check("SecAction \"id:1,phase:1,allow\"\nSecAction \"id:2,phase:1,deny\"", "/", &[], false);
+}
+
+#[test]
+fn exclusions_that_users_write_are_obeyed() {
+    let base = "SecRule ARGS \"@rx x\" \"id:20,phase:1,deny,tag:'attack/x'\"\n";
+    for exclusion in [
+        "SecRuleRemoveById 20",
+        "SecRuleRemoveById 1-30",
+        "SecRuleRemoveByTag \"^attack/\"",
+        "SecRuleUpdateTargetById 20 \"!ARGS:a\"",
+        "SecRuleUpdateTargetByTag attack \"!ARGS:/^a/\"",
+    ] {
+        let files = Memory(vec![]);
+        let text = format!("{base}SecAction \"id:99,phase:1,pass,nolog\"\n{exclusion}\n");
+        let set = Arc::new(RuleSet::compile(&[source(&text)], &files, &Settings::default()).unwrap());
+        assert_eq!(get(&set, "/?a=x", &[]).0, Verdict::Pass, "{exclusion}");
+    }
+}
+
+#[test]
+fn bodies_are_read_as_what_they_say_they_are() {
+    let set = load("SecRule ARGS|FILES|FILES_NAMES|XML:/*|XML://@* \"@rx ^evil$\" \"id:1,phase:2,deny\"");
+    let check = |kind: &str, body: &str, expected: bool| {
+        let (verdict, _) = run(&set, "POST", "/", &[("Content-Type", kind)], body.as_bytes());
+        assert_eq!(matches!(verdict, Verdict::Block { rule: 1, status: 403 }), expected, "{kind} {body}");
+    };
+    check("application/x-www-form-urlencoded", "a=1&b=%65vil", true);
+    check("application/json", r#"{"a":[{"b":"evil"}]}"#, true);
+    check("application/json", r#"{"a":"ok"}"#, false);
+    check("text/xml", "<a><b>evil</b></a>", true);
+    check("text/xml", "<a b='evil'/>", true);
+    let multipart =
+        "--x\r\nContent-Disposition: form-data; name=\"f\"; filename=\"evil\"\r\n\r\ndata\r\n--x--\r\n";
+    check("multipart/form-data; boundary=x", multipart, true);
+    check("multipart/form-data; boundary=x", &multipart.replace("evil", "good"), false);
+    check(
+        "multipart/form-data; boundary=\"x\"",
+        "--x\r\nContent-Disposition: form-data; name=a\r\n\r\nevil\r\n--x--\r\n",
+        true,
+    );
+}
+
+#[test]
+fn a_body_that_cannot_be_read_is_refused() {
+    let set = load("SecAction \"id:9,phase:1,pass,nolog\"");
+    for (kind, body) in [
+        ("application/json", "{"),
+        ("text/xml", "<a"),
+        ("multipart/form-data; boundary=x", "--x\r\n\r\n"),
+        ("multipart/form-data", "x"),
+    ] {
+        let (verdict, ids) = run(&set, "POST", "/", &[("Content-Type", kind)], body.as_bytes());
+        assert_eq!((verdict, ids), (Verdict::Block { status: 400, rule: 1 }, vec![1]), "{kind}");
+    }
+}
+
+#[test]
+fn answers_are_inspected() {
+    let set = load(
+        "SecRule RESPONSE_STATUS \"@streq 500\" \"id:1,phase:3,deny\"\nSecRule RESPONSE_BODY \"@contains secret\" \"id:2,phase:4,deny\"",
+    );
+    let mut transaction = begin(&set);
+    assert_eq!(
+        transaction.response_head(200, b"HTTP/1.1", &fields(&[("Content-Type", "text/html")])),
+        Verdict::Pass
+    );
+    assert!(
+        transaction.wants_response_body(b"text/html; charset=utf-8")
+            && !transaction.wants_response_body(b"image/png")
+    );
+    assert_eq!(transaction.response_body(b"a secret"), Verdict::Block { status: 403, rule: 2 });
+    assert!(matches!(begin(&set).response_head(500, b"HTTP/1.1", &[]), Verdict::Block { rule: 1, .. }));
+}
+
+#[test]
+fn detect_tells_the_same_and_never_blocks() {
+    let rules = [source("SecRule ARGS \"@rx x\" \"id:1,phase:1,deny,msg:'m'\"")];
+    let settings = Settings { mode: Mode::Detect, ..Settings::default() };
+    let set = Arc::new(RuleSet::compile(&rules, &Memory(vec![]), &settings).unwrap());
+    let mut transaction = begin(&set);
+    assert_eq!(
+        transaction.request_head(b"GET", b"/?a=x", b"HTTP/1.1", &fields(&[("X-CRS-Test", "t1")])),
+        Verdict::Pass
+    );
+    let audit = transaction.finish();
+    assert!(audit.would_block && !audit.blocked && audit.wanted);
+    assert_eq!((audit.matches[0].id, audit.rule, audit.marker.as_deref()), (1, Some(1), Some("t1")));
+}
+
+#[test]
+fn what_cannot_be_loaded_is_named_with_its_place() {
+    let check = |text: &str, part: &str| {
+        let Err(error) = RuleSet::compile(&[source(text)], &Memory(vec![]), &Settings::default()) else {
+            panic!("{text}")
+        };
+        assert!(error.to_string().contains(part), "{error}");
+    };
+    check("", "no rules");
+    check("\nSecNope x", "test.conf:2: directive SecNope");
+    check("SecRule NOPE x \"id:1\"", "variable NOPE");
+    check("SecRule ARGS \"@nope x\" \"id:1\"", "operator @nope");
+    check("SecRule ARGS x \"id:1,t:nope\"", "transformation nope");
+    check("SecRule ARGS x \"id:1,nope\"", "action nope");
+    check("SecRule ARGS x \"id:1,ctl:nope=1\"", "ctl nope");
+    check("SecRule ARGS \"(\" \"id:1\"", "pattern");
+    check("SecRule ARGS x \"phase:1\"", "needs an id");
+    check("SecRule ARGS x \"id:1\"\nSecRule ARGS x \"id:1\"", "twice");
+    check("SecRule ARGS x \"id:1,chain\"", "chain is not finished");
+    check("Include nope.conf", "nope.conf");
+    check("SecRule ARGS \"@pmFromFile nope.data\" \"id:1\"", "nope.data");
+}
+
+#[test]
+fn bytes_stay_bytes() {
+    let set = load("SecRule ARGS \"@rx ^\\xff\\xfe$\" \"id:1,phase:1,deny\"");
+    assert_ne!(get(&set, "/?a=%ff%fe", &[]).0, Verdict::Pass);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_the_engine_panic(target: Vec<u8>, value: Vec<u8>, body: Vec<u8>) {
+        let set = load("SecRule ARGS|REQUEST_HEADERS|XML:/*|FILES \"@detectSQLi\" \"id:1,phase:2,pass,multiMatch,t:none,t:urlDecodeUni,t:htmlEntityDecode\"");
+        for kind in ["application/json", "text/xml", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded"] {
+            let mut transaction = begin(&set);
+            transaction.request_head(b"POST", &target, b"HTTP/1.1", &[(b"content-type".to_vec(), kind.into()), (b"cookie".to_vec(), value.clone())]);
+            transaction.request_body(&body, true);
+            serde_json::to_string(&transaction.finish()).unwrap();
+        }
+    }
+}
