@@ -8,6 +8,9 @@ use std::{net::SocketAddr, path::PathBuf};
 #[derive(Debug, Parser)]
 #[command(name = "bastide", version, about, arg_required_else_help = true)]
 pub struct Arguments {
+    /// Options of the commands that talk to a Platform
+    #[command(flatten)]
+    pub common: bastide_cli::Common,
     /// What to do
     #[command(subcommand)]
     pub command: Command,

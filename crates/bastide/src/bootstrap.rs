@@ -6,9 +6,9 @@ use crate::{files, layout::Layout, ports::Ports};
 use anyhow::{Context, Result};
 use bastide_bus::{
     SigningKey,
-    bootstrap::{Issuers, Server},
+    bootstrap::{Authority, Issuers, Server},
 };
-use bastide_tls::ca::{self, Issued, LocalCa};
+use bastide_tls::{Issued, LocalCa};
 use bastide_types::{Domains, Role, ZoneName};
 use std::{fs, path::Path};
 use time::{Duration, OffsetDateTime};
@@ -94,12 +94,17 @@ fn role_certificates(layout: &Layout, now: OffsetDateTime) -> Result<()> {
 }
 
 /// Issues a certificate unless the one that is there lives long enough.
-fn renew(layout: &Layout, name: &str, now: OffsetDateTime, issue: impl FnOnce() -> Result<Issued>) -> Result<()> {
+fn renew(
+    layout: &Layout,
+    name: &str,
+    now: OffsetDateTime,
+    issue: impl FnOnce() -> Result<Issued>,
+) -> Result<()> {
     let (certificate, key) = (layout.certificate(name), layout.certificate_key(name));
     let good = key.exists()
         && fs::read_to_string(&certificate)
             .ok()
-            .and_then(|pem| ca::remaining(&pem, now).ok())
+            .and_then(|pem| bastide_tls::remaining(&pem, now).ok())
             .is_some_and(|left| left > RENEW_BELOW);
     if good {
         return Ok(());
@@ -120,7 +125,9 @@ fn keys(layout: &Layout) -> Result<()> {
             Ok(key.to_vec())
         })?;
     }
-    once(&layout.operator_client(), || Ok(bastide_identity::opaque::Opaque::generate()?.secret.expose().into()))
+    once(&layout.operator_client(), || {
+        Ok(bastide_identity::opaque::Opaque::generate()?.secret.expose().into())
+    })
 }
 
 fn signing_key(private: &Path, public: &Path) -> Result<()> {
@@ -156,7 +163,12 @@ fn broker(layout: &Layout, ports: &Ports, now: OffsetDateTime) -> Result<()> {
         }
         files::write_private(&issuers_file, &material.files["issuers.json"])?;
     }
-    let issuers = Issuers::load(&issuers_file)?;
+    let mut issuers = Issuers::load(&issuers_file)?;
+    let authority = Authority::load(&dir.join("authority.json"))?;
+    // A newer version may define the accounts differently.
+    if issuers.refresh(&authority, now_s)? {
+        files::write_private(&issuers_file, &issuers.to_bytes())?;
+    }
     let server = Server {
         port: ports.address("nats").port(),
         cert_file: layout.certificate("nats"),
@@ -164,6 +176,7 @@ fn broker(layout: &Layout, ports: &Ports, now: OffsetDateTime) -> Result<()> {
         accounts_dir: dir.join("accounts"),
     };
     files::private_dir(&server.accounts_dir)?;
+    issuers.write_accounts(&server.accounts_dir)?;
     files::write_private(&dir.join("nats.conf"), issuers.nats_conf(&server)?.as_bytes())?;
     for Member { role, name } in MEMBERS {
         if role == Role::Bus {

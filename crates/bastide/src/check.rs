@@ -1,5 +1,6 @@
 //! `bastide check`: pre-flight checks in groups, each with an id and a hint.
 
+use bastide_bus::broker::{Search, Version};
 use std::{
     fmt::Write as _,
     net::{Ipv4Addr, TcpListener, ToSocketAddrs},
@@ -14,8 +15,8 @@ pub struct Subject {
     pub ports: [u16; 2],
     /// WAF rules, in the order they are loaded.
     pub rules: Vec<PathBuf>,
-    /// Broker program, if somebody named one.
-    pub broker: Option<PathBuf>,
+    /// Where the broker is looked for.
+    pub broker: Search,
     /// True when this installation already runs here: its own ports are not a fault.
     pub running: bool,
 }
@@ -48,15 +49,45 @@ pub struct Check {
 pub fn run(subject: &Subject) -> Vec<Check> {
     let mut checks = vec![
         check("Machine", "machine-kernel", kernel(), "Bastide runs on Linux 5.10 or newer."),
-        check("Machine", "machine-disk", disk(&subject.data), "Free some space, or choose another place with --data."),
-        check("Machine", "machine-clock", clock(), "Set the clock: tokens and certificates depend on it (`timedatectl set-ntp true`)."),
-        check("Names", "names-localhost", localhost(), "Install libnss-myhostname, so that browsers and curl find *.localhost; our own clients need nothing."),
-        check("Programs", "programs-broker", broker(subject.broker.as_deref()), "Run ./start once (it fetches a pinned one), or put nats-server 2.14.0 or newer on PATH, or name one with --nats-server."),
-        check("Rules", "rules-waf", rules(&subject.rules), "Install modsecurity-crs, or name rules with --waf-rules."),
+        check(
+            "Machine",
+            "machine-disk",
+            disk(&subject.data),
+            "Free some space, or choose another place with --data.",
+        ),
+        check(
+            "Machine",
+            "machine-clock",
+            clock(),
+            "Set the clock: tokens and certificates depend on it (`timedatectl set-ntp true`).",
+        ),
+        check(
+            "Names",
+            "names-localhost",
+            localhost(),
+            "Install libnss-myhostname, so that browsers and curl find *.localhost; our own clients need nothing.",
+        ),
+        check(
+            "Programs",
+            "programs-broker",
+            broker(&subject.broker),
+            "Run ./start once (it fetches a pinned one), or put nats-server 2.14.0 or newer on PATH, or name one with --nats-server.",
+        ),
+        check(
+            "Rules",
+            "rules-waf",
+            rules(&subject.rules),
+            "Install modsecurity-crs, or name rules with --waf-rules.",
+        ),
     ];
     for (port, id) in subject.ports.into_iter().zip(["ports-https", "ports-http"]) {
         let outcome = if subject.running { Outcome::Good(format!("{port}: ours")) } else { port_free(port) };
-        checks.push(check("Ports", id, outcome, "Another program listens there. Choose others with --https-port and --http-port."));
+        checks.push(check(
+            "Ports",
+            id,
+            outcome,
+            "Another program listens there. Choose others with --https-port and --http-port.",
+        ));
     }
     checks
 }
@@ -130,19 +161,28 @@ fn clock() -> Outcome {
     // Older than this source means: surely wrong.
     const WRITTEN_S: u64 = 1_790_000_000;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    if now < WRITTEN_S { Outcome::Bad("the clock is years behind".into()) } else { Outcome::Good("plausible".into()) }
+    if now < WRITTEN_S {
+        Outcome::Bad("the clock is years behind".into())
+    } else {
+        Outcome::Good("plausible".into())
+    }
 }
 
 fn localhost() -> Outcome {
     match ("demo.platform.localhost", 443).to_socket_addrs().map(|mut found| found.next()) {
-        Ok(Some(address)) if address.ip().is_loopback() => Outcome::Good("*.localhost leads to this machine".into()),
+        Ok(Some(address)) if address.ip().is_loopback() => {
+            Outcome::Good("*.localhost leads to this machine".into())
+        }
         _ => Outcome::Worse("*.localhost does not resolve".into()),
     }
 }
 
-fn broker(named: Option<&Path>) -> Outcome {
-    match bastide_bus::broker::find(named) {
-        Ok(found) => Outcome::Good(found.to_string()),
+fn broker(search: &Search) -> Outcome {
+    match bastide_bus::broker::find(search) {
+        Ok(found) => {
+            let Version(major, minor, patch) = found.version;
+            Outcome::Good(format!("nats-server {major}.{minor}.{patch} at {}", found.program.display()))
+        }
         Err(error) => Outcome::Bad(error.to_string()),
     }
 }
@@ -178,7 +218,7 @@ mod tests {
             data: dir.path().join("data"),
             ports: [port, port],
             rules: vec![dir.path().join("none")],
-            broker: None,
+            broker: Search::default(),
             running: false,
         };
         let checks = run(&subject);

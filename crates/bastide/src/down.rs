@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Stops what runs in this data directory; with `purge` the data goes too.
-pub fn run(layout: &Layout, purge: bool) -> Result<()> {
+pub fn run(layout: &Layout, purge: bool, yes: bool) -> Result<()> {
     match files::read_json::<Identity>(&layout.supervisor())?.filter(Identity::is_alive) {
         Some(supervisor) => {
             supervisor.signal(Signal::SIGTERM)?;
@@ -22,6 +22,9 @@ pub fn run(layout: &Layout, purge: bool) -> Result<()> {
         // Only what `up` made is removed: a mistyped --data must not cost somebody else's files.
         if !layout.ports().exists() {
             bail!("{} holds no Bastide data; nothing was removed", layout.root().display());
+        }
+        if !yes {
+            bail!("--purge removes everything in {}; say --yes too", layout.root().display());
         }
         std::fs::remove_dir_all(layout.root())?;
         println!("Removed {}.", layout.root().display());

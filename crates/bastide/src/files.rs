@@ -32,7 +32,8 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     private_dir(parent)?;
     let beside = path.with_extension(format!("new-{}", std::process::id()));
     let put = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&beside, path)

@@ -1,2 +1,110 @@
-//! The one executable.
-fn main() {}
+//! The one executable: every role, the supervisor and the command line.
+//!
+//! It reads arguments, environment and files once and hands values down; what a role does is in its crate.
+
+mod args;
+mod bootstrap;
+mod check;
+mod configs;
+mod down;
+mod edge_alone;
+mod files;
+mod first_run;
+mod layout;
+mod ports;
+mod roles;
+mod supervisor;
+mod up;
+
+use anyhow::{Context, Result};
+use args::{Arguments, Command};
+use clap::Parser;
+use std::{path::PathBuf, process::ExitCode};
+use tokio_util::sync::CancellationToken;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("a TLS provider is installed already");
+        return ExitCode::FAILURE;
+    }
+    log(&arguments.command);
+    match run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            if let Some(problem) = error.downcast_ref::<bastide_types::Problem>() {
+                eprintln!("       bastide explain {}", problem.code);
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Roles log to standard error, which the supervisor keeps in files; commands say only what goes wrong.
+fn log(command: &Command) {
+    let default = match command {
+        Command::Role(_) => "info",
+        Command::Up(_) | Command::Edge(_) => "warn",
+        _ => "error",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BASTIDE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode> {
+    let common = arguments.common;
+    match arguments.command {
+        // The supervisor starts its children from its only thread, which lives as long as they do.
+        Command::Up(args) => single_threaded()?.block_on(up::run(args))?,
+        Command::Down(args) => down::run(&up::layout(args.data.data.as_deref()), args.purge, args.yes)?,
+        Command::Check(args) => {
+            let checks = check::run(&up::subject(&args, &up::layout(args.data.data.as_deref())));
+            print!("{}", check::report(&checks));
+            if !check::passed(&checks) {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Command::Edge(args) => edge_alone::run(args)?,
+        Command::Role(args) => roles::run(args.role, &args.config, args.ready, args.supervised)?,
+        Command::StaticServer { root } => single_threaded()?.block_on(static_server(root))?,
+        Command::ExecChild { command } => {
+            let error = bastide_runtime::exec_child(&command);
+            return Err(error).with_context(|| format!("cannot start {}", command[0].to_string_lossy()));
+        }
+        Command::Cli(command) => {
+            let layout = up::layout(None);
+            let context = bastide_cli::Context {
+                ca: common.ca.unwrap_or_else(|| layout.local_ca()),
+                config_dir: config_dir(),
+                server: common.server,
+                json: common.json,
+            };
+            single_threaded()?.block_on(bastide_cli::run(context, command))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn single_threaded() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+async fn static_server(root: PathBuf) -> Result<()> {
+    let port: u16 = std::env::var("PORT").context("PORT is not set")?.parse().context("PORT is no port")?;
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(roles::cancel_on_signal(stop.clone()));
+    bastide_runtime::static_server::run(root, ([127, 0, 0, 1], port).into(), stop).await?;
+    signals.abort();
+    Ok(())
+}
+
+/// Where the command line keeps credentials: `$XDG_CONFIG_HOME/bastide`, else `~/.config/bastide`.
+fn config_dir() -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".config");
+    std::env::var_os("XDG_CONFIG_HOME")
+        .filter(|dir| !dir.is_empty())
+        .map_or_else(home, PathBuf::from)
+        .join("bastide")
+}

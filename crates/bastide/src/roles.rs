@@ -84,7 +84,8 @@ fn signals_in_background(stop: CancellationToken) -> Result<std::thread::JoinHan
 /// Cancels `stop` at SIGTERM or SIGINT; also returns when somebody else did.
 pub async fn cancel_on_signal(stop: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut term), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         return;
     };

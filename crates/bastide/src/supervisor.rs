@@ -61,7 +61,12 @@ const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Keeps `process` running until `stop`, then ends it.
 ///
 /// Returns only after the process is gone. `seen` hears of changes.
-pub async fn keep(layout: Layout, process: Process, stop: CancellationToken, seen: impl Fn(&Process, Change)) {
+pub async fn keep(
+    layout: Layout,
+    process: Process,
+    stop: CancellationToken,
+    seen: impl Fn(&Process, Change),
+) {
     let mut pause = RESTART_FIRST;
     while !stop.is_cancelled() {
         let started = Instant::now();
@@ -74,10 +79,13 @@ pub async fn keep(layout: Layout, process: Process, stop: CancellationToken, see
                 };
                 tracing::warn!(process = process.name, %end, "ended; starting it again");
             }
-            Err(error) => tracing::error!(process = process.name, error = format!("{error:#}"), "cannot start"),
+            Err(error) => {
+                tracing::error!(process = process.name, error = format!("{error:#}"), "cannot start")
+            }
         }
         seen(&process, Change::Restarted);
-        pause = if started.elapsed() > HEALTHY_AFTER { RESTART_FIRST } else { (pause * 2).min(RESTART_LONGEST) };
+        pause =
+            if started.elapsed() > HEALTHY_AFTER { RESTART_FIRST } else { (pause * 2).min(RESTART_LONGEST) };
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(pause) => {}
@@ -224,8 +232,7 @@ mod tests {
         let once = layout.run().join("once").display().to_string();
         // The first run dies at once, the second marks itself ready and stays.
         let script = format!("[ -e {once} ] || {{ : > {once}; exit 3; }}; : > {mark}; sleep 600 & wait");
-        let process =
-            Process { name: "p".into(), command: shell(&script), ready: Ready::Mark, grace_s: 5 };
+        let process = Process { name: "p".into(), command: shell(&script), ready: Ready::Mark, grace_s: 5 };
         let stop = CancellationToken::new();
         let changes = Arc::new(Mutex::new(Vec::new()));
         let (log, ended) = (changes.clone(), stop.clone());

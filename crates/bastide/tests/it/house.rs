@@ -33,12 +33,29 @@ const ENGINES: &[&str] =
     &["bastide-waf", "bastide-cache", "bastide-balancer", "bastide-identity", "bastide-types"];
 
 /// Crates that mean I/O, a runtime or a clock of their own.
-const NOT_IN_ENGINES: &[&str] =
-    &["tokio", "hyper", "hyper-util", "async-nats", "sqlx", "rustls", "tokio-rustls", "socket2", "nix", "axum"];
+const NOT_IN_ENGINES: &[&str] = &[
+    "tokio",
+    "hyper",
+    "hyper-util",
+    "async-nats",
+    "sqlx",
+    "rustls",
+    "tokio-rustls",
+    "socket2",
+    "nix",
+    "axum",
+];
 
 /// Words in an engine's source that mean I/O, a clock or the environment.
-const NOT_IN_ENGINE_SOURCE: &[&str] =
-    &["std::fs", "std::net::Tcp", "std::net::Udp", "std::env", "std::process", "SystemTime::now", "Instant::now"];
+const NOT_IN_ENGINE_SOURCE: &[&str] = &[
+    "std::fs",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "std::env",
+    "std::process",
+    "SystemTime::now",
+    "Instant::now",
+];
 
 fn metadata() -> Metadata {
     MetadataCommand::new()
@@ -86,7 +103,9 @@ fn only_the_platform_knows_sql_and_only_the_bus_knows_nats() {
             match dependency.name.as_str() {
                 "sqlx" => assert_eq!(name, "bastide-store"),
                 "async-nats" => assert_eq!(name, "bastide-bus"),
-                "bastide-store" => assert!(["bastide-platform", "bastide"].contains(&name.as_str()), "{name}"),
+                "bastide-store" => {
+                    assert!(["bastide-platform", "bastide"].contains(&name.as_str()), "{name}")
+                }
                 _ => {}
             }
         }
@@ -107,7 +126,8 @@ fn engines_do_no_io() {
         for (file, text) in sources(source.as_std_path()) {
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
             for word in NOT_IN_ENGINE_SOURCE {
-                let found = code.lines().find(|line| line.contains(word) && !line.trim_start().starts_with("//"));
+                let found =
+                    code.lines().find(|line| line.contains(word) && !line.trim_start().starts_with("//"));
                 assert!(found.is_none(), "{file} uses {word}: {}", found.unwrap_or_default());
             }
         }
@@ -132,8 +152,20 @@ fn sources(dir: &std::path::Path) -> Vec<(String, String)> {
 fn no_banned_crate_licence_or_source_is_pulled_in() {
     const BANNED: &[&str] = &["ring", "openssl", "openssl-sys", "native-tls"];
     const ALLOWED: &[&str] = &[
-        "MIT", "MIT-0", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "ISC",
-        "Zlib", "Unicode-3.0", "CC0-1.0", "0BSD", "BSL-1.0", "Unlicense", "CDLA-Permissive-2.0",
+        "MIT",
+        "MIT-0",
+        "Apache-2.0",
+        "Apache-2.0 WITH LLVM-exception",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "ISC",
+        "Zlib",
+        "Unicode-3.0",
+        "CC0-1.0",
+        "0BSD",
+        "BSL-1.0",
+        "Unlicense",
+        "CDLA-Permissive-2.0",
     ];
     let metadata = metadata();
     let used = used_packages(&metadata);
@@ -175,7 +207,9 @@ fn licence_fits(expression: &str, allowed: &[&str]) -> bool {
     let expression = expression.replace('/', " OR ");
     let flat = expression.replace(['(', ')'], " ");
     if !expression.contains('(') {
-        return flat.split(" OR ").any(|either| either.split(" AND ").all(|part| allowed.contains(&part.trim())));
+        return flat
+            .split(" OR ")
+            .any(|either| either.split(" AND ").all(|part| allowed.contains(&part.trim())));
     }
     // With parentheses: AND binds the groups, OR stands inside them (the only form in use).
     expression.split(" AND ").all(|group| {

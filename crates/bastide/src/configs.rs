@@ -1,0 +1,205 @@
+//! Configurations of the processes of one machine, written anew at each start.
+
+use crate::{
+    bootstrap::{site_names, zones},
+    files,
+    layout::Layout,
+    ports::Ports,
+    supervisor::{Process, Ready},
+};
+use anyhow::Result;
+use bastide_tls::NodeTls;
+use bastide_types::{
+    Domains,
+    snapshot::{WafMode, WafPolicy},
+};
+use serde::Serialize;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+/// What the operator chose for this machine.
+pub struct Choices {
+    /// Address on which the edge listens.
+    pub listen: IpAddr,
+    /// HTTP port.
+    pub http_port: u16,
+    /// Base domains and HTTPS port.
+    pub domains: Domains,
+    /// WAF rules, in order.
+    pub waf_rules: Vec<PathBuf>,
+    /// Whether verdicts are enforced.
+    pub waf_mode: WafMode,
+    /// Whether apps may run without isolation.
+    pub allow_no_isolation: bool,
+}
+
+/// Names of the processes that listen inside.
+pub const LISTENING: [&str; 5] = ["nats", "gateway-a", "gateway-b", "platform-1", "platform-2"];
+
+/// Writes all configurations; the processes to run, broker first.
+pub fn write(
+    layout: &Layout,
+    ports: &Ports,
+    choices: &Choices,
+    executable: &Path,
+    broker: &bastide_bus::broker::Broker,
+) -> Result<Vec<Process>> {
+    let machine = Machine { layout, ports, executable };
+    let mut processes = vec![machine.broker(broker)];
+    for name in ["platform-1", "platform-2"] {
+        processes.push(machine.role("platform", name, &machine.platform(name, choices))?);
+    }
+    processes.push(machine.role("runtime", "runtime", &machine.runtime(choices))?);
+    for (zone, name) in zones().into_iter().zip(["gateway-a", "gateway-b"]) {
+        let config = bastide_gateway::Config {
+            zone,
+            listen: ports.address(name),
+            node: machine.node(name),
+            bus: machine.bus(name),
+            state_dir: machine.state(name)?,
+            snapshot_verify_key_file: layout.snapshot_public(),
+            assertion_key_file: layout.assertion_key(),
+            cookie_key_file: layout.cookie_key(),
+            platform: vec![ports.address("platform-1"), ports.address("platform-2")],
+            deadline_ms: 60_000,
+            platform_deadline_ms: 300_000,
+            tokens_max: 100_000,
+        };
+        processes.push(machine.role("gateway", name, &config)?);
+    }
+    processes.push(machine.role("edge", "edge", &machine.edge(choices)?)?);
+    Ok(processes)
+}
+
+struct Machine<'a> {
+    layout: &'a Layout,
+    ports: &'a Ports,
+    executable: &'a Path,
+}
+
+impl Machine<'_> {
+    fn node(&self, name: &str) -> NodeTls {
+        NodeTls {
+            ca_file: self.layout.internal_ca(),
+            cert_file: self.layout.certificate(name),
+            key_file: self.layout.certificate_key(name),
+        }
+    }
+
+    fn bus(&self, name: &str) -> bastide_bus::Config {
+        self.bus_as(name, &format!("{name}.creds"))
+    }
+
+    fn bus_as(&self, name: &str, creds: &str) -> bastide_bus::Config {
+        bastide_bus::Config {
+            url: format!("tls://{}", self.ports.address("nats")),
+            ca_file: self.layout.internal_ca(),
+            creds_file: Some(self.layout.nats().join(creds)),
+            jwt: None,
+            seed_file: None,
+            name: name.to_owned(),
+        }
+    }
+
+    fn state(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.layout.state(name);
+        files::private_dir(&dir)?;
+        Ok(dir)
+    }
+
+    fn platform(&self, name: &str, choices: &Choices) -> bastide_platform::Config {
+        let layout = self.layout;
+        bastide_platform::Config {
+            name: name.to_owned(),
+            listen: self.ports.address(name),
+            node: self.node(name),
+            database: layout.platform().join("bastide.db"),
+            kek_file: layout.kek(),
+            images: layout.platform().join("images"),
+            work_dir: layout.platform().join("work").join(name),
+            domains: choices.domains.clone(),
+            zones: zones().into(),
+            bus: self.bus(name),
+            bus_system: self.bus_as(name, &format!("{name}.sys.creds")),
+            bus_authority_file: layout.nats().join("authority.json"),
+            snapshot_key_file: layout.snapshot_key(),
+            deploy_key_file: layout.deploy_key(),
+            assertion_jwks_file: layout.assertion_jwks(),
+            operator_client_file: layout.operator_client(),
+            waf: WafPolicy { mode: choices.waf_mode, paranoia: 1 },
+            deploy_timeout_s: 60,
+        }
+    }
+
+    fn runtime(&self, choices: &Choices) -> bastide_runtime::Config {
+        bastide_runtime::Config {
+            bus: self.bus("runtime"),
+            state_dir: self.layout.runtime(),
+            executable: self.executable.to_owned(),
+            driver: bastide_runtime::config::DriverKind::Process,
+            allow_no_isolation: choices.allow_no_isolation,
+            deploy_key_file: self.layout.deploy_public(),
+            image_bytes_max: 1024 * 1024 * 1024,
+        }
+    }
+
+    fn edge(&self, choices: &Choices) -> Result<bastide_edge::Config> {
+        let layout = self.layout;
+        let certificates =
+            site_names(&choices.domains).into_iter().map(|(name, _)| bastide_edge::config::CertificateFile {
+                cert_file: layout.certificate(name),
+                key_file: layout.certificate_key(name),
+            });
+        let gateways: BTreeMap<_, _> = zones()
+            .into_iter()
+            .zip(["gateway-a", "gateway-b"].map(|name| self.ports.address(name)))
+            .collect();
+        Ok(bastide_edge::Config {
+            https: SocketAddr::new(choices.listen, choices.domains.https_port),
+            http: SocketAddr::new(choices.listen, choices.http_port),
+            domains: choices.domains.clone(),
+            certificates: certificates.collect(),
+            gateways,
+            node: self.node("edge"),
+            bus: self.bus("edge"),
+            state_dir: self.state("edge")?,
+            snapshot_key_file: layout.snapshot_public(),
+            waf_rules: choices.waf_rules.clone(),
+            waf_audit: Some(layout.waf_audit()),
+            access_log: Some(layout.access_log()),
+            body_bytes_max: 30_000_000,
+            upload_bytes_max: 256 * 1024 * 1024,
+            deadline_ms: 60_000,
+        })
+    }
+
+    /// The broker ends with the supervisor too: it is started through the executable.
+    fn broker(&self, broker: &bastide_bus::broker::Broker) -> Process {
+        let mut command = vec![self.executable.to_owned(), "exec-child".into(), "--".into()];
+        command.extend(
+            broker.command_line(&self.layout.nats().join("nats.conf")).into_iter().map(PathBuf::from),
+        );
+        Process { name: "nats".into(), command, ready: Ready::Port(self.ports.address("nats")), grace_s: 10 }
+    }
+
+    fn role<C: Serialize>(&self, role: &str, name: &str, config: &C) -> Result<Process> {
+        let path = self.layout.config(name);
+        files::write_private(&path, &serde_json::to_vec_pretty(config)?)?;
+        let command = vec![
+            self.executable.to_owned(),
+            "role".into(),
+            role.into(),
+            "--config".into(),
+            path,
+            "--ready".into(),
+            self.layout.ready(name),
+            "--supervised".into(),
+        ];
+        // The runtime stops apps, each with its own grace.
+        let grace_s = if role == "runtime" { 75 } else { 20 };
+        Ok(Process { name: name.to_owned(), command, ready: Ready::Mark, grace_s })
+    }
+}

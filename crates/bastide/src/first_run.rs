@@ -1,0 +1,218 @@
+//! What a first start leaves for its user: a customer, two published examples, and how to go on.
+//!
+//! It uses the public API over HTTPS, as any user would, with the operator's API client.
+
+use crate::{args::UpArgs, files, layout::Layout};
+use anyhow::{Context, Result, bail};
+use bastide_cli::{Client, client_token, pack};
+use bastide_types::{AppName, CustomerName, Domains, Secret, StageName};
+use bytes::Bytes;
+use http::{Method, header};
+use http_body_util::Full;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+const OPERATOR_CLIENT: &str = "supervisor";
+/// Address of the first administrator; only a name to sign in with.
+const ADMINISTRATOR: &str = "admin@demo.localhost";
+/// Longest wait for the first deployments.
+const DEPLOY_LIMIT: Duration = Duration::from_secs(90);
+
+/// What `up` tells.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    platform_url: Option<String>,
+    administrator_email: Option<String>,
+    invitation_link: Option<String>,
+    operator_url: String,
+    apps: Vec<String>,
+    ca: PathBuf,
+}
+
+/// What is remembered of the first customer: its API client, and the link until it is used.
+#[derive(Debug, Serialize, Deserialize)]
+struct Demo {
+    id: String,
+    secret: Secret,
+    invitation_link: String,
+}
+
+/// Creates the customer `demo` and publishes the examples, unless that was done before.
+pub async fn run(layout: &Layout, domains: &Domains, args: &UpArgs, executable: &Path) -> Result<Report> {
+    let mut report = Report {
+        platform_url: None,
+        administrator_email: None,
+        invitation_link: None,
+        operator_url: domains.platform_url(&CustomerName::operator()),
+        apps: Vec::new(),
+        ca: layout.local_ca(),
+    };
+    if args.no_demo {
+        return Ok(report);
+    }
+    let name = CustomerName::new("demo")?;
+    let client = Client::trusting(&layout.local_ca())?;
+    let url = domains.platform_url(&name);
+    let (demo, created) = match files::read_json::<Demo>(&layout.demo_client())? {
+        Some(demo) => (demo, false),
+        None => (create(layout, domains, &client).await?, true),
+    };
+    let session = Session {
+        token: client_token(&client, &url, &demo.id, &demo.secret, None).await?.access_token,
+        client,
+        url,
+    };
+    if created {
+        for example in examples(layout, args, executable)? {
+            session
+                .publish(&example)
+                .await
+                .with_context(|| format!("cannot publish {}", example.display()))?;
+        }
+    }
+    let stage = StageName::development();
+    for app in session.get("/api/apps").await?.as_array().into_iter().flatten() {
+        if let Some(app) = app["name"].as_str().and_then(|app| AppName::new(app).ok()) {
+            report.apps.push(format!("{}/", domains.app_url(&name, &stage, &app)));
+        }
+    }
+    report.platform_url = Some(session.url.clone());
+    report.administrator_email = Some(ADMINISTRATOR.into());
+    let members = session.get("/api/members").await?;
+    let invited = members
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|m| m["email"] == ADMINISTRATOR && m["state"] == "invited");
+    report.invitation_link = invited.then_some(demo.invitation_link);
+    Ok(report)
+}
+
+async fn create(layout: &Layout, domains: &Domains, client: &Client) -> Result<Demo> {
+    let operator = domains.platform_url(&CustomerName::operator());
+    let secret = Secret::new(fs::read_to_string(layout.operator_client())?.trim());
+    let token = client_token(client, &operator, OPERATOR_CLIENT, &secret, None).await?.access_token;
+    let session = Session { token, client: client.clone(), url: operator };
+    let body = serde_json::json!({ "name": "demo", "administrator_email": ADMINISTRATOR });
+    let made =
+        session.send(Method::POST, "/api/customers", "application/json", body.to_string().into()).await?;
+    let text =
+        |value: &serde_json::Value| value.as_str().map(str::to_owned).context("the answer is incomplete");
+    let demo = Demo {
+        id: text(&made["client"]["id"])?,
+        secret: Secret::new(text(&made["client"]["secret"])?),
+        invitation_link: text(&made["invitation_link"])?,
+    };
+    files::write_private(&layout.demo_client(), &serde_json::to_vec(&demo)?)?;
+    Ok(demo)
+}
+
+/// Directories to publish: the static site as it is, and `hello` with its built program.
+fn examples(layout: &Layout, args: &UpArgs, executable: &Path) -> Result<Vec<PathBuf>> {
+    let dir = match &args.examples {
+        Some(dir) => dir.clone(),
+        // `target/<profile>/bastide` lies in the workspace that holds the examples.
+        None => {
+            match executable.ancestors().nth(3).map(|root| root.join("examples")).filter(|dir| dir.exists()) {
+                Some(dir) => dir,
+                None => return Ok(Vec::new()),
+            }
+        }
+    };
+    let program = executable.with_file_name("hello");
+    let bundle = layout.run().join("hello");
+    let mut found = vec![dir.join("site")];
+    if program.exists() {
+        files::private_dir(&bundle)?;
+        fs::copy(dir.join("hello/bastide.toml"), bundle.join("bastide.toml"))?;
+        fs::copy(&program, bundle.join("hello"))?;
+        found.push(bundle);
+    }
+    Ok(found)
+}
+
+struct Session {
+    client: Client,
+    url: String,
+    token: Secret,
+}
+
+impl Session {
+    async fn get(&self, path: &str) -> Result<serde_json::Value> {
+        self.send(Method::GET, path, "application/json", Bytes::new()).await
+    }
+
+    async fn send(&self, method: Method, path: &str, kind: &str, body: Bytes) -> Result<serde_json::Value> {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url))
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token.expose()))
+            .header(header::ACCEPT, "application/json")
+            .header(header::USER_AGENT, "bastide-up")
+            .header(header::CONTENT_TYPE, kind)
+            .body(Full::new(body))?;
+        self.client.send(request).await?.json()
+    }
+
+    async fn publish(&self, dir: &Path) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Named {
+            app: App,
+        }
+        #[derive(Deserialize)]
+        struct App {
+            name: AppName,
+        }
+        let named: Named = toml::from_str(&fs::read_to_string(dir.join("bastide.toml"))?)?;
+        let path = format!("/api/apps/{}/publish", named.app.name);
+        let begun = self.send(Method::POST, &path, "application/gzip", pack(dir)?.into()).await?;
+        let operation = begun["operation"].as_str().context("the answer is incomplete")?.to_owned();
+        tokio::time::timeout(DEPLOY_LIMIT, self.finished(&operation)).await.context("it took too long")?
+    }
+
+    async fn finished(&self, operation: &str) -> Result<()> {
+        loop {
+            let state = self.get(&format!("/api/operations/{operation}")).await?;
+            match state["status"].as_str() {
+                Some("running") => tokio::time::sleep(Duration::from_millis(50)).await,
+                Some("finished") => return Ok(()),
+                _ => bail!("{}", state["problem"]),
+            }
+        }
+    }
+}
+
+impl Report {
+    /// For programs.
+    pub fn json(&self) -> String {
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// For people.
+    pub fn text(&self, layout: &Layout, took: Duration) -> String {
+        let mut lines = vec![format!("Bastide is up ({:.1} s).", took.as_secs_f64()), String::new()];
+        if let Some(url) = &self.platform_url {
+            lines.push(format!("  Portal and API   {url}"));
+        }
+        if let (Some(link), Some(email)) = (&self.invitation_link, &self.administrator_email) {
+            lines.push(format!("  Administrator    {email}: open this link once to choose a password"));
+            lines.push(format!("                   {link}"));
+        }
+        for app in &self.apps {
+            lines.push(format!("  App              {app}"));
+        }
+        let ca = self.ca.display();
+        if let Some(app) = self.apps.first() {
+            lines.push(format!("  Try it           curl --cacert '{ca}' '{app}'"));
+        }
+        lines.push(format!("  Operator         {}", self.operator_url));
+        lines.push(format!("  Local CA         {ca} (import it into your browser)"));
+        lines.push(format!("  Data and logs    {}", layout.root().display()));
+        lines.push("  Stop             Ctrl-C here, or `bastide down` elsewhere".into());
+        lines.join("\n")
+    }
+}

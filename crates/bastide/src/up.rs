@@ -1,0 +1,185 @@
+//! `bastide up`: everything on one machine, supervised until it is told to stop.
+
+use crate::{
+    args::{UpArgs, WafMode as WafModeArg, debian_rules},
+    bootstrap, check,
+    configs::{self, Choices, LISTENING},
+    files, first_run,
+    layout::{Layout, default_root},
+    ports::Ports,
+    roles::cancel_on_signal,
+    supervisor::{self, Change, Identity, Process},
+};
+use anyhow::{Context, Result, bail};
+use bastide_bus::broker::{self, Search};
+use bastide_types::{Domains, snapshot::WafMode};
+use std::{
+    collections::BTreeSet,
+    fs::{File, OpenOptions},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How long everything may take to become ready before `up` says what is missing and goes on waiting.
+const SAY_AFTER: Duration = Duration::from_secs(20);
+
+/// Layout of the data directory that was asked for.
+pub fn layout(data: Option<&Path>) -> Layout {
+    let root = data.map_or_else(|| default_root(|key| std::env::var_os(key)), Path::to_owned);
+    Layout::new(std::path::absolute(&root).unwrap_or(root))
+}
+
+/// What the checks should look at.
+pub fn subject(args: &UpArgs, layout: &Layout) -> check::Subject {
+    let supervisor = files::read_json::<Identity>(&layout.supervisor()).ok().flatten();
+    check::Subject {
+        data: layout.root().to_owned(),
+        ports: [args.https_port, args.http_port],
+        rules: rules(args),
+        broker: search(args),
+        running: supervisor.is_some_and(|supervisor| supervisor.is_alive()),
+    }
+}
+
+fn rules(args: &UpArgs) -> Vec<PathBuf> {
+    if args.waf_rules.is_empty() { debian_rules() } else { args.waf_rules.clone() }
+}
+
+fn search(args: &UpArgs) -> Search {
+    let beside = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
+    Search { configured: args.nats_server.clone(), beside, path: std::env::var_os("PATH"), allow_old: false }
+}
+
+/// Brings everything up and keeps it running until a signal.
+pub async fn run(args: UpArgs) -> Result<()> {
+    let begun = Instant::now();
+    let layout = layout(args.data.data.as_deref());
+    if !args.allow_no_isolation {
+        bail!(
+            "the only driver here is `process`, which isolates nothing: apps can reach each other and read this user's files. \
+             Start with --allow-no-isolation if you accept that (bastide explain B-RT-0403)"
+        );
+    }
+    files::private_dir(&layout.run())?;
+    let _lock = lock(&layout)?;
+    let checks = check::run(&subject(&args, &layout));
+    if !check::passed(&checks) {
+        bail!("this machine is not ready:\n\n{}", check::report(&checks));
+    }
+    files::write_private(&layout.supervisor(), &serde_json::to_vec(&Identity::own()?)?)?;
+    let _ = std::fs::remove_file(layout.up());
+    let outcome = supervise(&args, &layout, begun).await;
+    for path in [layout.up(), layout.supervisor()] {
+        let _ = std::fs::remove_file(path);
+    }
+    outcome
+}
+
+async fn supervise(args: &UpArgs, layout: &Layout, begun: Instant) -> Result<()> {
+    let domains = Domains {
+        platform: args.platform_domain.clone(),
+        runtime: args.runtime_domain.clone(),
+        https_port: args.https_port,
+    };
+    let ports = Ports::settle(layout, &LISTENING)?;
+    bootstrap::prepare(layout, &ports, &domains, time::OffsetDateTime::now_utc())?;
+    let choices = Choices {
+        listen: args.listen,
+        http_port: args.http_port,
+        domains: domains.clone(),
+        waf_rules: rules(args),
+        waf_mode: match args.waf_mode {
+            WafModeArg::Detect => WafMode::Detect,
+            WafModeArg::Block => WafMode::Block,
+        },
+        allow_no_isolation: args.allow_no_isolation,
+    };
+    let executable = std::env::current_exe().context("where is this executable?")?;
+    let broker = broker::find(&search(args))?;
+    let processes = configs::write(layout, &ports, &choices, &executable, &broker)?;
+    eprintln!(
+        "WARNING: isolation: NONE. Apps run as plain child processes; do not run apps of people you do not trust."
+    );
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(cancel_on_signal(stop.clone()));
+    let fleet = Fleet::start(layout, processes);
+    let work = async {
+        fleet.all_ready().await?;
+        let report = first_run::run(layout, &domains, args, &executable).await?;
+        files::write_private(&layout.up(), report.json().as_bytes())?;
+        println!("{}", report.text(layout, begun.elapsed()));
+        std::future::pending::<Result<()>>().await
+    };
+    let outcome = tokio::select! {
+        outcome = work => outcome,
+        () = stop.cancelled() => Ok(()),
+    };
+    eprintln!("Stopping …");
+    fleet.stop().await;
+    signals.abort();
+    outcome
+}
+
+/// Only one supervisor at a time looks after a data directory.
+fn lock(layout: &Layout) -> Result<File> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(layout.lock())?;
+    if file.try_lock().is_err() {
+        bail!("Bastide already runs in {}; stop it with `bastide down`", layout.root().display());
+    }
+    Ok(file)
+}
+
+/// The running processes, each with its own switch, so that they stop from the outside in.
+struct Fleet {
+    members: Vec<(CancellationToken, TaskTracker)>,
+    ready: watch::Receiver<BTreeSet<String>>,
+    names: BTreeSet<String>,
+}
+
+impl Fleet {
+    fn start(layout: &Layout, processes: Vec<Process>) -> Self {
+        let (sender, ready) = watch::channel(BTreeSet::new());
+        let names = processes.iter().map(|process| process.name.clone()).collect();
+        let mut members = Vec::new();
+        for process in processes {
+            let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+            let seen = sender.clone();
+            tracker.spawn(supervisor::keep(layout.clone(), process, stop.clone(), move |process, change| {
+                seen.send_modify(|ready| {
+                    match change {
+                        Change::Ready => ready.insert(process.name.clone()),
+                        Change::Restarted => ready.remove(&process.name),
+                    };
+                });
+                tracing::info!(process = process.name, ?change);
+            }));
+            tracker.close();
+            members.push((stop, tracker));
+        }
+        Self { members, ready, names }
+    }
+
+    async fn all_ready(&self) -> Result<()> {
+        let mut ready = self.ready.clone();
+        loop {
+            match tokio::time::timeout(SAY_AFTER, ready.wait_for(|ready| *ready == self.names)).await {
+                Ok(waited) => return waited.map(|_| ()).context("the supervisor ended"),
+                Err(_) => {
+                    let there = self.ready.borrow().clone();
+                    let missing: Vec<_> = self.names.difference(&there).cloned().collect();
+                    eprintln!("still waiting for: {} (see the logs)", missing.join(", "));
+                }
+            }
+        }
+    }
+
+    /// Edge first, broker last: whoever asks others stops before those that answer.
+    async fn stop(self) {
+        for (stop, tracker) in self.members.into_iter().rev() {
+            stop.cancel();
+            tracker.wait().await;
+        }
+    }
+}

@@ -1,0 +1,1 @@
+document.getElementById("when").textContent = "Loaded at " + new Date().toLocaleTimeString() + ".";
