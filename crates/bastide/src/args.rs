@@ -31,8 +31,8 @@ pub enum Command {
     #[command(flatten)]
     Cli(bastide_cli::Command),
     /// Run one role; started by `up`
-    #[command(hide = true)]
-    Role(RoleArgs),
+    #[command(name = "run-role", hide = true)]
+    RunRole(RoleArgs),
     /// Serve a directory of files; started by the runtime for static apps
     #[command(hide = true)]
     StaticServer {

@@ -190,7 +190,7 @@ impl Machine<'_> {
         files::write_private(&path, &serde_json::to_vec_pretty(config)?)?;
         let command = vec![
             self.executable.to_owned(),
-            "role".into(),
+            "run-role".into(),
             role.into(),
             "--config".into(),
             path,

@@ -22,11 +22,6 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     write(path, bytes, 0o600)
 }
 
-/// Writes a file that everybody may read.
-pub fn write_public(path: &Path, bytes: &[u8]) -> Result<()> {
-    write(path, bytes, 0o644)
-}
-
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let parent = path.parent().context("a file has a directory")?;
     private_dir(parent)?;

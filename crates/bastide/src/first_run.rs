@@ -19,6 +19,8 @@ use std::{
 const OPERATOR_CLIENT: &str = "supervisor";
 /// Address of the first administrator; only a name to sign in with.
 const ADMINISTRATOR: &str = "admin@demo.localhost";
+/// Longest wait until a new customer's hosts are served.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(20);
 /// Longest wait for the first deployments.
 const DEPLOY_LIMIT: Duration = Duration::from_secs(90);
 
@@ -61,11 +63,8 @@ pub async fn run(layout: &Layout, domains: &Domains, args: &UpArgs, executable: 
         Some(demo) => (demo, false),
         None => (create(layout, domains, &client).await?, true),
     };
-    let session = Session {
-        token: client_token(&client, &url, &demo.id, &demo.secret, None).await?.access_token,
-        client,
-        url,
-    };
+    let token = first_token(&client, &url, &demo).await?;
+    let session = Session { token, client, url };
     if created {
         for example in examples(layout, args, executable)? {
             session
@@ -90,6 +89,19 @@ pub async fn run(layout: &Layout, domains: &Domains, args: &UpArgs, executable: 
         .any(|m| m["email"] == ADMINISTRATOR && m["state"] == "invited");
     report.invitation_link = invited.then_some(demo.invitation_link);
     Ok(report)
+}
+
+/// A token for the first customer. Its hosts are known to the edge as soon as the Snapshot with it has
+/// arrived there.
+async fn first_token(client: &Client, url: &str, demo: &Demo) -> Result<Secret> {
+    let begun = std::time::Instant::now();
+    loop {
+        match client_token(client, url, &demo.id, &demo.secret, None).await {
+            Ok(tokens) => return Ok(tokens.access_token),
+            Err(error) if begun.elapsed() > SNAPSHOT_LIMIT => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
 }
 
 async fn create(layout: &Layout, domains: &Domains, client: &Client) -> Result<Demo> {

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 /// Roles log to standard error, which the supervisor keeps in files; commands say only what goes wrong.
 fn log(command: &Command) {
     let default = match command {
-        Command::Role(_) => "info",
+        Command::RunRole(_) => "info",
         Command::Up(_) | Command::Edge(_) => "warn",
         _ => "error",
     };
@@ -67,7 +67,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             }
         }
         Command::Edge(args) => edge_alone::run(args)?,
-        Command::Role(args) => roles::run(args.role, &args.config, args.ready, args.supervised)?,
+        Command::RunRole(args) => roles::run(args.role, &args.config, args.ready, args.supervised)?,
         Command::StaticServer { root } => single_threaded()?.block_on(static_server(root))?,
         Command::ExecChild { command } => {
             let error = bastide_runtime::exec_child(&command);

@@ -1,4 +1,4 @@
-//! `bastide role <role> --config <file>`: one process of an installation.
+//! `bastide run-role <role> --config <file>`: one process of an installation.
 
 use crate::files;
 use anyhow::{Context, Result};

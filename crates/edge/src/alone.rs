@@ -11,8 +11,8 @@ use crate::{
 };
 use bastide_cache::{Cache, Limits as CacheLimits, Site, Status};
 use bastide_proxy::{
-    Limits, Listener, Pool, PoolLimits, RefusedHead, Request, Response, Service, Upstream, UpstreamError, UpstreamTls,
-    accept_tls, allowed_cores, reuse_port_listener, run_workers, serve, upgrade,
+    Limits, Listener, Pool, PoolLimits, RefusedHead, Request, Response, Service, Upstream, UpstreamError,
+    UpstreamTls, accept_tls, allowed_cores, reuse_port_listener, run_workers, serve, upgrade,
 };
 use bastide_types::{
     Code, RequestId,
@@ -43,7 +43,11 @@ struct Alone {
 }
 
 /// Runs until `stop`, one worker thread per core that this process may use. `ready` hears the address.
-pub fn run_alone(config: StandAlone, ready: impl FnOnce(std::net::SocketAddr), stop: CancellationToken) -> Result<(), Error> {
+pub fn run_alone(
+    config: StandAlone,
+    ready: impl FnOnce(std::net::SocketAddr),
+    stop: CancellationToken,
+) -> Result<(), Error> {
     let origin = origin(&config.origin)?;
     let waf = match &config.waf {
         None => None,
@@ -61,11 +65,16 @@ pub fn run_alone(config: StandAlone, ready: impl FnOnce(std::net::SocketAddr), s
         None => None,
         Some(file) => {
             let read = |path: &Path| fs::read_to_string(path).map_err(|error| Error::file(path, error));
-            let config = bastide_tls::single_config(&read(&file.cert_file)?, &read(&file.key_file)?, &[b"h2", b"http/1.1"])?;
+            let config = bastide_tls::single_config(
+                &read(&file.cert_file)?,
+                &read(&file.key_file)?,
+                &[b"h2", b"http/1.1"],
+            )?;
             Some(accept_tls(config))
         }
     };
-    let shared = Arc::new(Shared { origin, waf, cache: config.cache.then(|| Cache::new(CacheLimits::default())) });
+    let shared =
+        Arc::new(Shared { origin, waf, cache: config.cache.then(|| Cache::new(CacheLimits::default())) });
     let first = reuse_port_listener(config.listen).map_err(Error::Listen)?;
     let addr = first.local_addr().map_err(Error::Listen)?;
     let mut listening = vec![first];
@@ -80,7 +89,10 @@ pub fn run_alone(config: StandAlone, ready: impl FnOnce(std::net::SocketAddr), s
         let (tls, shared, stop) = (tls.clone(), shared.clone(), stop.clone());
         async move {
             let tcp = tcp.ok_or_else(|| std::io::Error::other("a worker has no listener"))?;
-            let alone = Arc::new(Alone { shared, pool: Pool::new(PoolLimits { idle_max: 256, ..PoolLimits::default() }) });
+            let alone = Arc::new(Alone {
+                shared,
+                pool: Pool::new(PoolLimits { idle_max: 256, ..PoolLimits::default() }),
+            });
             serve(Listener { tcp, tls, limits: Limits::default() }, alone, stop).await
         }
     });
@@ -108,7 +120,8 @@ fn origin(text: &str) -> Result<Upstream, Error> {
 
 fn origin_tls(host: &str) -> Result<UpstreamTls, String> {
     let mut roots = rustls::RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(SYSTEM_ROOTS).map_err(|error| format!("{SYSTEM_ROOTS}: {error}"))?;
+    let certificates =
+        CertificateDer::pem_file_iter(SYSTEM_ROOTS).map_err(|error| format!("{SYSTEM_ROOTS}: {error}"))?;
     for certificate in certificates.flatten() {
         // A root that rustls cannot read is one fewer to trust.
         let _ = roots.add(certificate);
@@ -144,7 +157,9 @@ impl Alone {
             None => response,
         };
         match (asked, &self.shared.cache) {
-            (Some(asked), Some(cache)) => Ok(store::admit(cx, cache, Site::StandAlone, asked, response).await),
+            (Some(asked), Some(cache)) => {
+                Ok(store::admit(cx, cache, Site::StandAlone, asked, response).await)
+            }
             _ => Ok(response),
         }
     }
@@ -186,7 +201,11 @@ impl Service for Alone {
         if self.shared.cache.is_none() {
             cx.cache = None;
         }
-        let accept = request.headers().get(http::header::ACCEPT).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let accept = request
+            .headers()
+            .get(http::header::ACCEPT)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
         let outcome = self.journey(&mut cx, request).await;
         let mut response = outcome.unwrap_or_else(|refusal| {
             cx.cache = cx.cache.map(|_| Status::Bypass);

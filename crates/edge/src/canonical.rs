@@ -66,7 +66,9 @@ fn decode(path: &str) -> Result<String, PathFault> {
         match value {
             0..=0x1f | 0x7f => return Err(PathFault::Control),
             b'\\' => return Err(PathFault::Backslash),
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => decoded.push(char::from(value)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                decoded.push(char::from(value))
+            }
             _ => {
                 use std::fmt::Write;
                 let _ = write!(decoded, "%{value:02X}");

@@ -45,7 +45,10 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn file(path: impl Into<PathBuf>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+    pub(crate) fn file(
+        path: impl Into<PathBuf>,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
         Self::File { path: path.into(), source: Box::new(source) }
     }
 }

@@ -15,9 +15,13 @@ pub(crate) struct Gateways {
 }
 
 impl Gateways {
-    pub(crate) fn new(node: &NodeTls, zones: &BTreeMap<ZoneName, SocketAddr>) -> Result<Self, bastide_tls::TlsError> {
+    pub(crate) fn new(
+        node: &NodeTls,
+        zones: &BTreeMap<ZoneName, SocketAddr>,
+    ) -> Result<Self, bastide_tls::TlsError> {
         let config = node.client_config(Role::Gateway, &[b"h2"])?;
-        let server_name = rustls::pki_types::ServerName::try_from(bastide_tls::node::server_name(Role::Gateway));
+        let server_name =
+            rustls::pki_types::ServerName::try_from(bastide_tls::node::server_name(Role::Gateway));
         let server_name = server_name.expect("our own names are names");
         let tls = UpstreamTls { config, server_name };
         let zones: Vec<_> = zones

@@ -23,7 +23,8 @@ use std::{
 use tokio::sync::watch;
 
 /// The stops of a request here, in order, as `docs/life-of-a-request.md` lists them.
-pub const STOPS: &[&str] = &["edge.site", "edge.waf", "edge.cache", "edge.gateway", "edge.waf-answer", "edge.answer"];
+pub const STOPS: &[&str] =
+    &["edge.site", "edge.waf", "edge.cache", "edge.gateway", "edge.waf-answer", "edge.answer"];
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -45,7 +46,12 @@ pub(crate) struct Edge {
 
 impl Edge {
     /// The way of one request: this is the order of the stops.
-    async fn journey(&self, cx: &mut Context, view: &View, mut request: Request) -> Result<(Response, Option<&'static str>), Refusal> {
+    async fn journey(
+        &self,
+        cx: &mut Context,
+        view: &View,
+        mut request: Request,
+    ) -> Result<(Response, Option<&'static str>), Refusal> {
         let shared = &*self.shared;
         let found = self.site(cx, view, &mut request)?;
         let mut request = limited(request, found.body_bytes_max)?;
@@ -97,7 +103,13 @@ impl Edge {
         outcome
     }
 
-    async fn send(&self, cx: &Context, view: &View, found: &Found, mut request: Request) -> Result<Response, Refusal> {
+    async fn send(
+        &self,
+        cx: &Context,
+        view: &View,
+        found: &Found,
+        mut request: Request,
+    ) -> Result<Response, Refusal> {
         let limit = match found.target {
             Target::Platform => self.shared.deadline * 5,
             Target::App { .. } | Target::Stage => self.shared.deadline,
@@ -139,8 +151,14 @@ pub(crate) fn limited(request: Request, most: u64) -> Result<Request, Refusal> {
 pub(crate) fn context(request: &Request) -> Option<Context> {
     let peer = request.extensions().get::<Arc<bastide_proxy::Peer>>()?.clone();
     let raw = request.extensions().get::<Arc<bastide_proxy::RawHead>>()?.clone();
-    let authority = request.headers().get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
-    let name = if authority.starts_with('[') { &authority } else { authority.split(':').next().unwrap_or_default() };
+    let authority = request
+        .headers()
+        .get(http::header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
+    let name =
+        if authority.starts_with('[') { &authority } else { authority.split(':').next().unwrap_or_default() };
     let host = name.trim_end_matches('.').to_ascii_lowercase();
     Some(Context {
         id: RequestId::generate(),
@@ -161,7 +179,11 @@ impl Service for Edge {
         let Some(mut cx) = context(&request) else {
             return Refusal::new(Code::Internal).response(RequestId::generate(), None);
         };
-        let accept = request.headers().get(http::header::ACCEPT).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let accept = request
+            .headers()
+            .get(http::header::ACCEPT)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
         let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
         let view = self.shared.view.borrow().clone();
         let outcome = match view {

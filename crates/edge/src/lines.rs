@@ -35,7 +35,9 @@ impl Lines {
         }
         let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         let (sender, lines) = mpsc::sync_channel::<String>(QUEUE);
-        let writer = std::thread::Builder::new().name("log".into()).spawn(move || write(&lines, BufWriter::new(file)))?;
+        let writer = std::thread::Builder::new()
+            .name("log".into())
+            .spawn(move || write(&lines, BufWriter::new(file)))?;
         Ok(Self { sender: Some(sender), writer: Some(writer), dropped: AtomicU64::new(0) })
     }
 
@@ -43,7 +45,10 @@ impl Lines {
     pub(crate) fn add(&self, line: String) {
         let full = self.sender.as_ref().is_none_or(|sender| sender.try_send(line).is_err());
         if full && self.dropped.fetch_add(1, Ordering::Relaxed) % 1000 == 0 {
-            tracing::warn!(dropped = self.dropped.load(Ordering::Relaxed), "a log cannot keep up; lines are dropped");
+            tracing::warn!(
+                dropped = self.dropped.load(Ordering::Relaxed),
+                "a log cannot keep up; lines are dropped"
+            );
         }
     }
 }

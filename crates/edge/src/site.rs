@@ -8,11 +8,7 @@ use crate::{
 };
 use bastide_balancer::AppKey;
 use bastide_proxy::Request;
-use bastide_types::{
-    AccessRule, AppName, Code, Site,
-    access::rule_for,
-    snapshot::WafPolicy,
-};
+use bastide_types::{AccessRule, AppName, Code, Site, access::rule_for, snapshot::WafPolicy};
 
 /// A site of a Bastide.
 pub(crate) struct Found {
@@ -44,7 +40,8 @@ pub(crate) fn settle_path(request: &mut Request) -> Result<(), Refusal> {
     if request.uri().path() == "*" {
         return Err(Refusal::new(Code::SiteUnknown));
     }
-    let path = canonical(request.uri().path()).map_err(|fault| Refusal::because(Code::BadRequest, fault.to_string()))?;
+    let path = canonical(request.uri().path())
+        .map_err(|fault| Refusal::because(Code::BadRequest, fault.to_string()))?;
     if path != request.uri().path() {
         let target = match request.uri().query() {
             Some(query) => format!("{path}?{query}"),
@@ -56,7 +53,12 @@ pub(crate) fn settle_path(request: &mut Request) -> Result<(), Refusal> {
 }
 
 /// Finds the site. An unknown host and an unknown app are refused in the same words.
-pub(crate) fn find(cx: &mut Context, view: &View, request: &Request, limits: (u64, u64)) -> Result<Found, Refusal> {
+pub(crate) fn find(
+    cx: &mut Context,
+    view: &View,
+    request: &Request,
+    limits: (u64, u64),
+) -> Result<Found, Refusal> {
     let unknown = || Refusal::new(Code::SiteUnknown);
     let (body_bytes_max, upload_bytes_max) = limits;
     let snapshot = &view.snapshot;
@@ -77,7 +79,8 @@ pub(crate) fn find(cx: &mut Context, view: &View, request: &Request, limits: (u6
         Site::Runtime(name, stage_name) => {
             let (customer, stage) = snapshot.stage(&name, &stage_name).ok_or_else(unknown)?;
             let (segment, below) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
-            let mut names = SiteNames { customer: name.to_string(), stage: Some(stage_name.to_string()), app: None };
+            let mut names =
+                SiteNames { customer: name.to_string(), stage: Some(stage_name.to_string()), app: None };
             let found = |target| Found { waf: stage.waf.clone(), target, body_bytes_max, hsts: RUNTIME_HSTS };
             if segment == ".bastide" {
                 cx.site = Some(names);
@@ -88,8 +91,14 @@ pub(crate) fn find(cx: &mut Context, view: &View, request: &Request, limits: (u6
             names.app = Some(app_name.to_string());
             cx.site = Some(names);
             let public = *rule_for(&app.routes, &format!("/{below}")) == AccessRule::Public;
-            let scopes =
-                public.then(|| [customer.id.to_string(), stage_name.to_string(), app.id.to_string(), app.revision.to_string()]);
+            let scopes = public.then(|| {
+                [
+                    customer.id.to_string(),
+                    stage_name.to_string(),
+                    app.id.to_string(),
+                    app.revision.to_string(),
+                ]
+            });
             let key = AppKey { customer: customer.id, stage: stage_name, app: app.id };
             Ok(found(Target::App { key, scopes }))
         }

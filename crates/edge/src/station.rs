@@ -26,12 +26,19 @@ use tokio_util::sync::CancellationToken;
 pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationToken) -> Result<(), Error> {
     let certificates = certificates(&config)?;
     let tls = bastide_tls::server_config(certificates.clone(), &[b"h2", b"http/1.1"])?;
-    let waf = Waf::load(&config.waf_rules, &WafPolicy::default(), Vec::new(), config.waf_audit.as_deref())?;
+    let waf =
+        Waf::load(&config.waf_rules, &WafPolicy::default(), office_variables(), config.waf_audit.as_deref())?;
     let access_log = config.access_log.as_deref();
-    let access_log = access_log.map(|path| Lines::open(path).map_err(|error| Error::file(path, error))).transpose()?;
-    let verify_key = fs::read_to_string(&config.snapshot_key_file).map_err(|error| Error::file(&config.snapshot_key_file, error))?;
+    let access_log =
+        access_log.map(|path| Lines::open(path).map_err(|error| Error::file(path, error))).transpose()?;
+    let verify_key = fs::read_to_string(&config.snapshot_key_file)
+        .map_err(|error| Error::file(&config.snapshot_key_file, error))?;
     let verify_key = VerifyKey::from_base64url(verify_key.trim())?;
-    let control = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build();
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build();
     let control = control.map_err(Error::Listen)?;
     let bus = control.block_on(Bus::connect(&config.bus))?;
     let (sender, view) = watch::channel(None);
@@ -73,6 +80,18 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
     served.map_err(Error::Listen)?.map_err(Error::Listen)
 }
 
+/// What the office allows on every site beyond CRS' own defaults: the methods of REST services, and the
+/// media type of a publish.
+fn office_variables() -> Vec<(String, String)> {
+    let methods = "GET HEAD POST OPTIONS PUT PATCH DELETE";
+    let kinds = "|application/x-www-form-urlencoded| |multipart/form-data| |multipart/related| |text/xml| |application/xml| \
+                 |application/soap+xml| |application/json| |application/problem+json| |application/cloudevents+json| \
+                 |application/cloudevents-batch+json| |application/octet-stream| |application/gzip| |text/plain|";
+    [("allowed_methods", methods), ("allowed_request_content_type", kinds)]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+}
+
 fn listeners(addr: std::net::SocketAddr) -> Result<Vec<std::net::TcpListener>, Error> {
     (0..allowed_cores()).map(|_| reuse_port_listener(addr).map_err(Error::Listen)).collect()
 }
@@ -90,13 +109,22 @@ fn accept(store: Arc<CertificateStore>, config: Arc<rustls::ServerConfig>) -> Ac
     let limit = Limits::default().handshake_timeout;
     Arc::new(move |stream| {
         let (store, config) = (store.clone(), config.clone());
-        Box::pin(async move { bastide_tls::accept(stream, &store, &config, limit).await.map_err(io::Error::other) })
+        Box::pin(async move {
+            bastide_tls::accept(stream, &store, &config, limit).await.map_err(io::Error::other)
+        })
     })
 }
 
 /// The newest Snapshot joined with the newest facts, made anew whenever either changes. Rule sets of new
 /// policies are compiled before the view that needs them is shown.
-fn follow(bus: &Bus, dir: &Path, key: VerifyKey, shared: Arc<Shared>, sender: watch::Sender<Option<Arc<View>>>, stop: &CancellationToken) {
+fn follow(
+    bus: &Bus,
+    dir: &Path,
+    key: VerifyKey,
+    shared: Arc<Shared>,
+    sender: watch::Sender<Option<Arc<View>>>,
+    stop: &CancellationToken,
+) {
     let mut snapshots = bastide_bus::snapshot::follow(bus, dir, key, |_| Ok(()), stop.clone());
     let mut facts = bastide_bus::facts::follow(bus, dir, stop.clone());
     // Its owner is the control runtime, which outlives the workers.
@@ -132,7 +160,11 @@ fn policies(snapshot: &Snapshot) -> Vec<WafPolicy> {
 }
 
 /// Plain HTTP: the way to HTTPS and nothing else.
-fn redirect(addr: std::net::SocketAddr, domains: Domains, stop: CancellationToken) -> Result<impl Future<Output = ()>, Error> {
+fn redirect(
+    addr: std::net::SocketAddr,
+    domains: Domains,
+    stop: CancellationToken,
+) -> Result<impl Future<Output = ()>, Error> {
     let tcp = reuse_port_listener(addr).map_err(Error::Listen)?;
     let limits = Limits { connections_max: 1000, ..Limits::default() };
     let listener = Listener { tcp, tls: None, limits };

@@ -2,9 +2,7 @@
 
 use crate::context::Context;
 use bastide_cache::{
-    Cache, CacheControl, Entry, Key, Site, Status, may_store,
-    policy::may_look_up,
-    store::Found,
+    Cache, CacheControl, Entry, Key, Site, Status, may_store, policy::may_look_up, store::Found,
 };
 use bastide_proxy::{Body, Request, Response};
 use http::{HeaderMap, Method};
@@ -63,7 +61,13 @@ pub(crate) fn look_up(cx: &mut Context, cache: &Cache, scopes: &[&str], request:
 
 /// Stores an answer when it is fit for everybody. It is read whole first, within the store's limit; a
 /// larger one passes through.
-pub(crate) async fn admit(cx: &mut Context, cache: &Cache, site: Site, asked: Asked, response: Response) -> Response {
+pub(crate) async fn admit(
+    cx: &mut Context,
+    cache: &Cache,
+    site: Site,
+    asked: Asked,
+    response: Response,
+) -> Response {
     if !may_store(site, &asked.method, &asked.headers, response.status(), response.headers()) {
         return response;
     }

@@ -35,7 +35,12 @@ impl Waf {
     ///
     /// # Errors
     /// When a path holds no rules, or a rule cannot be loaded.
-    pub(crate) fn load(rules: &[PathBuf], policy: &WafPolicy, variables: Vec<(String, String)>, audit: Option<&Path>) -> Result<Self, Error> {
+    pub(crate) fn load(
+        rules: &[PathBuf],
+        policy: &WafPolicy,
+        variables: Vec<(String, String)>,
+        audit: Option<&Path>,
+    ) -> Result<Self, Error> {
         let sources = read(rules)?;
         let default = Arc::new(RuleSet::compile(&sources, &Directories, &settings(policy, &variables))?);
         for warning in default.warnings() {
@@ -43,7 +48,8 @@ impl Waf {
         }
         tracing::info!(rules = default.rules(), mode = ?policy.mode, paranoia = policy.paranoia, "WAF rules loaded");
         let compiled = HashMap::from([((policy.mode, policy.paranoia), default.clone())]);
-        let audit = audit.map(|path| Lines::open(path).map_err(|error| Error::file(path, error))).transpose()?;
+        let audit =
+            audit.map(|path| Lines::open(path).map_err(|error| Error::file(path, error))).transpose()?;
         Ok(Self { sources, variables, compiled: ArcSwap::from_pointee(compiled), default, audit })
     }
 
@@ -60,7 +66,9 @@ impl Waf {
                     sets.insert(key, Arc::new(set));
                     self.compiled.store(Arc::new(sets));
                 }
-                Err(error) => tracing::error!(%error, "a WAF policy cannot be loaded; the last good one stays"),
+                Err(error) => {
+                    tracing::error!(%error, "a WAF policy cannot be loaded; the last good one stays")
+                }
             }
         }
     }
@@ -74,7 +82,12 @@ impl Waf {
     }
 
     /// Inspects a request: its head as it was sent, then as much of its body as the limit allows.
-    pub(crate) async fn inspect(&self, cx: &mut Context, policy: &WafPolicy, request: &mut Request) -> Result<Inspection, Refusal> {
+    pub(crate) async fn inspect(
+        &self,
+        cx: &mut Context,
+        policy: &WafPolicy,
+        request: &mut Request,
+    ) -> Result<Inspection, Refusal> {
         let Some(set) = self.set(policy) else {
             cx.verdict = "off";
             return Ok(None);
@@ -97,14 +110,23 @@ impl Waf {
     }
 
     /// Inspects an answer; its body is held back until the verdict, up to the limit.
-    pub(crate) async fn inspect_answer(&self, cx: &mut Context, inspection: Inspection, response: Response) -> Result<Response, Refusal> {
+    pub(crate) async fn inspect_answer(
+        &self,
+        cx: &mut Context,
+        inspection: Inspection,
+        response: Response,
+    ) -> Result<Response, Refusal> {
         let Some(mut transaction) = inspection else { return Ok(response) };
         let (head, mut body) = response.into_parts();
-        let fields: Vec<_> =
-            head.headers.iter().map(|(name, value)| (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec())).collect();
+        let fields: Vec<_> = head
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec()))
+            .collect();
         let verdict = transaction.response_head(head.status.as_u16(), b"HTTP/1.1", &fields);
         self.obey(cx, &mut transaction, verdict)?;
-        let kind = head.headers.get(header::CONTENT_TYPE).map(|kind| kind.as_bytes().to_vec()).unwrap_or_default();
+        let kind =
+            head.headers.get(header::CONTENT_TYPE).map(|kind| kind.as_bytes().to_vec()).unwrap_or_default();
         let plain = !head.headers.contains_key(header::CONTENT_ENCODING);
         if plain && transaction.wants_response_body(&kind) {
             let limit = transaction.settings().response_body_bytes_max;
@@ -149,7 +171,8 @@ impl Waf {
     fn record(&self, id: RequestId, at: u64, cx: Option<&Context>, transaction: &mut Transaction) {
         let audit = transaction.finish();
         let Some(lines) = self.audit.as_ref().filter(|_| audit.wanted) else { return };
-        let line = json!({ "at": at, "request": id, "site": cx.and_then(|cx| cx.site.as_ref()), "audit": audit });
+        let line =
+            json!({ "at": at, "request": id, "site": cx.and_then(|cx| cx.site.as_ref()), "audit": audit });
         lines.add(line.to_string());
     }
 }
@@ -159,10 +182,13 @@ fn is_inspected(request: &Request) -> bool {
     if http_body::Body::is_end_stream(request.body()) {
         return false;
     }
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind =
+        request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    const OPAQUE: &[&str] = &["application/gzip", "application/octet-stream", "application/zip", "application/x-tar"];
-    !OPAQUE.contains(&kind.as_str()) && !["image/", "video/", "audio/", "font/"].iter().any(|begin| kind.starts_with(begin))
+    const OPAQUE: &[&str] =
+        &["application/gzip", "application/octet-stream", "application/zip", "application/x-tar"];
+    !OPAQUE.contains(&kind.as_str())
+        && !["image/", "video/", "audio/", "font/"].iter().any(|begin| kind.starts_with(begin))
 }
 
 fn head_verdict(transaction: &mut Transaction, raw: &RawHead) -> Verdict {
@@ -195,7 +221,8 @@ fn read(paths: &[PathBuf]) -> Result<Vec<Source>, Error> {
     for path in paths {
         let files = if path.is_dir() {
             let entries = fs::read_dir(path).map_err(|error| Error::file(path, error))?;
-            let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|file| is_conf(file)).collect();
+            let mut files: Vec<PathBuf> =
+                entries.flatten().map(|entry| entry.path()).filter(|file| is_conf(file)).collect();
             files.sort();
             if files.is_empty() {
                 return Err(none(path, "the directory holds no rules (*.conf)"));

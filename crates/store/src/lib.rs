@@ -36,6 +36,9 @@ pub enum StoreError {
     /// The schema.
     #[error("the database cannot be brought to this version")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The lock beside the database file.
+    #[error("the database cannot be locked")]
+    Lock(#[source] std::io::Error),
     /// A unique name is taken.
     #[error("the name is taken")]
     Taken,
@@ -70,6 +73,8 @@ pub struct CustomerStore<'s> {
 impl Store {
     /// Opens the database file, creates it when missing, and brings its schema to this version.
     pub async fn open(path: &Path, kek: Kek) -> Result<Self> {
+        // Replicas of the platform open the file at the same time; one of them brings it up to date.
+        let lock = lock(path).await?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -87,6 +92,7 @@ impl Store {
         ])
         .run(&pool)
         .await?;
+        drop(lock);
         let store = Self { pool, kek: std::sync::Arc::new(kek) };
         store.begin_epoch().await?;
         Ok(store)
@@ -136,10 +142,25 @@ impl Store {
     }
 }
 
+/// Waits for the lock beside the database file; it ends when the file is dropped.
+async fn lock(database: &Path) -> Result<std::fs::File> {
+    let path = database.with_extension("lock");
+    let wait = move || {
+        let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        file.lock()?;
+        Ok(file)
+    };
+    let locked = tokio::task::spawn_blocking(wait).await;
+    locked.map_err(|error| StoreError::Damaged(error.to_string()))?.map_err(StoreError::Lock)
+}
+
 /// Raises the revision of what the data plane should know, in the transaction of the change.
 pub async fn raise_revision(write: &mut Write) -> Result<()> {
     sqlx::query("UPDATE meta SET value = value + 1 WHERE key = 'revision'").execute(&mut **write).await?;
-    sqlx::query("UPDATE meta SET value = ? WHERE key = 'raised_at'").bind(now_s()).execute(&mut **write).await?;
+    sqlx::query("UPDATE meta SET value = ? WHERE key = 'raised_at'")
+        .bind(now_s())
+        .execute(&mut **write)
+        .await?;
     Ok(())
 }
 
