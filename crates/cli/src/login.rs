@@ -165,7 +165,9 @@ async fn without_browser(
     let request = Request::begin(server, "http://127.0.0.1:1/callback".into())?;
     let mut arrival = visitor.open(&request.url).await?;
     if let Arrival::Page(url, answer) = &arrival {
-        let answer = answer.clone().good()?;
+        if !answer.status.is_success() {
+            return Err(page_refusal(answer));
+        }
         let mut form =
             Form::find(&String::from_utf8_lossy(&answer.body)).context("there is no sign-in form")?;
         let email = email.context("name the member with --email")?;

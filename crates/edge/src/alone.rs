@@ -58,7 +58,7 @@ pub fn run_alone(
                 Mode::Block => WafMode::Block,
             };
             let policy = WafPolicy { mode, paranoia: waf.paranoia };
-            Some((Waf::load(&waf.rules, &policy, waf.variables.clone(), waf.audit.as_deref())?, policy))
+            Some((Waf::load(&waf.rules, None, &policy, waf.variables.clone(), waf.audit.as_deref())?, policy))
         }
     };
     let tls = match &config.tls {

@@ -26,8 +26,13 @@ use tokio_util::sync::CancellationToken;
 pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationToken) -> Result<(), Error> {
     let certificates = certificates(&config)?;
     let tls = bastide_tls::server_config(certificates.clone(), &[b"h2", b"http/1.1"])?;
-    let waf =
-        Waf::load(&config.waf_rules, &WafPolicy::default(), office_variables(), config.waf_audit.as_deref())?;
+    let waf = Waf::load(
+        &config.waf_rules,
+        Some(office_rules()),
+        &WafPolicy::default(),
+        office_variables(),
+        config.waf_audit.as_deref(),
+    )?;
     let access_log = config.access_log.as_deref();
     let access_log =
         access_log.map(|path| Lines::open(path).map_err(|error| Error::file(path, error))).transpose()?;
@@ -78,6 +83,11 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
     control.block_on(bus.close());
     control.shutdown_timeout(Duration::from_secs(2));
     served.map_err(Error::Listen)?.map_err(Error::Listen)
+}
+
+/// Exclusions for the pages of Bastide itself.
+fn office_rules() -> bastide_waf::Source {
+    bastide_waf::Source { name: "office.conf".into(), bytes: include_bytes!("office.conf").to_vec() }
 }
 
 /// What the office allows on every site beyond CRS' own defaults: the methods of REST services, and the

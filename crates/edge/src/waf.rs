@@ -31,17 +31,18 @@ pub(crate) struct Waf {
 pub(crate) type Inspection = Option<Box<Transaction>>;
 
 impl Waf {
-    /// Reads the rules and compiles them for `policy`.
+    /// Reads the rules and compiles them for `policy`; `office` comes before them.
     ///
     /// # Errors
     /// When a path holds no rules, or a rule cannot be loaded.
     pub(crate) fn load(
         rules: &[PathBuf],
+        office: Option<Source>,
         policy: &WafPolicy,
         variables: Vec<(String, String)>,
         audit: Option<&Path>,
     ) -> Result<Self, Error> {
-        let sources = read(rules)?;
+        let sources = office.into_iter().chain(read(rules)?).collect::<Vec<_>>();
         let default = Arc::new(RuleSet::compile(&sources, &Directories, &settings(policy, &variables))?);
         for warning in default.warnings() {
             tracing::info!(warning, "WAF rules");
