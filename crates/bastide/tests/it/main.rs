@@ -1,3 +1,5 @@
 //! What crosses crates: the shape of the workspace, and the product as a user meets it.
 
+mod alone;
 mod house;
+mod road;
