@@ -88,7 +88,7 @@ fn members(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// delta-seconds (§1.2.2): digits only, as a token or quoted; what overflows saturates.
-fn seconds(value: &[u8]) -> Option<u64> {
+pub(crate) fn seconds(value: &[u8]) -> Option<u64> {
     let digits = match value {
         [b'"', inner @ .., b'"'] => inner,
         plain => plain,

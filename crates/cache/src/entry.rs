@@ -14,7 +14,7 @@ pub struct Entry {
     pub headers: HeaderMap,
     /// Body.
     pub body: Bytes,
-    vary: Vec<(HeaderName, Option<String>)>,
+    vary: Vec<(HeaderName, Option<Vec<u8>>)>,
     lifetime: Duration,
     initial_age: Duration,
     received: SystemTime,
@@ -91,7 +91,9 @@ impl Entry {
             }
             return Answer { status: StatusCode::NOT_MODIFIED, headers, body: Bytes::new(), ttl_s };
         }
-        headers.insert(header::CONTENT_LENGTH, self.body.len().into());
+        if self.status != StatusCode::NO_CONTENT {
+            headers.insert(header::CONTENT_LENGTH, self.body.len().into());
+        }
         let body = if *method == Method::HEAD { Bytes::new() } else { self.body.clone() };
         Answer { status: self.status, headers, body, ttl_s }
     }
@@ -150,12 +152,9 @@ fn nominated(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
     Some(names)
 }
 
-/// The request's value of a field: lines joined, white space trimmed; absent is not empty.
-fn value(asked: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let lines: Vec<_> = asked
-        .get_all(name)
-        .iter()
-        .map(|line| String::from_utf8_lossy(line.as_bytes()).trim().to_owned())
-        .collect();
-    (!lines.is_empty()).then(|| lines.join(", "))
+/// The request's value of a field: lines joined, white space trimmed; absent is not empty. Bytes, because
+/// two values that are no text are still two values.
+fn value(asked: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
+    let lines: Vec<_> = asked.get_all(name).iter().map(|line| line.as_bytes().trim_ascii()).collect();
+    (!lines.is_empty()).then(|| lines.join(&b", "[..]))
 }

@@ -1,7 +1,7 @@
 //! Lifetime and age (RFC 9111 §4.2).
 
-use crate::control::CacheControl;
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use crate::control::{CacheControl, seconds};
+use http::{HeaderMap, StatusCode, header};
 use std::time::{Duration, SystemTime};
 
 /// Share of the time since the last change that is taken as lifetime when nothing else is said.
@@ -34,9 +34,10 @@ pub fn lifetime(
 pub fn initial_age(headers: &HeaderMap, requested: SystemTime, received: SystemTime) -> Duration {
     let apparent = received.duration_since(generated(headers, received)).unwrap_or_default();
     let delay = received.duration_since(requested).unwrap_or_default();
-    let said = headers.get(header::AGE).and_then(|value| value.to_str().ok());
-    let said = said.and_then(|value| value.split(',').next()?.trim().parse::<u64>().ok()).unwrap_or(0);
-    apparent.max(Duration::from_secs(said.min(1 << 31)) + delay)
+    // The first member counts; what is no number says nothing, one that is too large is very old (§5.1).
+    let said = headers.get(header::AGE).and_then(|value| value.as_bytes().split(|b| *b == b',').next());
+    let said = said.and_then(|value| seconds(value.trim_ascii())).unwrap_or(0);
+    apparent.max(Duration::from_secs(said) + delay)
 }
 
 /// When a response was generated: its Date, or when it was received.
@@ -53,13 +54,10 @@ fn is_heuristic(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 
-/// Name of a field that a response may carry to say how long *this* cache may keep it.
-pub const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+    use http::{HeaderName, HeaderValue};
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)

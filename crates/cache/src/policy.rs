@@ -17,8 +17,19 @@ pub fn may_look_up(method: &Method, asked: &HeaderMap, control: &CacheControl) -
     let plain = *method == Method::GET || *method == Method::HEAD;
     plain
         && !control.no_cache
+        && !is_old_no_cache(asked)
         && !asked.contains_key(header::AUTHORIZATION)
         && !asked.contains_key(header::RANGE)
+}
+
+/// `Pragma: no-cache`, which counts only without `Cache-Control` (RFC 9111 §5.4).
+fn is_old_no_cache(asked: &HeaderMap) -> bool {
+    !asked.contains_key(header::CACHE_CONTROL)
+        && asked
+            .get_all(header::PRAGMA)
+            .iter()
+            .filter_map(|line| line.to_str().ok())
+            .any(|line| line.split(',').any(|word| word.trim().eq_ignore_ascii_case("no-cache")))
 }
 
 /// Whether the response may be stored for everybody.

@@ -100,7 +100,8 @@ impl Cache {
         let Some(slot) = shard.entries.get_mut(key).filter(|slot| slot.generation == generation) else {
             return Found::Nothing;
         };
-        let Some(entry) = slot.variants.iter().find(|entry| entry.matches(asked)) else {
+        // The newest first: an origin may begin to vary while an answer for everybody is still there.
+        let Some(entry) = slot.variants.iter().rev().find(|entry| entry.matches(asked)) else {
             return Found::Nothing;
         };
         if !entry.is_fresh(control, now) {
@@ -116,10 +117,11 @@ impl Cache {
 
     /// Stores a response whose fetch began in `generation`; true when it was.
     pub fn store(&self, key: Key, entry: Entry, generation: u64) -> bool {
-        if entry.bytes() > self.limits.entry_bytes_max || generation != self.generation() {
+        let per_shard = self.limits.bytes_max / SHARDS;
+        let fits = entry.bytes() <= self.limits.entry_bytes_max && entry.bytes() + key.len() <= per_shard;
+        if !fits || generation != self.generation() {
             return false;
         }
-        let per_shard = self.limits.bytes_max / SHARDS;
         let mut shard = self.shard(&key);
         let shard = &mut *shard;
         let mut variants = match shard.entries.remove(&key) {

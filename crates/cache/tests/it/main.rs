@@ -5,6 +5,7 @@ use bastide_cache::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use proptest::prelude::*;
 use std::time::{Duration, SystemTime};
 
 fn map(fields: &[(&str, &str)]) -> HeaderMap {
@@ -156,4 +157,104 @@ fn a_purge_forgets_what_is_stored_and_what_is_on_its_way() {
     cache.purge_all();
     assert!(look_up(&cache, "/x", &[], 1).is_none());
     assert!(!cache.store(key("/x"), fresh(), begun));
+}
+
+#[test]
+fn an_age_too_large_to_count_is_old_and_not_new() {
+    for age in ["99999999999999999999999", "4294967296", "60, 1"] {
+        assert!(entry(&[], &[("cache-control", "max-age=60"), ("age", age)], "x").is_none(), "{age}");
+    }
+    for age in ["-1", "1.5", "x", ""] {
+        assert!(entry(&[], &[("cache-control", "max-age=60"), ("age", age)], "x").is_some(), "{age}");
+    }
+}
+
+#[test]
+fn two_values_that_are_no_text_are_two_variants() {
+    let asked = |byte: u8| {
+        let mut asked = HeaderMap::new();
+        asked.insert("accept-language", HeaderValue::from_bytes(&[byte]).unwrap());
+        asked
+    };
+    let headers = map(&[("cache-control", "max-age=60"), ("vary", "accept-language")]);
+    let entry = Entry::new(&asked(0xfe), StatusCode::OK, headers, Bytes::new(), at(0), at(0)).unwrap();
+    assert!(entry.matches(&asked(0xfe)) && !entry.matches(&asked(0xff)));
+    assert!(!entry.matches(&map(&[("accept-language", "")])) && !entry.matches(&HeaderMap::new()));
+}
+
+#[test]
+fn an_origin_that_begins_to_vary_is_heard_at_once() {
+    let cache = Cache::new(Limits::default());
+    let fresh = ("cache-control", "max-age=60");
+    cache.store(key("/"), entry(&[], &[fresh], "for all").unwrap(), 0);
+    let german = [("accept-language", "de")];
+    cache.store(key("/"), entry(&german, &[fresh, ("vary", "accept-language")], "de").unwrap(), 0);
+    assert_eq!(&look_up(&cache, "/", &german, 1).unwrap().body[..], b"de");
+}
+
+#[test]
+fn pragma_counts_only_without_cache_control() {
+    let check = |asked: &[(&str, &str)], expected| {
+        let asked = map(asked);
+        let control = CacheControl::read(&asked);
+        assert_eq!(may_look_up(&Method::GET, &asked, &control), expected, "{asked:?}");
+    };
+    check(&[("pragma", "No-Cache")], false);
+    check(&[("pragma", "no-cache"), ("cache-control", "max-age=5")], true);
+    check(&[("pragma", "other")], true);
+}
+
+#[test]
+fn an_answer_without_content_states_no_length() {
+    let headers = map(&[("cache-control", "max-age=60")]);
+    let entry = Entry::new(&HeaderMap::new(), StatusCode::NO_CONTENT, headers, Bytes::new(), at(0), at(0));
+    let answer = entry.unwrap().answer(&Method::GET, &HeaderMap::new(), at(1));
+    assert!(!answer.headers.contains_key("content-length"));
+}
+
+#[test]
+fn customer_stage_app_and_revision_keep_entries_apart() {
+    let cache = Cache::new(Limits::default());
+    let uri = "/shop/".parse::<Uri>().unwrap();
+    let scoped = |scopes: [&str; 4]| Key::new("https", "acme.apps.localhost", &uri, &scopes);
+    let own = ["acme", "test", "shop", "r1"];
+    cache.store(scoped(own), entry(&[], &[("cache-control", "max-age=60")], "x").unwrap(), 0);
+    let is_found = |scopes| {
+        let asked = HeaderMap::new();
+        matches!(
+            cache.look_up(&scoped(scopes), &asked, &CacheControl::default(), at(1)),
+            Found::Fresh(_)
+        )
+    };
+    assert!(is_found(own));
+    for place in 0..4 {
+        let mut other = own;
+        other[place] = "other";
+        assert!(!is_found(other), "{other:?}");
+    }
+    assert!(!is_found(["acm", "etest", "shop", "r1"]), "lengths keep neighbours apart");
+}
+
+proptest! {
+    #[test]
+    fn nothing_stale_is_ever_served(lifetime in 0_u64..100, age in 0_u64..100, delay in 0_u64..10, waited in 0_u64..200) {
+        let headers = map(&[("cache-control", &format!("max-age={lifetime}")), ("age", &age.to_string())]);
+        let entry = Entry::new(&HeaderMap::new(), StatusCode::OK, headers, Bytes::new(), at(0), at(delay));
+        let is_fresh = lifetime > age + delay + waited;
+        let served = entry.is_some_and(|entry| entry.is_fresh(&CacheControl::default(), at(delay + waited)));
+        prop_assert_eq!(served, is_fresh);
+    }
+
+    #[test]
+    fn no_fields_of_any_kind_make_an_entry_panic(
+        control in "[ -~]{0,30}", age in "[ -~]{0,12}", date in "[ -~]{0,30}", vary in "[ -~]{0,20}"
+    ) {
+        let mut headers = HeaderMap::new();
+        for (name, text) in [("cache-control", control), ("age", age), ("date", date.clone()), ("expires", date), ("vary", vary)] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_str(&text).unwrap());
+        }
+        if let Some(entry) = Entry::new(&HeaderMap::new(), StatusCode::OK, headers, Bytes::new(), at(0), at(0)) {
+            entry.answer(&Method::GET, &HeaderMap::new(), at(u64::from(u32::MAX)));
+        }
+    }
 }
