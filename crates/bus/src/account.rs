@@ -171,7 +171,12 @@ pub(crate) fn edge(own: &str, platform: &str) -> Definition {
         imports: vec![
             api(platform, own, "snapshot.head", "platform.snapshot.head"),
             api(platform, own, "blob.get", "platform.blob.get"),
-            Import { kind: Kind::Stream, from: platform.into(), subject: "hint.snapshot".into(), local: "hint.snapshot" },
+            Import {
+                kind: Kind::Stream,
+                from: platform.into(),
+                subject: "hint.snapshot".into(),
+                local: "hint.snapshot",
+            },
         ],
         scope: Scope {
             role: "edge",
@@ -190,7 +195,12 @@ pub(crate) fn node(own: &str, platform: &str) -> Definition {
     Definition {
         exports: Vec::new(),
         imports: vec![api(platform, own, "node.stages", "platform.node.stages")],
-        scope: Scope { role: "node", publish: &["platform.node.stages"], subscribe: &[INBOX], answers: false },
+        scope: Scope {
+            role: "node",
+            publish: &["platform.node.stages"],
+            subscribe: &[INBOX],
+            answers: false,
+        },
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         connections_max: None,
         subscriptions_max: None,
@@ -331,7 +341,8 @@ mod tests {
 
     #[test]
     fn a_stage_borrows_only_subjects_that_carry_its_own_key() {
-        let accounts = Accounts { sys: "AS".into(), platform: "AP".into(), edge: "AE".into(), node: "AN".into() };
+        let accounts =
+            Accounts { sys: "AS".into(), platform: "AP".into(), edge: "AE".into(), node: "AN".into() };
         for import in stage("AOWN", &accounts).imports {
             assert_eq!(import.subject.split('.').nth(1), Some("AOWN"), "{}", import.subject);
             assert!(!import.subject.contains(['*', '>']), "{}", import.subject);
@@ -340,7 +351,8 @@ mod tests {
 
     #[test]
     fn what_a_scope_may_say_is_borrowed_or_served_and_never_everything() {
-        let accounts = Accounts { sys: "AS".into(), platform: "AP".into(), edge: "AE".into(), node: "AN".into() };
+        let accounts =
+            Accounts { sys: "AS".into(), platform: "AP".into(), edge: "AE".into(), node: "AN".into() };
         for account in [edge("AE", "AP"), node("AN", "AP"), stage("AOWN", &accounts)] {
             for subject in account.scope.publish {
                 assert!(account.imports.iter().any(|import| import.local == *subject), "{subject}");

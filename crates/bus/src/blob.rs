@@ -66,7 +66,12 @@ async fn fetch_part(
 }
 
 /// Fetches a blob into memory and checks its digest.
-pub async fn fetch_bytes(bus: &Bus, digest: &Digest, bytes_max: u64, limit: Duration) -> Result<Vec<u8>, BusError> {
+pub async fn fetch_bytes(
+    bus: &Bus,
+    digest: &Digest,
+    bytes_max: u64,
+    limit: Duration,
+) -> Result<Vec<u8>, BusError> {
     let mut memory = Memory { bytes: Vec::new(), hash: Context::new(&SHA256) };
     pull(bus, digest, bytes_max, &mut memory, limit).await?;
     Ok(memory.bytes)
@@ -148,7 +153,12 @@ async fn piece(bus: &Bus, digest: Digest, offset: u64, limit: Duration) -> Resul
     piece_once(bus, digest, offset, limit).await
 }
 
-async fn piece_once(bus: &Bus, digest: Digest, offset: u64, limit: Duration) -> Result<(Bytes, u64), BusError> {
+async fn piece_once(
+    bus: &Bus,
+    digest: Digest,
+    offset: u64,
+    limit: Duration,
+) -> Result<(Bytes, u64), BusError> {
     let query = encode(&BlobQuery { digest, offset })?;
     let message = bus.ask("platform.blob.get", query, limit).await?;
     let total = message.headers.as_ref().and_then(|headers| headers.get(TOTAL));
@@ -158,7 +168,9 @@ async fn piece_once(bus: &Bus, digest: Digest, offset: u64, limit: Duration) -> 
             Ok((message.payload, total))
         }
         None => match decode::<Reply<()>>(&message.payload)? {
-            Reply::Problem(problem) if problem.code == Code::ApiUnknown.as_str() => Err(BusError::NoContent(digest)),
+            Reply::Problem(problem) if problem.code == Code::ApiUnknown.as_str() => {
+                Err(BusError::NoContent(digest))
+            }
             Reply::Problem(problem) => Err(BusError::Problem(problem)),
             Reply::Ok(()) => Err(BusError::Malformed("no content".into())),
         },

@@ -108,7 +108,12 @@ pub fn generate(now_s: u64) -> Result<Material, BusError> {
     Ok(Material { files, issuers, authority })
 }
 
-fn operator_jwt(root: &KeyPair, signing: &KeyPair, accounts: &Accounts, now_s: u64) -> Result<String, BusError> {
+fn operator_jwt(
+    root: &KeyPair,
+    signing: &KeyPair,
+    accounts: &Accounts,
+    now_s: u64,
+) -> Result<String, BusError> {
     let nats = json!({
         "signing_keys": [signing.public_key()],
         "system_account": accounts.sys,
@@ -207,7 +212,9 @@ impl Issuers {
         line(format!("operator: \"{}\"", self.operator_jwt));
         line(format!("system_account: \"{}\"", self.accounts.sys));
         let dir = quoted(&server.accounts_dir)?;
-        line(format!("resolver {{ type: full, dir: {dir}, allow_delete: true, interval: \"2m\", timeout: \"1.9s\" }}"));
+        line(format!(
+            "resolver {{ type: full, dir: {dir}, allow_delete: true, interval: \"2m\", timeout: \"1.9s\" }}"
+        ));
         line("resolver_preload {".into());
         for (account, jwt) in &self.account_jwts {
             line(format!("  {account}: \"{jwt}\""));
@@ -319,7 +326,10 @@ mod tests {
         issuers.account_jwts.insert(edge.clone(), issuers.account_jwts[&issuers.accounts.node].clone());
         assert!(issuers.refresh(&authority, 9).unwrap());
         assert!(jwt::same_meaning(&before, &issuers.account_jwts[&edge]));
-        assert_eq!(serde_json::from_slice::<Issuers>(&issuers.to_bytes()).unwrap().accounts, issuers.accounts);
+        assert_eq!(
+            serde_json::from_slice::<Issuers>(&issuers.to_bytes()).unwrap().accounts,
+            issuers.accounts
+        );
     }
 
     #[test]

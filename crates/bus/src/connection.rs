@@ -197,9 +197,11 @@ fn options(config: &Config, credential: &Arc<Credential>, watch: &Arc<Watch>) ->
     .client_capacity(COMMAND_CAPACITY)
     .retry_on_initial_connect()
     .ignore_discovered_servers()
-    .reconnect_delay_callback(move |attempts| {
-        if begun.swap(true, Relaxed) { pause(attempts) } else { Duration::ZERO }
-    })
+    .reconnect_delay_callback(
+        move |attempts| {
+            if begun.swap(true, Relaxed) { pause(attempts) } else { Duration::ZERO }
+        },
+    )
     .event_callback(move |event| {
         events.note(&event);
         std::future::ready(())

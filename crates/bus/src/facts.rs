@@ -174,7 +174,9 @@ fn read(message: &async_nats::Message) -> Result<(String, ReplicaFacts), BusErro
     let account = account_of(&message.subject).ok_or_else(|| BusError::Malformed("no account".into()))?;
     let facts: ReplicaFacts = decode(&message.payload)?;
     let long = |reason: &String| reason.len() > REASON_BYTES_MAX;
-    if facts.replicas.len() > REPLICAS_MAX || facts.replicas.iter().any(|fact| fact.reason.as_ref().is_some_and(long)) {
+    if facts.replicas.len() > REPLICAS_MAX
+        || facts.replicas.iter().any(|fact| fact.reason.as_ref().is_some_and(long))
+    {
         return Err(BusError::Malformed("more than a stage may say".into()));
     }
     Ok((account, facts))

@@ -123,7 +123,11 @@ impl<S: Source> Follower<S> {
             Ok(None) => have.is_some(),
             Ok(Some(bytes)) => self.take(bytes, have).await,
             Err(error) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, file = S::FILE, "nothing was pulled");
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    file = S::FILE,
+                    "nothing was pulled"
+                );
                 false
             }
         }

@@ -45,7 +45,8 @@ pub(crate) fn mint(signer: &KeyPair, claim: Claim<'_>) -> Result<String, BusErro
         URL_SAFE_NO_PAD.encode(header.to_string()),
         URL_SAFE_NO_PAD.encode(Value::Object(body).to_string())
     );
-    let signature = signer.sign(signed.as_bytes()).map_err(|_| BusError::Config("a key cannot sign".into()))?;
+    let signature =
+        signer.sign(signed.as_bytes()).map_err(|_| BusError::Config("a key cannot sign".into()))?;
     Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
 }
 
@@ -56,7 +57,8 @@ pub(crate) fn claims(jwt: &str) -> Result<Value, BusError> {
         return Err(fault());
     }
     let mut parts = jwt.split('.');
-    let (Some(_), Some(body), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(_), Some(body), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Err(fault());
     };
     let body = URL_SAFE_NO_PAD.decode(body).map_err(|_| fault())?;
@@ -111,7 +113,8 @@ mod tests {
 
     fn sample(name: &str, issued_at: u64) -> String {
         let key = KeyPair::new_from_raw(nkeys::KeyPairType::Account, [7; 32]).unwrap();
-        let claim = Claim { subject: "A", name, issued_at, expires_at: None, nats: json!({"type": "account"}) };
+        let claim =
+            Claim { subject: "A", name, issued_at, expires_at: None, nats: json!({"type": "account"}) };
         mint(&key, claim).unwrap()
     }
 

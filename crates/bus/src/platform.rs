@@ -24,8 +24,10 @@ const STAGE_SHARE: usize = 64;
 /// What the platform answers. The account is written by the broker: authorize by it.
 pub trait PlatformHandler: Send + Sync + 'static {
     /// The newest Snapshot (only edges and gateways get here).
-    fn snapshot_head(&self, have: Option<(u64, u64)>)
-    -> impl Future<Output = Result<SnapshotHead, Problem>> + Send;
+    fn snapshot_head(
+        &self,
+        have: Option<(u64, u64)>,
+    ) -> impl Future<Output = Result<SnapshotHead, Problem>> + Send;
     /// At most `max` bytes of a blob from `offset`, and the blob's whole length; `None` when it does
     /// not exist or `account` may not read it. Give exactly `max` bytes unless the blob ends before.
     fn blob(
@@ -44,7 +46,11 @@ pub trait PlatformHandler: Send + Sync + 'static {
         query: StateQuery,
     ) -> impl Future<Output = Result<Signed, Problem>> + Send;
     /// What the stage with this account says about its replicas.
-    fn replicas(&self, account: &str, facts: ReplicaFacts) -> impl Future<Output = Result<(), Problem>> + Send;
+    fn replicas(
+        &self,
+        account: &str,
+        facts: ReplicaFacts,
+    ) -> impl Future<Output = Result<(), Problem>> + Send;
 }
 
 /// The two connections of a platform replica: PLATFORM and SYS. Cheap to clone.
@@ -65,7 +71,11 @@ impl PlatformBus {
     }
 
     /// Answers until `stop`; replicas of the platform share the work.
-    pub async fn serve<H: PlatformHandler>(&self, handler: Arc<H>, stop: CancellationToken) -> Result<(), BusError> {
+    pub async fn serve<H: PlatformHandler>(
+        &self,
+        handler: Arc<H>,
+        stop: CancellationToken,
+    ) -> Result<(), BusError> {
         let asker = Askers(self.authority.clone());
         let (bus, stop) = (&self.bus, &stop);
         let share = |account: &str| asker.share(account);
@@ -75,9 +85,11 @@ impl PlatformBus {
             serve(bus, "api.*.snapshot.head", "snapshot", stop, share, ready, |asked| {
                 let (handler, asker) = (handler.clone(), asker.clone());
                 async move {
-                    answer::<SnapshotQuery, _, _>(asked, |account| asker.is_edge(account), async |_, query| {
-                        handler.snapshot_head(query.have).await
-                    })
+                    answer::<SnapshotQuery, _, _>(
+                        asked,
+                        |account| asker.is_edge(account),
+                        async |_, query| handler.snapshot_head(query.have).await,
+                    )
                     .await
                 }
             }),
@@ -88,27 +100,33 @@ impl PlatformBus {
             serve(bus, "api.*.node.stages", "node", stop, share, ready, |asked| {
                 let (handler, asker) = (handler.clone(), asker.clone());
                 async move {
-                    answer::<NodeQuery, _, _>(asked, |account| asker.is_node(account), async |_, query| {
-                        handler.node_stages(query).await
-                    })
+                    answer::<NodeQuery, _, _>(
+                        asked,
+                        |account| asker.is_node(account),
+                        async |_, query| handler.node_stages(query).await,
+                    )
                     .await
                 }
             }),
             serve(bus, "api.*.state.get", "state", stop, share, ready, |asked| {
                 let (handler, asker) = (handler.clone(), asker.clone());
                 async move {
-                    answer::<StateQuery, _, _>(asked, |account| asker.is_stage(account), async |account, query| {
-                        handler.stage_state(account, query).await
-                    })
+                    answer::<StateQuery, _, _>(
+                        asked,
+                        |account| asker.is_stage(account),
+                        async |account, query| handler.stage_state(account, query).await,
+                    )
                     .await
                 }
             }),
             serve(bus, "api.*.evt.replicas", "evt", stop, share, ready, |asked| {
                 let (handler, asker) = (handler.clone(), asker.clone());
                 async move {
-                    answer::<ReplicaFacts, _, _>(asked, |account| asker.is_stage(account), async |account, facts| {
-                        handler.replicas(account, facts).await
-                    })
+                    answer::<ReplicaFacts, _, _>(
+                        asked,
+                        |account| asker.is_stage(account),
+                        async |account, facts| handler.replicas(account, facts).await,
+                    )
                     .await
                 }
             }),

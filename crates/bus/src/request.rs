@@ -72,14 +72,24 @@ impl Bus {
     }
 
     /// One request with our deadline header, its answer as it came.
-    pub(crate) async fn ask(&self, subject: &str, payload: Bytes, limit: Duration) -> Result<Message, BusError> {
+    pub(crate) async fn ask(
+        &self,
+        subject: &str,
+        payload: Bytes,
+        limit: Duration,
+    ) -> Result<Message, BusError> {
         let mut headers = HeaderMap::new();
         headers.insert(DEADLINE, (now_ms() + limit.as_millis() as u64).to_string());
         self.ask_with(subject, async_nats::Request::new().payload(payload).headers(headers), limit).await
     }
 
     /// One request without any header, for the broker's own services.
-    pub(crate) async fn ask_broker(&self, subject: &str, payload: Bytes, limit: Duration) -> Result<Message, BusError> {
+    pub(crate) async fn ask_broker(
+        &self,
+        subject: &str,
+        payload: Bytes,
+        limit: Duration,
+    ) -> Result<Message, BusError> {
         self.ask_with(subject, async_nats::Request::new().payload(payload), limit).await
     }
 
@@ -200,11 +210,8 @@ where
     F: Fn(Incoming) -> Fut,
     Fut: Future<Output = Outgoing> + Send + 'static,
 {
-    let mut requests = bus
-        .client
-        .queue_subscribe(subject, group.to_owned())
-        .await
-        .map_err(|_| BusError::Closed)?;
+    let mut requests =
+        bus.client.queue_subscribe(subject, group.to_owned()).await.map_err(|_| BusError::Closed)?;
     bus.client.flush().await.map_err(|_| BusError::Closed)?;
     subscribed();
     let mut tasks = JoinSet::new();
@@ -352,6 +359,9 @@ mod tests {
     #[test]
     fn what_the_account_may_not_send_is_refused_before_it_is_sent() {
         assert!(encode_within(&"x".repeat(1000), 6000).is_ok());
-        assert!(matches!(encode_within(&"x".repeat(2000), 6000), Err(BusError::TooLarge { bytes_max: 1904, .. })));
+        assert!(matches!(
+            encode_within(&"x".repeat(2000), 6000),
+            Err(BusError::TooLarge { bytes_max: 1904, .. })
+        ));
     }
 }

@@ -39,7 +39,8 @@ impl SigningKey {
 
     /// Signs the JSON text of `content`.
     pub fn sign<T: Serialize>(&self, content: &T) -> Result<Signed, BusError> {
-        let payload = serde_json::to_string(content).map_err(|error| BusError::Malformed(error.to_string()))?;
+        let payload =
+            serde_json::to_string(content).map_err(|error| BusError::Malformed(error.to_string()))?;
         let signature = URL_SAFE_NO_PAD.encode(self.0.sign(payload.as_bytes()).as_ref());
         Ok(Signed { payload, signature })
     }

@@ -92,7 +92,8 @@ impl Source for Snapshots {
 
     async fn pull(&self, bus: &Bus, have: Option<Arc<Held>>) -> Result<Option<Vec<u8>>, BusError> {
         let at = have.as_ref().map(|have| (have.snapshot.epoch, have.snapshot.revision));
-        let head: SnapshotHead = bus.request("platform.snapshot.head", &SnapshotQuery { have: at }, LIMIT).await?;
+        let head: SnapshotHead =
+            bus.request("platform.snapshot.head", &SnapshotQuery { have: at }, LIMIT).await?;
         let known = have.is_some_and(|have| have.digest == head.digest);
         // A replica of the platform that is behind tells an older head: no reason to fetch it.
         let older = at.is_some_and(|at| (head.epoch, head.revision) <= at);

@@ -51,7 +51,10 @@ impl PlatformHandler for BusServices {
             // Within an hour the same credential is given, so that a node sees no change where there is none.
             let now = u64::try_from(bastide_store::now_s()).unwrap_or_default();
             let hour = now - now % 3600;
-            stages.iter().map(|stage| grant(stage, &query.user_key, hour)).collect::<Result<Vec<_>, ApiError>>()
+            stages
+                .iter()
+                .map(|stage| grant(stage, &query.user_key, hour))
+                .collect::<Result<Vec<_>, ApiError>>()
         };
         grants.await.map_err(|error: ApiError| error.0)
     }

@@ -155,7 +155,13 @@ impl LocalCa {
     ///
     /// `hosts` (addresses or DNS names) are for the broker only: its clients check the host they dial,
     /// so no other role may carry one.
-    pub fn issue_role(&self, role: Role, name: &str, hosts: &[String], now: OffsetDateTime) -> Result<Issued, TlsError> {
+    pub fn issue_role(
+        &self,
+        role: Role,
+        name: &str,
+        hosts: &[String],
+        now: OffsetDateTime,
+    ) -> Result<Issued, TlsError> {
         if !self.domains.is_empty() {
             return Err(TlsError::Certificate("the authority for sites signs no roles".into()));
         }
@@ -238,10 +244,11 @@ fn check_name(name: &str) -> Result<(), TlsError> {
 }
 
 fn permitted(certificate: &X509Certificate<'_>) -> Vec<String> {
-    let constraints = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::NameConstraints(constraints) => constraints.permitted_subtrees.as_ref(),
-        _ => None,
-    });
+    let constraints =
+        certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::NameConstraints(constraints) => constraints.permitted_subtrees.as_ref(),
+            _ => None,
+        });
     let subtrees = constraints.into_iter().flatten();
     subtrees
         .filter_map(|subtree| match subtree.base {

@@ -109,14 +109,18 @@ pub fn server_config(store: Arc<CertificateStore>, alpn: &[&[u8]]) -> Result<Arc
 }
 
 /// One certificate for every name: the stand-alone edge, where the SNI rule does not apply.
-pub fn single_config(certificate_pem: &str, key_pem: &str, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn single_config(
+    certificate_pem: &str,
+    key_pem: &str,
+    alpn: &[&[u8]],
+) -> Result<Arc<ServerConfig>, TlsError> {
     let key = certified(certificate_pem, key_pem)?;
     let config = public_builder()?.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(key)));
     finish(config, alpn)
 }
 
-fn public_builder()
--> Result<rustls::ConfigBuilder<ServerConfig, rustls::server::WantsServerCert>, TlsError> {
+fn public_builder() -> Result<rustls::ConfigBuilder<ServerConfig, rustls::server::WantsServerCert>, TlsError>
+{
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(TlsError::Config)?;
@@ -156,7 +160,8 @@ fn certified(certificate_pem: &str, key_pem: &str) -> Result<CertifiedKey, TlsEr
 
 fn dns_names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, TlsError> {
     let parsed = ca::parse(certificate)?;
-    let names = parsed.subject_alternative_name().map_err(|error| TlsError::Certificate(error.to_string()))?;
+    let names =
+        parsed.subject_alternative_name().map_err(|error| TlsError::Certificate(error.to_string()))?;
     let names: Vec<String> = names
         .iter()
         .flat_map(|extension| &extension.value.general_names)

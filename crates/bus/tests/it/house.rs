@@ -4,7 +4,9 @@ use bastide_bus::account::StageAccount;
 use bastide_bus::bootstrap::{Material, Server, generate};
 use bastide_bus::{Bus, Config, PlatformBus, PlatformHandler, SigningKey, broker};
 use bastide_tls::LocalCa;
-use bastide_types::message::{NodeQuery, ReplicaFacts, Signed, SnapshotHead, StageGrant, StageState, StateQuery};
+use bastide_types::message::{
+    NodeQuery, ReplicaFacts, Signed, SnapshotHead, StageGrant, StageState, StateQuery,
+};
 use bastide_types::{Code, CustomerName, Digest, Problem, Role, StageName};
 use bytes::Bytes;
 use std::collections::HashMap;

@@ -45,7 +45,8 @@ async fn full_rights(house: &House, stage: &StageAccount) -> async_nats::Client 
 async fn raw(house: &House, name: &str) -> async_nats::Client {
     let creds = house.material.issuers.creds(bastide_types::Role::Platform, name, now_s()).unwrap();
     let creds = creds[&format!("{name}.sys.creds")].expose().to_owned();
-    let options = ConnectOptions::with_credentials(&creds).unwrap().custom_inbox_prefix(format!("_INBOX.{name}"));
+    let options =
+        ConnectOptions::with_credentials(&creds).unwrap().custom_inbox_prefix(format!("_INBOX.{name}"));
     connect(house, options).await
 }
 
@@ -89,8 +90,16 @@ async fn a_stage_taken_over_hears_nothing_of_others_and_reaches_nothing_of_their
         tried.push(format!("cmd.{account}.state.changed"));
         tried.push(format!("fact.{account}.replicas"));
     }
-    for subject in ["platform.snapshot.head", "platform.node.stages", "hint.snapshot", "cmd.state.changed",
-        "$SYS.REQ.CLAIMS.UPDATE", "$SYS.REQ.CLAIMS.LIST", "$SYS.REQ.SERVER.PING", "$JS.API.INFO"] {
+    for subject in [
+        "platform.snapshot.head",
+        "platform.node.stages",
+        "hint.snapshot",
+        "cmd.state.changed",
+        "$SYS.REQ.CLAIMS.UPDATE",
+        "$SYS.REQ.CLAIMS.LIST",
+        "$SYS.REQ.SERVER.PING",
+        "$JS.API.INFO",
+    ] {
         tried.push(subject.to_owned());
     }
     let lie = serde_json::to_vec(&facts(66, 6, 6)).unwrap();
@@ -155,11 +164,24 @@ async fn each_scope_is_told_at_once_what_it_may_not_say() {
     let platform = house.platform(&fake).await;
     let (stage, agent) = house.stage(&platform).await;
     let edge = house.edge("edge").await;
-    for subject in ["platform.snapshot.head", "platform.node.stages", "$SYS.REQ.CLAIMS.UPDATE", "$JS.API.INFO", "cmd.x", "_INBOX.x.y"] {
+    for subject in [
+        "platform.snapshot.head",
+        "platform.node.stages",
+        "$SYS.REQ.CLAIMS.UPDATE",
+        "$JS.API.INFO",
+        "cmd.x",
+        "_INBOX.x.y",
+    ] {
         is_denied(&agent, subject).await;
     }
     is_denied(&agent, &format!("fact.{}.replicas", stage.account)).await;
-    for subject in ["platform.state.get", "platform.node.stages", "fact.replicas", "hint.snapshot", "$SYS.REQ.CLAIMS.LIST"] {
+    for subject in [
+        "platform.state.get",
+        "platform.node.stages",
+        "fact.replicas",
+        "hint.snapshot",
+        "$SYS.REQ.CLAIMS.LIST",
+    ] {
         is_denied(&edge, subject).await;
     }
     for subject in ["$SYS.REQ.CLAIMS.UPDATE", "api.x.state.get"] {
@@ -184,7 +206,8 @@ async fn a_new_version_changes_what_accounts_may_do_on_a_broker_that_knew_the_ol
     house.start();
     let _platform = house.platform(&fake).await;
     let edge = house.edge("edge").await;
-    let asked = async || edge.request::<_, ()>("platform.snapshot.head", &SnapshotQuery { have: None }, LONG).await;
+    let asked =
+        async || edge.request::<_, ()>("platform.snapshot.head", &SnapshotQuery { have: None }, LONG).await;
     let answer = asked().await;
     assert!(matches!(answer, Err(BusError::NoResponders(_))), "{answer:?}");
     house.kill();
@@ -240,7 +263,8 @@ async fn a_stolen_stage_key_makes_only_agents_of_that_stage() {
     };
     let scoped = json!({"pub": {}, "sub": {}});
     assert!(!refused(&stage.account, scoped.clone()).await, "an agent of its own stage");
-    let wide = json!({"pub": {"allow": [">"]}, "sub": {"allow": [">"]}, "subs": -1, "data": -1, "payload": -1});
+    let wide =
+        json!({"pub": {"allow": [">"]}, "sub": {"allow": [">"]}, "subs": -1, "data": -1, "payload": -1});
     assert!(refused(&stage.account, wide).await, "more than the scope");
     for account in [&house.material.authority.accounts.platform, &house.material.authority.accounts.sys] {
         assert!(refused(account, scoped.clone()).await, "another account");

@@ -27,7 +27,9 @@ async fn after_kill_9_and_a_restart_everything_goes_on() {
         assert!(begun.elapsed() < LONG, "{}", house.log());
         match bus_facts::report(&agent, &facts(1, 3, 1), LONG).await {
             Ok(()) => break,
-            Err(BusError::NoResponders(_) | BusError::Disconnected(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(BusError::NoResponders(_) | BusError::Disconnected(_)) => {
+                tokio::time::sleep(Duration::from_millis(20)).await
+            }
             Err(other) => panic!("{other:?}"),
         }
     }
@@ -93,17 +95,22 @@ async fn a_request_past_its_deadline_is_not_run() {
         .await
         .unwrap();
     let past = (now_s() - 1) * 1000;
-    for (sequence, deadline) in [(1, past.to_string()), (2, "soon".into()), (3, (past + 3_600_000).to_string())] {
+    for (sequence, deadline) in
+        [(1, past.to_string()), (2, "soon".into()), (3, (past + 3_600_000).to_string())]
+    {
         let mut headers = async_nats::HeaderMap::new();
         headers.insert("Bst-Deadline", deadline);
         let payload = serde_json::to_vec(&facts(1, sequence, 1)).unwrap();
         let inbox = raw.new_inbox();
-        raw.publish_with_reply_and_headers("platform.evt.replicas", inbox, headers, payload.into()).await.unwrap();
+        raw.publish_with_reply_and_headers("platform.evt.replicas", inbox, headers, payload.into())
+            .await
+            .unwrap();
     }
     // One connection, one subject: the last of these comes after the three.
     let last = serde_json::to_vec(&facts(1, 4, 1)).unwrap();
     raw.request("platform.evt.replicas", last.into()).await.unwrap();
-    let mut sequences: Vec<u64> = fake.facts.lock().unwrap().iter().map(|(_, facts)| facts.sequence).collect();
+    let mut sequences: Vec<u64> =
+        fake.facts.lock().unwrap().iter().map(|(_, facts)| facts.sequence).collect();
     sequences.sort_unstable();
     assert_eq!(sequences, [3, 4]);
 }

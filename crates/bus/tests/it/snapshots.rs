@@ -30,8 +30,10 @@ fn offer(fake: &Fake, key: &SigningKey, snapshot: &Snapshot) {
 type Receiver = watch::Receiver<Option<Arc<Snapshot>>>;
 
 async fn reaches(receiver: &mut Receiver, epoch: u64, revision: u64) {
-    until(receiver, |found| found.as_ref().is_some_and(|found| (found.epoch, found.revision) == (epoch, revision)))
-        .await;
+    until(receiver, |found| {
+        found.as_ref().is_some_and(|found| (found.epoch, found.revision) == (epoch, revision))
+    })
+    .await;
 }
 
 #[tokio::test]

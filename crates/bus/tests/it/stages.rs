@@ -91,7 +91,9 @@ async fn facts_reach_the_platform_and_every_edge_and_are_kept() {
 
     let told = |generation| {
         let account = stage.account.clone();
-        move |all: &Arc<bus_facts::Facts>| all.get(&account).is_some_and(|facts| facts.generation == generation)
+        move |all: &Arc<bus_facts::Facts>| {
+            all.get(&account).is_some_and(|facts| facts.generation == generation)
+        }
     };
     for (boot, sequence, generation) in [(7, 2, 2), (3, 1, 3)] {
         for receiver in &mut seen {

@@ -221,10 +221,7 @@ fn customer_stage_app_and_revision_keep_entries_apart() {
     cache.store(scoped(own), entry(&[], &[("cache-control", "max-age=60")], "x").unwrap(), 0);
     let is_found = |scopes| {
         let asked = HeaderMap::new();
-        matches!(
-            cache.look_up(&scoped(scopes), &asked, &CacheControl::default(), at(1)),
-            Found::Fresh(_)
-        )
+        matches!(cache.look_up(&scoped(scopes), &asked, &CacheControl::default(), at(1)), Found::Fresh(_))
     };
     assert!(is_found(own));
     for place in 0..4 {

@@ -79,8 +79,12 @@ async fn certificates_of_a_foreign_authority_are_refused_on_both_sides() {
     let (house, foreign) = (House::new(), House::new());
     let server = house.member(Role::Gateway, "gateway-a").server_config(&[Role::Edge], &[]).unwrap();
     let mut intruder = foreign.member(Role::Edge, "edge");
-    let (dialled, _) =
-        shake(intruder.client_config(Role::Gateway, &[]).unwrap(), &server_name(Role::Gateway), server.clone()).await;
+    let (dialled, _) = shake(
+        intruder.client_config(Role::Gateway, &[]).unwrap(),
+        &server_name(Role::Gateway),
+        server.clone(),
+    )
+    .await;
     assert!(dialled.is_err(), "the client does not know the server's authority");
     intruder.ca_file = house.dir.path().join("ca.pem");
     let (dialled, answered) =

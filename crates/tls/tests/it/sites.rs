@@ -82,7 +82,9 @@ async fn each_name_gets_its_own_certificate_and_the_hybrid_key_exchange() {
     let (ca, store) = world();
     let server = server_config(store, &[b"h2", b"http/1.1"]).unwrap();
     let mut seen = Vec::new();
-    for name in ["own.apps.localhost", "acme.apps.localhost", "acme.platform.localhost", "ACME.apps.localhost"] {
+    for name in
+        ["own.apps.localhost", "acme.apps.localhost", "acme.platform.localhost", "ACME.apps.localhost"]
+    {
         let (dialled, answered) = shake(browser(ca.certificate_pem()), name, server.clone()).await;
         let dialled = dialled.unwrap();
         answered.unwrap();
@@ -139,7 +141,9 @@ fn a_key_that_does_not_belong_to_its_certificate_is_refused_and_changes_nothing(
 #[test]
 fn the_authority_for_sites_signs_only_below_its_domains() {
     let (ca, _) = world();
-    for name in ["example.com", "localhost", "evilapps.localhost", "*.localhost", "*", "a..apps.localhost", ""] {
+    for name in
+        ["example.com", "localhost", "evilapps.localhost", "*.localhost", "*", "a..apps.localhost", ""]
+    {
         assert!(ca.issue_site(&[name.into()], now()).is_err(), "{name}");
     }
     assert!(ca.issue_role(bastide_types::Role::Edge, "edge", &[], now()).is_err());
@@ -153,7 +157,8 @@ async fn a_stolen_authority_key_cannot_make_a_certificate_for_another_site() {
     ca.write(&cert, &key).unwrap();
     let stolen = rcgen::KeyPair::from_pem(&std::fs::read_to_string(key).unwrap()).unwrap();
     let (_, pem) = x509_parser::pem::parse_x509_pem(ca.certificate_pem().as_bytes()).unwrap();
-    let name = pem.parse_x509().unwrap().subject().iter_common_name().next().unwrap().as_str().unwrap().to_owned();
+    let name =
+        pem.parse_x509().unwrap().subject().iter_common_name().next().unwrap().as_str().unwrap().to_owned();
     let mut own = rcgen::CertificateParams::default();
     own.distinguished_name = rcgen::DistinguishedName::new();
     own.distinguished_name.push(rcgen::DnType::CommonName, name);
@@ -164,7 +169,9 @@ async fn a_stolen_authority_key_cannot_make_a_certificate_for_another_site() {
         params.not_after = now() + time::Duration::days(1);
         params.signed_by(&leaf, &rcgen::Issuer::from_params(&own, &stolen)).unwrap().pem()
     };
-    for (host, works) in [("bank.example", false), ("192.0.2.1", false), ("::1", false), ("acme.apps.localhost", true)] {
+    for (host, works) in
+        [("bank.example", false), ("192.0.2.1", false), ("::1", false), ("acme.apps.localhost", true)]
+    {
         let server = bastide_tls::single_config(&certify(host), &leaf.serialize_pem(), &[]).unwrap();
         let (dialled, _) = shake(browser(ca.certificate_pem()), host, server).await;
         assert_eq!(dialled.is_ok(), works, "{host}");
@@ -204,7 +211,13 @@ async fn a_session_is_resumed_only_under_the_name_it_began_with() {
         client.resumption = Resumption::store(Arc::new(Careless::default()));
         let client = Arc::new(client);
         let mut kinds = Vec::new();
-        for name in ["a.apps.localhost", "a.apps.localhost", "a.platform.localhost", "a.platform.localhost", "b.platform.localhost"] {
+        for name in [
+            "a.apps.localhost",
+            "a.apps.localhost",
+            "a.platform.localhost",
+            "a.platform.localhost",
+            "b.platform.localhost",
+        ] {
             let (dialled, answered) = shake(client.clone(), name, server.clone()).await;
             answered.unwrap();
             let kind = dialled.unwrap().get_ref().1.handshake_kind().unwrap();
