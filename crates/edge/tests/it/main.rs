@@ -1,0 +1,4 @@
+//! The edge before a small origin, and its document.
+
+mod alone;
+mod stops;
