@@ -1,0 +1,208 @@
+//! The API as a whole: every route refuses the anonymous and the foreign.
+
+use axum::body::Body;
+use bastide_identity::{SigningKey, mint_assertion};
+use bastide_platform::{App, Config, Platform, api::description, router};
+use bastide_types::{
+    CustomerId, CustomerName, Domains, RequestId,
+    assertion::{Assertion, ISSUER, PLATFORM_AUDIENCE},
+    header,
+};
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use std::{fs, path::Path};
+use tower::ServiceExt;
+
+/// A replica without broker and gateways, and the key of its gateways.
+struct World {
+    _dir: tempfile::TempDir,
+    app: App,
+    gateway: SigningKey,
+}
+
+async fn world() -> World {
+    let _ = rustls_provider();
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let now = 1_790_000_000;
+    let material = bastide_bus::bootstrap::generate(now).unwrap();
+    for (name, bytes) in &material.files {
+        fs::write(at(name), bytes).unwrap();
+    }
+    let creds = material.issuers.creds(bastide_types::Role::Platform, "platform-1", now).unwrap();
+    for (name, text) in &creds {
+        fs::write(at(name), text.expose()).unwrap();
+    }
+    let ca = bastide_tls::LocalCa::create_internal(time::OffsetDateTime::now_utc()).unwrap();
+    ca.write(&at("ca.pem"), &at("ca.key")).unwrap();
+    let gateway = SigningKey::generate().unwrap();
+    let public = gateway.verifying_key();
+    let jwks = serde_json::json!({ "keys": [{ "kid": public.kid, "x": public.x }] });
+    fs::write(at("assertion.jwks"), jwks.to_string()).unwrap();
+    fs::write(at("kek"), [7; 32]).unwrap();
+    fs::write(at("operator"), "secret").unwrap();
+    for key in ["snapshot.key", "deploy.key"] {
+        fs::write(at(key), bastide_bus::SigningKey::generate().unwrap()).unwrap();
+    }
+    let bus = |creds: &str| bastide_bus::Config {
+        url: "tls://127.0.0.1:1".into(),
+        ca_file: at("ca.pem"),
+        creds_file: Some(at(creds)),
+        jwt: None,
+        seed_file: None,
+        name: "platform-1".into(),
+    };
+    let config = Config {
+        name: "platform-1".into(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        node: bastide_tls::NodeTls { ca_file: at("ca.pem"), cert_file: at("x"), key_file: at("x") },
+        database: at("db"),
+        kek_file: at("kek"),
+        images: at("images"),
+        work_dir: at("work"),
+        domains: Domains::default(),
+        zones: vec!["a".parse().unwrap()],
+        bus: bus("platform-1.creds"),
+        bus_system: bus("platform-1.sys.creds"),
+        bus_authority_file: at("authority.json"),
+        snapshot_key_file: at("snapshot.key"),
+        deploy_key_file: at("deploy.key"),
+        assertion_jwks_file: at("assertion.jwks"),
+        operator_client_file: at("operator"),
+        waf: bastide_types::snapshot::WafPolicy::default(),
+        deploy_timeout_s: 60,
+    };
+    let app = Platform::open(config).await.unwrap();
+    World { _dir: dir, app, gateway }
+}
+
+fn rustls_provider() -> bool {
+    rustls::crypto::aws_lc_rs::default_provider().install_default().is_ok()
+}
+
+impl World {
+    async fn customer(&self, name: &str) -> CustomerId {
+        let (id, name) = (CustomerId::generate(), CustomerName::new(name).unwrap());
+        let mut write = self.app.store.write().await.unwrap();
+        self.app.store.create_customer(&mut write, id, &name).await.unwrap();
+        write.commit().await.unwrap();
+        id
+    }
+
+    fn assertion(&self, org: CustomerId, roles: &[&str]) -> String {
+        let now = u64::try_from(bastide_store::now_s()).unwrap();
+        let assertion = Assertion {
+            iss: ISSUER.into(),
+            aud: PLATFORM_AUDIENCE.into(),
+            sub: "somebody".into(),
+            name: "Somebody".into(),
+            org,
+            org_name: "x".into(),
+            stage: None,
+            roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            sid: "s".into(),
+            request: RequestId::generate(),
+            iat: now,
+            exp: now + 60,
+        };
+        mint_assertion(&self.gateway, &assertion).unwrap()
+    }
+
+    async fn call(
+        &self,
+        host: &str,
+        method: Method,
+        path: &str,
+        assertion: Option<&str>,
+        body: &str,
+    ) -> (StatusCode, String) {
+        let mut request =
+            Request::builder().method(method).uri(path).header("host", format!("{host}.platform.localhost"));
+        request = request.header("content-type", "application/json");
+        if let Some(assertion) = assertion {
+            request = request.header(header::ASSERTION, assertion);
+        }
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let response = router(self.app.clone(), |_| axum::Router::new()).oneshot(request).await.unwrap();
+        let status = response.status();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+#[tokio::test]
+async fn every_route_refuses_the_anonymous_and_the_foreign_customer() {
+    let world = world().await;
+    world.customer("acme").await;
+    let foreign = world.assertion(world.customer("beta").await, &["administrator", "developer", "operator"]);
+    let mut walked = 0;
+    for (path, item) in &description().paths.paths {
+        let operations = [
+            (Method::GET, item.get.is_some()),
+            (Method::POST, item.post.is_some()),
+            (Method::PUT, item.put.is_some()),
+        ];
+        let path = path.replace("{app}", "shop").replace("{id}", "01a20de4-d54c-7659-9f5b-f4ec6569bb31");
+        for (method, _) in operations.into_iter().filter(|(_, there)| *there) {
+            for assertion in [None, Some(foreign.as_str()), Some("junk")] {
+                let (status, body) = world.call("acme", method.clone(), &path, assertion, "{}").await;
+                assert_eq!(status, StatusCode::UNAUTHORIZED, "{method} {path} {assertion:?}: {body}");
+                assert!(body.contains("B-ID-0401"), "{method} {path}: {body}");
+            }
+            walked += 1;
+        }
+    }
+    assert!(walked >= 10, "{walked}");
+}
+
+#[tokio::test]
+async fn answers_are_problems_with_stable_codes() {
+    let world = world().await;
+    let acme = world.customer("acme").await;
+    let developer = world.assertion(acme, &["developer"]);
+    let check = async |method, path: &str, body: &str, status: u16, code: &str| {
+        let (found, text) = world.call("acme", method, path, Some(&developer), body).await;
+        assert_eq!((found.as_u16(), text.contains(code)), (status, true), "{path}: {text}");
+    };
+    check(Method::GET, "/api/nothing", "", 404, "B-API-0404").await;
+    check(Method::GET, "/api/apps/none", "", 404, "B-API-0404").await;
+    check(Method::GET, "/api/operations/junk", "", 404, "B-API-0404").await;
+    check(Method::POST, "/api/apps/shop/deployments", "{", 422, "B-API-0422").await;
+    check(Method::POST, "/api/apps/shop/deployments", r#"{"stage":"test"}"#, 404, "B-API-0404").await;
+    check(Method::POST, "/api/members", r#"{"email":"x","roles":["developer"]}"#, 403, "B-ID-0403").await;
+    // Customers are the operator's business; to others the address does not exist.
+    check(Method::GET, "/api/customers", "", 404, "B-API-0404").await;
+    let nobody = world.assertion(acme, &[]);
+    let (status, _) = world.call("acme", Method::POST, "/api/apps/shop/publish", Some(&nobody), "").await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+}
+
+#[test]
+fn the_description_of_the_api_does_not_change_unseen() {
+    let mut paths: Vec<String> = Vec::new();
+    for (path, item) in &description().paths.paths {
+        for (method, there) in
+            [("GET", item.get.is_some()), ("POST", item.post.is_some()), ("PUT", item.put.is_some())]
+        {
+            if there {
+                paths.push(format!("{method} {path}"));
+            }
+        }
+    }
+    paths.sort();
+    insta::assert_snapshot!(paths.join("\n"), @r"
+    GET /api/apps
+    GET /api/apps/{app}
+    GET /api/apps/{app}/roles
+    GET /api/customers
+    GET /api/members
+    GET /api/operations/{id}
+    GET /api/whoami
+    POST /api/apps/{app}/deployments
+    POST /api/apps/{app}/publish
+    POST /api/customers
+    POST /api/members
+    PUT /api/apps/{app}/roles
+    ");
+    assert!(Path::new(env!("CARGO_MANIFEST_DIR")).exists());
+}
