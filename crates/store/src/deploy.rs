@@ -126,6 +126,8 @@ impl CustomerStore<'_> {
             .await?;
         }
         self.raise_generation(write, new.stage).await?;
+        // When the revision serves already, its new replicas are in the Snapshot from now on.
+        raise_revision(write).await?;
         Ok(id)
     }
 
@@ -195,16 +197,21 @@ impl CustomerStore<'_> {
         Ok(Some((operation_row(&row)?, steps.collect::<Result<_>>()?)))
     }
 
-    /// Ends an operation.
-    pub async fn end_operation(&self, write: &mut Write, id: Uuid, problem: Option<&Problem>) -> Result<()> {
-        sqlx::query("UPDATE operation SET status = ?, problem = ? WHERE customer = ? AND id = ? AND status = 'running'")
+    /// Ends an operation. False when it ended before: then the caller changes nothing else either.
+    pub async fn end_operation(
+        &self,
+        write: &mut Write,
+        id: Uuid,
+        problem: Option<&Problem>,
+    ) -> Result<bool> {
+        let ended = sqlx::query("UPDATE operation SET status = ?, problem = ? WHERE customer = ? AND id = ? AND status = 'running'")
             .bind(if problem.is_some() { "failed" } else { "finished" })
             .bind(problem.map(to_json).transpose()?)
             .bind(self.customer.to_string())
             .bind(id.to_string())
             .execute(&mut **write)
             .await?;
-        Ok(())
+        Ok(ended.rows_affected() == 1)
     }
 
     /// Replicas of a stage.

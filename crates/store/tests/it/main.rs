@@ -1,138 +1,316 @@
-//! The store as two processes and two customers use it.
+//! The store as the platform uses it: two processes at one file, customers that never meet.
 
-use bastide_store::{Kek, NewOperation, NewStage, RevisionRow, Store, StoreError, raise_revision};
+use bastide_store::{AuditRow, Kek, NewOperation, NewStage, RevisionRow, Store, StoreError, now_s};
 use bastide_types::{
-    AppName, CustomerId, CustomerName, Digest, Manifest, Secret, StageName, ZoneName,
+    AppId, AppName, CustomerId, CustomerName, Digest, Manifest, Problem, Secret, StageName, ZoneName,
     message::{ReplicaFact, ReplicaFacts, ReplicaState},
 };
-use std::path::Path;
+use sqlx::{Connection, Row, SqliteConnection};
+use std::path::{Path, PathBuf};
 
-async fn open(dir: &Path) -> Store {
-    Store::open(&dir.join("db"), Kek::new(&[1; 32]).unwrap()).await.unwrap()
+struct World {
+    store: Store,
+    file: PathBuf,
+    _dir: tempfile::TempDir,
 }
 
-async fn customer(store: &Store, name: &str) -> CustomerId {
-    let id = CustomerId::generate();
-    let mut write = store.write().await.unwrap();
-    store.create_customer(&mut write, id, &CustomerName::new(name).unwrap()).await.unwrap();
-    let seed = Secret::new("SEED");
-    let account = format!("A{name}");
-    let stage = NewStage { name: &StageName::test(), account: &account, seed: &seed };
-    store.customer(id).create_stage(&mut write, &stage).await.unwrap();
-    write.commit().await.unwrap();
-    id
+const SEED: &str = "SAAFIRSTSEEDOFASTAGE";
+
+impl World {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("db");
+        Self { store: open(&file).await, file, _dir: dir }
+    }
+
+    async fn customer(&self, name: &str) -> CustomerId {
+        let id = CustomerId::generate();
+        let mut write = self.store.write().await.unwrap();
+        self.store.create_customer(&mut write, id, &CustomerName::new(name).unwrap()).await.unwrap();
+        for stage in StageName::defaults() {
+            let account = format!("A-{name}-{stage}");
+            let new = NewStage { name: &stage, account: &account, seed: &Secret::new(SEED) };
+            self.store.customer(id).create_stage(&mut write, &new).await.unwrap();
+        }
+        write.commit().await.unwrap();
+        id
+    }
+
+    async fn revision(&self) -> u64 {
+        self.store.version().await.unwrap().1
+    }
+
+    /// Another process that looks at the file with SQL of its own.
+    async fn sql(&self) -> SqliteConnection {
+        SqliteConnection::connect(&format!("sqlite://{}", self.file.display())).await.unwrap()
+    }
 }
 
-async fn revision(store: &Store, customer: CustomerId, name: &str) -> RevisionRow {
+async fn open(file: &Path) -> Store {
+    Store::open(file, Kek::new(&[7; 32]).unwrap()).await.unwrap()
+}
+
+fn shop() -> AppName {
+    AppName::new("shop").unwrap()
+}
+
+async fn publish(store: &Store, customer: CustomerId, name: &AppName) -> RevisionRow {
     let manifest: Manifest =
-        serde_json::from_str(&format!(r#"{{"app":{{"name":"{name}","kind":"static"}}}}"#)).unwrap();
-    let mut write = store.write().await.unwrap();
+        serde_json::from_value(serde_json::json!({"app": {"name": name, "kind": "static"}})).unwrap();
     let own = store.customer(customer);
-    let app = own.ensure_app(&mut write, &AppName::new(name).unwrap()).await.unwrap();
-    let digest = Digest::from_sha256([9; 32]);
-    let mut row = RevisionRow { app, number: 0, digest, image: digest, manifest, blobs: vec![digest] };
+    let mut write = store.write().await.unwrap();
+    let app = own.ensure_app(&mut write, name).await.unwrap();
+    let (digest, image) = (Digest::from_sha256([1; 32]), Digest::from_sha256([2; 32]));
+    let mut row = RevisionRow { app, number: 0, digest, image, manifest, blobs: vec![image] };
     row.number = own.add_revision(&mut write, &row).await.unwrap();
     write.commit().await.unwrap();
     row
 }
 
-#[tokio::test]
-async fn two_processes_open_the_same_file_at_once() {
+async fn begin(store: &Store, customer: CustomerId, revision: &RevisionRow) -> Result<uuid::Uuid, StoreError> {
+    let stage = StageName::development();
+    let new = NewOperation {
+        kind: "publish",
+        app: revision.app,
+        stage: &stage,
+        revision: revision.number,
+        deadline: now_s() + 60,
+    };
+    let zones = [ZoneName::new("a").unwrap(), ZoneName::new("b").unwrap()];
+    let mut write = store.write().await?;
+    let id = store.customer(customer).begin_operation(&mut write, &new, &zones).await?;
+    write.commit().await?;
+    Ok(id)
+}
+
+fn facts(replicas: Vec<ReplicaFact>) -> ReplicaFacts {
+    ReplicaFacts { boot: 1, sequence: 1, generation: 1, replicas }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_processes_open_and_write_one_file_and_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let (one, two) = tokio::join!(open(dir.path()), open(dir.path()));
-    let id = customer(&one, "acme").await;
-    assert_eq!(two.customers().await.unwrap()[0].id, id);
-    assert!(one.lease("x", "one", 60).await.unwrap());
-    assert!(!two.lease("x", "two", 60).await.unwrap(), "a lease has one holder");
-    assert!(one.lease("x", "one", 60).await.unwrap());
+    let file = dir.path().join("db");
+    let (one, two) = tokio::join!(open(&file), open(&file));
+    let world = World { store: one.clone(), file, _dir: dir };
+    let acme = world.customer("acme").await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for turn in 0..40 {
+        let store = if turn % 2 == 0 { one.clone() } else { two.clone() };
+        tasks.spawn(async move { publish(&store, acme, &shop()).await.number });
+    }
+    let mut numbers = tasks.join_all().await;
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=40).collect::<Vec<u32>>());
+    assert_eq!(two.customer(acme).apps().await.unwrap().len(), 1);
+    assert_eq!(one.version().await.unwrap(), two.version().await.unwrap());
 }
 
 #[tokio::test]
-async fn a_customer_sees_only_its_own() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path()).await;
-    let (acme, beta) = (customer(&store, "acme").await, customer(&store, "beta").await);
-    let row = revision(&store, acme, "shop").await;
-    let (own, other) = (store.customer(acme), store.customer(beta));
-    assert_eq!(own.apps().await.unwrap().len(), 1);
-    assert!(other.apps().await.unwrap().is_empty());
-    assert!(other.app_named(&AppName::new("shop").unwrap()).await.unwrap().is_none());
-    assert!(other.revision(row.app, row.number).await.unwrap().is_none());
-    let new =
-        NewOperation { kind: "publish", app: row.app, stage: &StageName::test(), revision: 1, deadline: 0 };
-    let mut write = store.write().await.unwrap();
-    let zones = [ZoneName::new("a").unwrap()];
-    let operation = own.begin_operation(&mut write, &new, &zones).await.unwrap();
-    assert!(
-        matches!(own.begin_operation(&mut write, &new, &zones).await, Err(StoreError::Taken)),
-        "one at a time"
-    );
+async fn a_customer_reaches_nothing_of_another() {
+    let world = World::new().await;
+    let (acme, beta) = (world.customer("acme").await, world.customer("beta").await);
+    let revision = publish(&world.store, acme, &shop()).await;
+    let operation = begin(&world.store, acme, &revision).await.unwrap();
+    let stage = StageName::development();
+    let own = world.store.customer(acme);
+    let other = world.store.customer(beta);
+
+    assert_eq!(other.apps().await.unwrap(), []);
+    assert_eq!(other.app_named(&shop()).await.unwrap(), None);
+    assert_eq!(other.revision(revision.app, revision.number).await.unwrap(), None);
+    assert_eq!(other.revisions().await.unwrap(), []);
+    assert_eq!(other.operation(operation).await.unwrap(), None);
+    assert_eq!(other.replicas(&stage).await.unwrap(), []);
+    // Knowing the ids does not help: neither to deploy it, nor to serve it, nor to end or drain anything.
+    assert!(begin(&world.store, beta, &revision).await.is_err());
+    let mut write = world.store.write().await.unwrap();
+    assert!(other.serve(&mut write, &stage, revision.app, 1, &[], 0).await.is_err());
+    drop(write);
+    let replicas = own.replicas(&stage).await.unwrap();
+    let mut write = world.store.write().await.unwrap();
+    assert!(!other.end_operation(&mut write, operation, None).await.unwrap());
+    other.drain(&mut write, &stage, replicas[0].id, 1).await.unwrap();
+    other.forget_replica(&mut write, &stage, replicas[1].id).await.unwrap();
     write.commit().await.unwrap();
-    assert!(own.operation(operation).await.unwrap().is_some());
-    assert!(other.operation(operation).await.unwrap().is_none());
-    let mut write = store.write().await.unwrap();
-    assert!(other.begin_operation(&mut write, &new, &zones).await.is_err(), "another customer's app");
+    let ready = ReplicaFact { id: replicas[0].id, state: ReplicaState::Ready, addr: None, reason: None };
+    assert!(!other.record_facts(&stage, &facts(vec![ready])).await.unwrap());
+    assert_eq!(own.replicas(&stage).await.unwrap(), replicas);
+    assert_eq!(own.operation(operation).await.unwrap().unwrap().0.status, "running");
 }
 
 #[tokio::test]
-async fn a_change_that_is_not_committed_did_not_happen() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path()).await;
-    let before = store.version().await.unwrap();
-    let mut write = store.write().await.unwrap();
-    store
-        .create_customer(&mut write, CustomerId::generate(), &CustomerName::new("acme").unwrap())
+async fn the_customer_comes_first_in_every_key() {
+    let world = World::new().await;
+    let mut sql = world.sql().await;
+    let tables = sqlx::query("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT GLOB '_sqlx*' AND name NOT GLOB 'sqlite_*'")
+        .fetch_all(&mut sql)
         .await
         .unwrap();
-    raise_revision(&mut write).await.unwrap();
-    drop(write);
-    assert_eq!(store.version().await.unwrap(), before);
-    assert!(store.customers().await.unwrap().is_empty());
-    customer(&store, "acme").await;
-    assert!(store.version().await.unwrap().1 > before.1, "what the data plane must know raises the revision");
-    let mut write = store.write().await.unwrap();
-    let again =
-        store.create_customer(&mut write, CustomerId::generate(), &CustomerName::new("acme").unwrap()).await;
-    assert!(matches!(again, Err(StoreError::Taken)));
+    let mut checked = 0;
+    for table in tables {
+        let table: String = table.get(0);
+        // These are the installation's, not a customer's; the audit chain runs through all of them.
+        if ["meta", "lease", "customer", "audit"].contains(&table.as_str()) {
+            continue;
+        }
+        let first = sqlx::query("SELECT name FROM pragma_table_info(?) WHERE pk = 1").bind(&table);
+        let first: String = first.fetch_one(&mut sql).await.unwrap().get(0);
+        assert_eq!(first, "customer", "{table}");
+        checked += 1;
+    }
+    assert!(checked >= 12, "{checked}");
 }
 
 #[tokio::test]
-async fn facts_change_only_replicas_that_should_be_there() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path()).await;
-    let acme = customer(&store, "acme").await;
-    let row = revision(&store, acme, "shop").await;
-    let own = store.customer(acme);
-    let mut write = store.write().await.unwrap();
-    let new =
-        NewOperation { kind: "publish", app: row.app, stage: &StageName::test(), revision: 1, deadline: 0 };
-    own.begin_operation(&mut write, &new, &[ZoneName::new("a").unwrap()]).await.unwrap();
-    write.commit().await.unwrap();
-    let replica = own.replicas(&StageName::test()).await.unwrap()[0].clone();
-    let fact = |id| ReplicaFact { id, state: ReplicaState::Ready, addr: None, reason: None };
-    let facts = |replicas| ReplicaFacts { boot: 1, sequence: 1, generation: 1, replicas };
-    let foreign = facts(vec![fact(bastide_types::ReplicaId::generate())]);
-    assert!(!own.record_facts(&StageName::test(), &foreign).await.unwrap());
-    assert!(own.record_facts(&StageName::test(), &facts(vec![fact(replica.id)])).await.unwrap());
-    assert_eq!(own.replicas(&StageName::test()).await.unwrap()[0].state, "ready");
-    assert!(own.record_facts(&StageName::test(), &facts(vec![])).await.unwrap());
-    assert_eq!(own.replicas(&StageName::test()).await.unwrap()[0].state, "gone");
-}
-
-#[tokio::test]
-async fn a_touched_audit_trail_is_found() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path()).await;
-    let acme = customer(&store, "acme").await;
-    for n in 0..3 {
-        let mut write = store.write().await.unwrap();
-        store.customer(acme).audit(&mut write, "ann", "thing.done", &n.to_string()).await.unwrap();
+async fn a_changed_or_removed_row_breaks_the_audit_chain() {
+    let world = World::new().await;
+    let (acme, beta) = (world.customer("acme").await, world.customer("beta").await);
+    for (customer, detail) in [(acme, "one"), (beta, "two"), (acme, "three"), (acme, "four")] {
+        let mut write = world.store.write().await.unwrap();
+        world.store.customer(customer).audit(&mut write, "ann", "app.publish", detail).await.unwrap();
         write.commit().await.unwrap();
     }
-    assert_eq!(store.audit_break().await.unwrap(), None);
-    assert_eq!(store.customer(acme).audit_trail(10).await.unwrap().len(), 3);
-    let raw =
-        sqlx::SqlitePool::connect(&format!("sqlite:{}", dir.path().join("db").display())).await.unwrap();
-    sqlx::query("UPDATE audit SET detail = 'x' WHERE sequence = 2").execute(&raw).await.unwrap();
-    assert_eq!(store.audit_break().await.unwrap(), Some(2));
+    let seen = world.store.customer(acme).audit_trail(10).await.unwrap();
+    let details: Vec<_> = seen.iter().map(|row: &AuditRow| row.detail.as_str()).collect();
+    assert_eq!(details, ["four", "three", "one"]);
+    assert_eq!(world.store.audit_break().await.unwrap(), None);
+
+    let mut sql = world.sql().await;
+    sqlx::query("UPDATE audit SET who = 'bob' WHERE detail = 'three'").execute(&mut sql).await.unwrap();
+    assert_eq!(world.store.audit_break().await.unwrap(), Some(3));
+    sqlx::query("UPDATE audit SET who = 'ann' WHERE detail = 'three'").execute(&mut sql).await.unwrap();
+    assert_eq!(world.store.audit_break().await.unwrap(), None);
+    sqlx::query("DELETE FROM audit WHERE detail = 'two'").execute(&mut sql).await.unwrap();
+    assert_eq!(world.store.audit_break().await.unwrap(), Some(3));
+}
+
+#[tokio::test]
+async fn a_lease_has_one_holder_until_it_runs_out() {
+    let world = World::new().await;
+    let store = &world.store;
+    assert!(store.lease("reconciler", "one", 60).await.unwrap());
+    assert!(!store.lease("reconciler", "two", 60).await.unwrap());
+    assert!(store.lease("other", "two", 60).await.unwrap());
+    assert!(store.lease("reconciler", "one", -1).await.unwrap(), "its holder may keep or end it");
+    assert!(store.lease("reconciler", "two", 60).await.unwrap());
+    assert!(!store.lease("reconciler", "one", 60).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_is_not_committed_never_was() {
+    let world = World::new().await;
+    let before = world.store.version().await.unwrap();
+    let mut write = world.store.write().await.unwrap();
+    let name = CustomerName::new("acme").unwrap();
+    world.store.create_customer(&mut write, CustomerId::generate(), &name).await.unwrap();
+    drop(write);
+    assert_eq!(world.store.customer_named(&name).await.unwrap(), None);
+    assert_eq!(world.store.version().await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_name_is_given_once() {
+    let world = World::new().await;
+    world.customer("acme").await;
+    let mut write = world.store.write().await.unwrap();
+    let name = CustomerName::new("acme").unwrap();
+    let second = world.store.create_customer(&mut write, CustomerId::generate(), &name).await;
+    assert!(matches!(second, Err(StoreError::Taken)));
+}
+
+#[tokio::test]
+async fn whatever_the_data_plane_must_know_raises_the_revision() {
+    let world = World::new().await;
+    let start = world.revision().await;
+    let acme = world.customer("acme").await;
+    let created = world.revision().await;
+    assert!(created > start);
+    let revision = publish(&world.store, acme, &shop()).await;
+    assert_eq!(world.revision().await, created, "a revision that runs nowhere is nobody's business");
+    begin(&world.store, acme, &revision).await.unwrap();
+    let begun = world.revision().await;
+    assert!(begun > created, "new replicas of a serving revision are in the Snapshot");
+    let own = world.store.customer(acme);
+    let stage = StageName::development();
+    let keep: Vec<_> = own.replicas(&stage).await.unwrap().iter().map(|replica| replica.id).collect();
+    let mut write = world.store.write().await.unwrap();
+    own.serve(&mut write, &stage, revision.app, revision.number, &keep, 0).await.unwrap();
+    write.commit().await.unwrap();
+    assert!(world.revision().await > begun);
+    assert_eq!(own.serving(&stage).await.unwrap()[&revision.app], revision.number);
+}
+
+#[tokio::test]
+async fn one_operation_at_a_time_runs_for_an_app_in_a_stage() {
+    let world = World::new().await;
+    let acme = world.customer("acme").await;
+    let revision = publish(&world.store, acme, &shop()).await;
+    let first = begin(&world.store, acme, &revision).await.unwrap();
+    assert!(matches!(begin(&world.store, acme, &revision).await, Err(StoreError::Taken)));
+    let own = world.store.customer(acme);
+    assert_eq!(own.replicas(&StageName::development()).await.unwrap().len(), 2, "the refused one left none");
+    let problem: Problem = bastide_types::Code::DeployFailed.because("late");
+    let mut write = world.store.write().await.unwrap();
+    assert!(own.end_operation(&mut write, first, Some(&problem)).await.unwrap());
+    assert!(!own.end_operation(&mut write, first, None).await.unwrap(), "it ended before");
+    write.commit().await.unwrap();
+    let (row, _) = own.operation(first).await.unwrap().unwrap();
+    assert_eq!((row.status.as_str(), row.problem), ("failed", Some(problem)));
+    begin(&world.store, acme, &revision).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replica_that_its_agent_no_longer_names_is_gone() {
+    let world = World::new().await;
+    let acme = world.customer("acme").await;
+    let revision = publish(&world.store, acme, &shop()).await;
+    begin(&world.store, acme, &revision).await.unwrap();
+    let (own, stage) = (world.store.customer(acme), StageName::development());
+    let ids: Vec<_> = own.replicas(&stage).await.unwrap().iter().map(|replica| replica.id).collect();
+    let states = async || {
+        let rows = own.replicas(&stage).await.unwrap();
+        rows.into_iter().map(|replica| replica.state).collect::<Vec<_>>()
+    };
+    let ready = |id| ReplicaFact { id, state: ReplicaState::Ready, addr: None, reason: None };
+    assert!(!own.record_facts(&stage, &facts(vec![])).await.unwrap(), "not spoken of yet is not gone");
+    assert!(own.record_facts(&stage, &facts(vec![ready(ids[0])])).await.unwrap());
+    assert_eq!(states().await, ["ready", "starting"]);
+    assert!(!own.record_facts(&stage, &facts(vec![ready(ids[0])])).await.unwrap(), "nothing new");
+    assert!(own.record_facts(&stage, &facts(vec![ready(ids[1])])).await.unwrap());
+    assert_eq!(states().await, ["gone", "ready"]);
+}
+
+#[tokio::test]
+async fn seeds_of_accounts_are_sealed_at_rest() {
+    let world = World::new().await;
+    world.customer("acme").await;
+    let stage = world.store.stage_of_account("A-acme-test").await.unwrap().unwrap();
+    assert_eq!(stage.seed.expose(), SEED);
+    let mut sql = world.sql().await;
+    let row = sqlx::query("SELECT seed FROM stage WHERE account = 'A-acme-test'").fetch_one(&mut sql).await;
+    let at_rest: Vec<u8> = row.unwrap().get(0);
+    assert!(!at_rest.windows(8).any(|part| SEED.as_bytes().starts_with(part)));
+    // A seed that somebody moves to another stage does not open there.
+    sqlx::query("UPDATE stage SET seed = ? WHERE account = 'A-acme-production'")
+        .bind(at_rest)
+        .execute(&mut sql)
+        .await
+        .unwrap();
+    let moved = world.store.stage_of_account("A-acme-production").await;
+    assert!(matches!(moved, Err(StoreError::Seal(_))));
+    let wrong = Store::open(&world.file, Kek::new(&[8; 32]).unwrap()).await.unwrap();
+    assert!(matches!(wrong.stage_of_account("A-acme-test").await, Err(StoreError::Seal(_))));
+}
+
+#[tokio::test]
+async fn a_second_start_keeps_everything() {
+    let world = World::new().await;
+    let acme = world.customer("acme").await;
+    let version = world.store.version().await.unwrap();
+    let again = open(&world.file).await;
+    assert_eq!(again.version().await.unwrap(), version);
+    assert_eq!(again.customer(acme).stage_names().await.unwrap(), StageName::defaults());
+    assert_eq!(again.customer(acme).app_named(&shop()).await.unwrap(), None::<bastide_store::AppRow>);
+    let _: AppId = publish(&again, acme, &shop()).await.app;
 }
