@@ -14,6 +14,7 @@ pub(crate) fn add(lines: &Lines, cx: &Context, method: &str, path: &str, respons
         "host": cx.host,
         "method": method,
         "path": masked(path),
+        "bytes": http_body::Body::size_hint(response.body()).exact(),
         "status": response.status().as_u16(),
         "ms": (cx.begun.elapsed().as_secs_f64() * 1e5).round() / 100.0,
         "site": cx.site,
@@ -33,5 +34,11 @@ pub(crate) fn time(cx: &Context) -> u64 {
 /// Invitation links are secrets: whoever has one chooses the password.
 fn masked(path: &str) -> &str {
     const INVITE: &str = "/identity/invite/";
-    if path.starts_with(INVITE) { INVITE } else { path }
+    // In any spelling: the path stands here as it was sent.
+    match crate::canonical::canonical(path) {
+        Ok(canonical) if !canonical.starts_with(INVITE) => path,
+        Ok(_) => INVITE,
+        Err(_) if path.to_ascii_lowercase().contains("invite") => INVITE,
+        Err(_) => path,
+    }
 }

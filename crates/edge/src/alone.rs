@@ -140,6 +140,7 @@ impl Alone {
             Some((waf, policy)) => waf.inspect(cx, policy, &mut request).await?,
             None => None,
         };
+        headers::clean(request.headers_mut());
         let asked = match &self.shared.cache {
             None => None,
             Some(cache) => match store::look_up(cx, cache, &[], &request) {
@@ -157,9 +158,9 @@ impl Alone {
             None => response,
         };
         match (asked, &self.shared.cache) {
-            (Some(asked), Some(cache)) => {
-                Ok(store::admit(cx, cache, Site::StandAlone, asked, response).await)
-            }
+            (Some(asked), Some(cache)) => store::admit(cx, cache, Site::StandAlone, asked, response)
+                .await
+                .map_err(|_| Refusal::new(Code::OriginUnreachable)),
             _ => Ok(response),
         }
     }

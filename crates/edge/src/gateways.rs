@@ -59,9 +59,9 @@ impl Gateways {
                         tried.push(index);
                         request = unsent;
                     }
+                    // Not held against it: a client that hangs up in its own upload looks the same.
                     (error, None) => {
                         tracing::warn!(%zone, %error, "gateway failed");
-                        self.turns.failed(index, Instant::now());
                         return Err(Refusal::new(Code::GatewayUnreachable));
                     }
                 },

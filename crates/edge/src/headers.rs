@@ -3,7 +3,7 @@
 use crate::context::Context;
 use bastide_proxy::{Request, Response, headers as hygiene};
 use bastide_types::{Code, header};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 
 use crate::refusal::Refusal;
@@ -12,14 +12,30 @@ use crate::refusal::Refusal;
 const NAME: &str = "bastide";
 const VIA: &str = "1.1 bastide";
 
-/// Removes what only we may say, then says it.
+/// Removes what belongs to the client's connection and what only we may say. This comes before the cache,
+/// so that a variant is chosen by what the origin will see, and by nothing that a client nominates away.
+pub(crate) fn clean(headers: &mut HeaderMap) {
+    hygiene::strip_hop_by_hop(headers);
+    hygiene::strip_spoofable(headers);
+}
+
+/// Whether an answer varies on what we say ourselves: about the client, or about this one request.
+pub(crate) fn varies_on_ours(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(http::header::VARY).iter().filter_map(|line| line.to_str().ok());
+    let names =
+        lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse::<HeaderName>().ok());
+    let mut named: HeaderMap = names.map(|name| (name, HeaderValue::from_static(""))).collect();
+    let count = named.len();
+    hygiene::strip_spoofable(&mut named);
+    named.len() < count
+}
+
+/// Says what those behind us need to know; [`clean`] went before.
 pub(crate) fn prepare(cx: &Context, request: &mut Request, deadline: Duration) -> Result<(), Refusal> {
     let headers = request.headers_mut();
     if hygiene::loops(headers, NAME) {
         return Err(Refusal::new(Code::LoopDetected));
     }
-    hygiene::strip_hop_by_hop(headers);
-    hygiene::strip_spoofable(headers);
     hygiene::set_forwarded(headers, cx.peer.addr.ip(), cx.scheme(), &cx.authority);
     set(headers, header::REQUEST_ID, &cx.id.to_string());
     set(headers, header::CLIENT_IP, &cx.peer.addr.ip().to_string());

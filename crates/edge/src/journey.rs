@@ -57,6 +57,7 @@ impl Edge {
         let mut request = limited(request, found.body_bytes_max)?;
         let inspection = shared.waf.inspect(cx, &found.waf, &mut request).await?;
         tracing::debug!(name: "edge.waf", request = %cx.id, verdict = cx.verdict);
+        headers::clean(request.headers_mut());
         let asked = match self.look_up(cx, &found, &request) {
             Outcome::Hit(hit) => {
                 shared.waf.conclude(cx, inspection);
@@ -70,7 +71,9 @@ impl Edge {
         tracing::debug!(name: "edge.waf-answer", request = %cx.id, verdict = cx.verdict);
         let fit = is_fit(&found, &response);
         let response = match asked.filter(|_| fit) {
-            Some(asked) => store::admit(cx, &shared.cache, Site::Customer, asked, response).await,
+            Some(asked) => store::admit(cx, &shared.cache, Site::Customer, asked, response)
+                .await
+                .map_err(|_| Refusal::new(Code::GatewayUnreachable))?,
             None => response,
         };
         Ok((response, Some(found.hsts)))
@@ -131,9 +134,10 @@ fn is_fit(found: &Found, response: &Response) -> bool {
 }
 
 fn has_credential(request: &Request) -> bool {
-    let cookies = request.headers().get_all(http::header::COOKIE).iter();
+    const SESSION: &[u8] = b"__Host-bst";
+    let mut cookies = request.headers().get_all(http::header::COOKIE).iter();
     request.headers().contains_key(http::header::AUTHORIZATION)
-        || cookies.filter_map(|line| line.to_str().ok()).any(|line| line.contains("__Host-bst"))
+        || cookies.any(|line| line.as_bytes().windows(SESSION.len()).any(|part| part == SESSION))
 }
 
 /// Refuses a body that is known to be too large, and cuts off one that turns out to be.

@@ -65,8 +65,9 @@ pub(crate) fn find(
     let path = request.uri().path();
     match snapshot.domains.site(&cx.host).ok_or_else(unknown)? {
         Site::Platform(name) => {
-            let customer = snapshot.customers.get(&name).ok_or_else(unknown)?;
-            let _known = customer;
+            if !snapshot.customers.contains_key(&name) {
+                return Err(unknown());
+            }
             cx.site = Some(SiteNames { customer: name.to_string(), stage: None, app: None });
             let upload = path.starts_with("/api/apps/") && path.ends_with("/publish");
             Ok(Found {

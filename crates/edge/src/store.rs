@@ -1,10 +1,10 @@
 //! The cache station: answers from the store, and puts there what is fit for everybody.
 
-use crate::context::Context;
+use crate::{context::Context, headers::varies_on_ours};
 use bastide_cache::{
-    Cache, CacheControl, Entry, Key, Site, Status, may_store, policy::may_look_up, store::Found,
+    Cache, CacheControl, Entry, Key, Site, Status, freshness, may_store, policy::may_look_up, store::Found,
 };
-use bastide_proxy::{Body, Request, Response};
+use bastide_proxy::{Body, BodyError, Request, Response, upgrade};
 use http::{HeaderMap, Method};
 use std::time::SystemTime;
 
@@ -35,6 +35,12 @@ pub(crate) fn look_up(cx: &mut Context, cache: &Cache, scopes: &[&str], request:
         cx.cache = Some(Status::Method);
         return Outcome::Pass;
     }
+    // A body is in no key, but an origin may read it; an upgrade asks for a tunnel and not for a page.
+    let body = !http_body::Body::is_end_stream(request.body());
+    if body || request.extensions().get::<upgrade::Wanted>().is_some() {
+        cx.cache = Some(Status::Request);
+        return Outcome::Pass;
+    }
     let key = Key::new(cx.scheme(), &cx.authority, request.uri(), scopes);
     let mut stale = false;
     if may_look_up(request.method(), request.headers(), &control) {
@@ -60,40 +66,50 @@ pub(crate) fn look_up(cx: &mut Context, cache: &Cache, scopes: &[&str], request:
 }
 
 /// Stores an answer when it is fit for everybody. It is read whole first, within the store's limit; a
-/// larger one passes through.
+/// larger one passes through, and one that would not be stored is not held back.
+///
+/// # Errors
+/// When the answer breaks off while it is read: what came of it must not look like a whole one.
 pub(crate) async fn admit(
     cx: &mut Context,
     cache: &Cache,
     site: Site,
     asked: Asked,
     response: Response,
-) -> Response {
-    if !may_store(site, &asked.method, &asked.headers, response.status(), response.headers()) {
-        return response;
+) -> Result<Response, BodyError> {
+    let known = http_body::Body::size_hint(response.body()).lower();
+    let wanted = may_store(site, &asked.method, &asked.headers, response.status(), response.headers())
+        && !varies_on_ours(response.headers())
+        && is_fresh(&asked, &response)
+        && known <= cache.entry_bytes_max() as u64;
+    if !wanted {
+        return Ok(response);
     }
     let (head, mut body) = response.into_parts();
-    // A body that is longer than the store takes is not held back at all when that is known.
-    let known = http_body::Body::size_hint(&body).lower();
-    if known > cache.entry_bytes_max() as u64 {
-        return Response::from_parts(head, body);
+    let prefix = body.prefix(cache.entry_bytes_max()).await?;
+    if !prefix.complete {
+        return Ok(Response::from_parts(head, body));
     }
-    let whole = match body.prefix(cache.entry_bytes_max()).await {
-        Ok(prefix) if prefix.complete => prefix.bytes,
-        // Too long, or broken: the client gets what there is, nothing is kept.
-        _ => return Response::from_parts(head, body),
-    };
+    let whole = prefix.bytes;
     let mut headers = head.headers.clone();
-    for name in bastide_types_fields() {
+    for name in of_one_exchange() {
         headers.remove(name);
     }
     let entry = Entry::new(&asked.headers, head.status, headers, whole, asked.begun, SystemTime::now());
     let stored = entry.is_some_and(|entry| cache.store(asked.key, entry, asked.generation));
     cx.cache = Some(if asked.stale { Status::Stale { stored } } else { Status::Miss { stored } });
-    Response::from_parts(head, body)
+    Ok(Response::from_parts(head, body))
+}
+
+/// Whether it is fresh when its head arrives.
+fn is_fresh(asked: &Asked, response: &Response) -> bool {
+    let (headers, now) = (response.headers(), SystemTime::now());
+    let lifetime = freshness::lifetime(response.status(), headers, &CacheControl::read(headers), now);
+    lifetime > freshness::initial_age(headers, asked.begun, now)
 }
 
 /// Fields that belong to one exchange and are not stored.
-const fn bastide_types_fields() -> [&'static str; 4] {
+const fn of_one_exchange() -> [&'static str; 4] {
     use bastide_types::header::{CACHEABLE, REPLICA, REQUEST_ID, ZONE};
     [CACHEABLE, REPLICA, REQUEST_ID, ZONE]
 }

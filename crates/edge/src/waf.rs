@@ -131,11 +131,14 @@ impl Waf {
         let plain = !head.headers.contains_key(header::CONTENT_ENCODING);
         if plain && transaction.wants_response_body(&kind) {
             let limit = transaction.settings().response_body_bytes_max;
-            // A body that breaks off is the client's to see; what came of it was inspected.
-            if let Ok(prefix) = body.prefix(limit).await {
-                let verdict = transaction.response_body(&prefix.bytes);
-                self.obey(cx, &mut transaction, verdict)?;
-            }
+            // A body that breaks off before its head has left must not look like a whole one.
+            let prefix = body.prefix(limit).await.map_err(|error| {
+                tracing::debug!(%error, "an answer broke off while it was inspected");
+                self.record(cx.id, access_log::time(cx), Some(cx), &mut transaction);
+                Refusal::new(Code::GatewayUnreachable)
+            })?;
+            let verdict = transaction.response_body(&prefix.bytes);
+            self.obey(cx, &mut transaction, verdict)?;
         }
         self.record(cx.id, access_log::time(cx), Some(cx), &mut transaction);
         Ok(Response::from_parts(head, body))
@@ -183,8 +186,10 @@ fn is_inspected(request: &Request) -> bool {
     if http_body::Body::is_end_stream(request.body()) {
         return false;
     }
-    let kind =
-        request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let mut kinds = request.headers().get_all(header::CONTENT_TYPE).iter();
+    // Of two types the app may believe either: then everything is looked at.
+    let (Some(kind), None) = (kinds.next(), kinds.next()) else { return true };
+    let kind = kind.to_str().unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     const OPAQUE: &[&str] =
         &["application/gzip", "application/octet-stream", "application/zip", "application/x-tar"];

@@ -1,0 +1,433 @@
+//! A whole edge before gateways over mutual TLS. Its broker is away: it serves from what is on disk.
+
+use crate::client::{Answer, LONG, connect, get_tls, send, trusting};
+use bastide_edge::{Config, config::CertificateFile, run};
+use bastide_proxy::{Body, Limits, Listener, RefusedHead, Request, Response, Service, accept_tls, serve};
+use bastide_tls::{LocalCa, NodeTls};
+use bastide_types::{
+    AccessRule, AppId, AppName, CustomerId, CustomerName, Digest, Domains, ReplicaId, Role, Route, Snapshot,
+    StageName, ZoneName, header,
+    message::{ReplicaFact, ReplicaFacts, ReplicaState},
+    snapshot::{App, Customer, Issuer, Stage, WafPolicy},
+};
+use http::HeaderValue;
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+};
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+const APPS: &str = "demo.apps.localhost";
+const PLATFORM: &str = "demo.platform.localhost";
+
+fn revision() -> Digest {
+    Digest::from_sha256([7; 32])
+}
+
+/// Says what it got; marks answers as fit for everybody, with the revision that the path names.
+struct Gateway {
+    zone: &'static str,
+    count: Arc<AtomicUsize>,
+}
+
+impl Service for Gateway {
+    async fn call(&self, request: Request) -> Response {
+        let n = self.count.fetch_add(1, Ordering::SeqCst);
+        let uri = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let mut text = format!("{n} {uri}\n");
+        for (name, value) in request.headers() {
+            text.push_str(&format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes())));
+        }
+        let mut response = Response::new(Body::from(text));
+        let headers = response.headers_mut();
+        let old = Digest::from_sha256([1; 32]);
+        let mark = match uri.as_str() {
+            path if path.contains("/marked") => Some(revision()),
+            path if path.contains("/of-another-revision") => Some(old),
+            _ => None,
+        };
+        if let Some(mark) = mark {
+            headers.insert(header::CACHEABLE, HeaderValue::from_str(&mark.to_string()).unwrap());
+        }
+        headers.insert("cache-control", HeaderValue::from_static("public, max-age=60"));
+        headers.insert("server", HeaderValue::from_static("secret/1.0"));
+        headers.insert(header::ZONE, HeaderValue::from_static(self.zone));
+        response
+    }
+    async fn refuse(&self, head: RefusedHead) -> Response {
+        panic!("the edge sends only valid requests: {:?}", head.reason)
+    }
+}
+
+/// Everything that stands, until dropped.
+struct World {
+    dir: tempfile::TempDir,
+    https: SocketAddr,
+    http: SocketAddr,
+    trust: Arc<rustls::ClientConfig>,
+    count: Arc<AtomicUsize>,
+    stop: CancellationToken,
+    edge: Option<JoinHandle<()>>,
+    gateways: Option<tokio::runtime::Runtime>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(edge) = self.edge.take() {
+            let _ = edge.join();
+        }
+        if let Some(gateways) = self.gateways.take() {
+            gateways.shutdown_background();
+        }
+    }
+}
+
+fn issuer() -> Issuer {
+    Issuer { url: String::new(), keys: vec![], token_epoch: 0 }
+}
+
+/// One customer with the app `shop` in Production: one replica in each zone.
+fn snapshot() -> Snapshot {
+    let route = |path: &str, access| Route { path: path.into(), access };
+    let zone = |name: &str| ZoneName::new(name).unwrap();
+    let shop = App {
+        id: AppId::generate(),
+        revision: revision(),
+        revision_number: 1,
+        routes: vec![route("/", AccessRule::Public), route("/me", AccessRule::Authenticated)],
+        replicas: [(ReplicaId::generate(), zone("a")), (ReplicaId::generate(), zone("b"))].into(),
+    };
+    let apps = BTreeMap::from([(AppName::new("shop").unwrap(), shop)]);
+    let stage = Stage { account: "DEMO".into(), issuer: issuer(), waf: WafPolicy::default(), apps };
+    let stages = BTreeMap::from([(StageName::production(), stage)]);
+    let demo = Customer { id: CustomerId::generate(), issuer: issuer(), stages };
+    Snapshot {
+        epoch: 1,
+        revision: 1,
+        made_at: 0,
+        domains: Domains::default(),
+        customers: [(CustomerName::new("demo").unwrap(), demo)].into(),
+        platform_waf: WafPolicy::default(),
+    }
+}
+
+fn write(path: PathBuf, bytes: impl AsRef<[u8]>) -> PathBuf {
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn node(ca: &LocalCa, dir: &Path, role: Role, name: &str) -> NodeTls {
+    let path = |end: &str| dir.join(format!("{name}.{end}"));
+    let issued = ca.issue_role(role, name, &[], OffsetDateTime::now_utc()).unwrap();
+    issued.write(&path("pem"), &path("key")).unwrap();
+    NodeTls { ca_file: dir.join("ca.pem"), cert_file: path("pem"), key_file: path("key") }
+}
+
+/// An address where nobody listens now.
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Starts gateways with these roles in their certificates, and the edge.
+fn world(roles: [Role; 2]) -> World {
+    let (dir, now) = (tempfile::tempdir().unwrap(), OffsetDateTime::now_utc());
+    let at = |name: &str| dir.path().join(name);
+    let ca = LocalCa::create_internal(now).unwrap();
+    ca.write(&at("ca.pem"), &at("ca.key")).unwrap();
+    let public = LocalCa::create_public(&["localhost".into()], now).unwrap();
+    let certificates = ["apps", "platform"].map(|base| {
+        let files =
+            CertificateFile { cert_file: at(&format!("{base}.crt")), key_file: at(&format!("{base}.k")) };
+        let issued = public.issue_site(&[format!("*.{base}.localhost")], now).unwrap();
+        issued.write(&files.cert_file, &files.key_file).unwrap();
+        files
+    });
+    let count = Arc::<AtomicUsize>::default();
+    let gateways = tokio::runtime::Runtime::new().unwrap();
+    let mut zones = BTreeMap::new();
+    for (zone, role) in ["a", "b"].into_iter().zip(roles) {
+        let tls = node(&ca, dir.path(), role, &format!("gateway-{zone}"));
+        let tls = tls.server_config(&[Role::Edge], &[b"h2"]).unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        zones.insert(ZoneName::new(zone).unwrap(), tcp.local_addr().unwrap());
+        let listener = Listener { tcp, tls: Some(accept_tls(tls)), limits: Limits::default() };
+        let gateway = Arc::new(Gateway { zone, count: count.clone() });
+        gateways.spawn(serve(listener, gateway, CancellationToken::new()));
+    }
+    let snapshot = snapshot();
+    write_state(dir.path(), &snapshot);
+    let made = bastide_bus::bootstrap::generate(now.unix_timestamp() as u64).unwrap().issuers;
+    let creds = made.creds(Role::Edge, "edge-1", now.unix_timestamp() as u64).unwrap();
+    let creds_file = write(at("edge-1.creds"), creds["edge-1.creds"].expose());
+    let config = Config {
+        https: free(),
+        http: free(),
+        domains: snapshot.domains.clone(),
+        certificates: certificates.into(),
+        gateways: zones,
+        node: node(&ca, dir.path(), Role::Edge, "edge-1"),
+        bus: bastide_bus::Config {
+            url: format!("tls://{}", free()),
+            ca_file: at("ca.pem"),
+            creds_file: Some(creds_file),
+            jwt: None,
+            seed_file: None,
+            name: "edge-1".into(),
+        },
+        state_dir: dir.path().to_owned(),
+        snapshot_key_file: at("snapshot.pub"),
+        waf_rules: vec![crate::origin::rules(dir.path())],
+        waf_audit: None,
+        access_log: Some(at("access.log")),
+        body_bytes_max: 1000,
+        upload_bytes_max: 4000,
+        deadline_ms: 60_000,
+    };
+    let (https, http) = (config.https, config.http);
+    let (stop, (sender, ready)) = (CancellationToken::new(), mpsc::channel());
+    let stopping = stop.clone();
+    let edge = std::thread::spawn(move || {
+        run(config, Box::new(move || sender.send(()).unwrap()), stopping).unwrap();
+    });
+    ready.recv_timeout(LONG).unwrap();
+    let trust = trusting(public.certificate_pem());
+    World { dir, https, http, trust, count, stop, edge: Some(edge), gateways: Some(gateways) }
+}
+
+/// The last good Snapshot and facts, as an edge that ran before would have left them.
+fn write_state(dir: &Path, snapshot: &Snapshot) {
+    let key = bastide_bus::SigningKey::from_pkcs8(&bastide_bus::SigningKey::generate().unwrap()).unwrap();
+    let signed = key.sign(snapshot).unwrap();
+    write(dir.join("snapshot.json"), bastide_bus::snapshot::serialize(snapshot, &signed).unwrap().1);
+    write(dir.join("snapshot.pub"), key.verify_key().to_base64url());
+    let customer = snapshot.customers.values().next().unwrap();
+    let apps = customer.stages[&StageName::production()].apps.values();
+    let replicas = apps.flat_map(|app| app.replicas.keys()).map(|id| ReplicaFact {
+        id: *id,
+        state: ReplicaState::Ready,
+        addr: Some(([127, 0, 0, 1], 1).into()),
+        reason: None,
+    });
+    let facts = ReplicaFacts { boot: 1, sequence: 1, generation: 1, replicas: replicas.collect() };
+    let facts = serde_json::json!({"accounts": {"DEMO": {"facts": facts, "retired": []}}});
+    write(dir.join("facts.json"), facts.to_string());
+}
+
+impl World {
+    fn get(&self, host: &str, target: &str) -> Answer {
+        self.get_with(host, target, "")
+    }
+    fn get_with(&self, host: &str, target: &str, lines: &str) -> Answer {
+        get_tls(self.https, &self.trust, host, host, target, lines).unwrap()
+    }
+    /// Requests that reached a gateway.
+    fn passed(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+    fn access_log(mut self) -> String {
+        self.stop.cancel();
+        self.edge.take().unwrap().join().unwrap();
+        std::fs::read_to_string(self.dir.path().join("access.log")).unwrap()
+    }
+}
+
+#[test]
+fn it_serves_from_disk_and_alternates_between_zones() {
+    let world = world([Role::Gateway; 2]);
+    let zones: Vec<_> = (0..4).map(|_| world.get(APPS, "/shop/x").header(header::ZONE)).collect();
+    assert_eq!(zones[..2], zones[2..]);
+    assert_ne!(zones[0], zones[1]);
+}
+
+#[test]
+fn every_site_gets_its_own_security_fields_and_no_names_of_ours() {
+    let world = world([Role::Gateway; 2]);
+    let app = world.get(APPS, "/shop/marked");
+    assert_eq!(app.header("strict-transport-security"), "max-age=31536000");
+    assert_eq!((app.header("server"), app.header(header::CACHEABLE)), (String::new(), String::new()));
+    let platform = world.get(PLATFORM, "/api/apps");
+    assert_eq!(platform.header("strict-transport-security"), "max-age=31536000; includeSubDomains");
+    assert!(platform.body.contains(&format!("x-request-id: {}\n", platform.header("x-request-id"))));
+    for said in ["x-bastide-client-ip: 127.0.0.1\n", "x-bastide-deadline-ms: ", "x-forwarded-proto: https\n"]
+    {
+        assert!(platform.body.contains(said), "{said} in {}", platform.body);
+    }
+}
+
+#[test]
+fn nobody_outside_speaks_for_us() {
+    let world = world([Role::Gateway; 2]);
+    let spoofed = "X-Bastide-Client-Ip: 6.6.6.6\r\nx_bastide_client_ip: 6.6.6.6\r\nX-Bastide-User: evil\r\n";
+    let answer = world.get_with(PLATFORM, "/api/apps", spoofed);
+    assert!(!answer.body.contains("6.6.6.6") && !answer.body.contains("evil"), "{}", answer.body);
+}
+
+#[test]
+fn only_a_gateway_may_stand_behind_it() {
+    let world = world([Role::Runtime, Role::Platform]);
+    assert_eq!(world.get(APPS, "/shop/").code(), "B-EDGE-0502");
+    assert_eq!(world.passed(), 0);
+}
+
+#[test]
+fn when_one_gateway_is_not_who_it_should_be_the_other_answers() {
+    let world = world([Role::Runtime, Role::Gateway]);
+    for _ in 0..4 {
+        assert_eq!(world.get(APPS, "/shop/").header(header::ZONE), "b");
+    }
+}
+
+#[test]
+fn unknown_hosts_and_unknown_apps_are_refused_in_the_same_words() {
+    let world = world([Role::Gateway; 2]);
+    let refused = |host, target| {
+        let answer = world.get(host, target);
+        let mut problem: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        problem.as_object_mut().unwrap().remove("request_id");
+        (answer.status, problem.to_string())
+    };
+    let unknown = refused("nobody.apps.localhost", "/shop/");
+    assert_eq!(unknown.0, 404);
+    for (host, target) in [
+        (APPS, "/other/"),
+        (APPS, "/"),
+        (APPS, "/SHOP/"),
+        ("demo--test.apps.localhost", "/shop/"),
+        ("demo--production.apps.localhost", "/shop/"),
+        ("nobody.platform.localhost", "/api/apps"),
+    ] {
+        assert_eq!(refused(host, target), unknown, "{host}{target}");
+    }
+    assert_eq!(world.passed(), 0);
+}
+
+#[test]
+fn a_host_outside_the_certificate_is_misdirected() {
+    let world = world([Role::Gateway; 2]);
+    let ask = |host| get_tls(world.https, &world.trust, APPS, host, "/shop/", "").unwrap();
+    assert_eq!(ask(PLATFORM).code(), "B-EDGE-0421");
+    assert_eq!(ask("example.com").code(), "B-EDGE-0421");
+    assert_eq!(ask("demo.apps.localhost:8443").status, 200);
+}
+
+#[test]
+fn an_unknown_name_gets_an_alert_and_no_certificate() {
+    let world = world([Role::Gateway; 2]);
+    let refused = get_tls(world.https, &world.trust, "demo.example", "demo.example", "/", "").unwrap_err();
+    assert!(refused.to_string().contains("UnrecognisedName"), "{refused}");
+}
+
+#[test]
+fn plain_http_only_leads_to_https() {
+    let world = world([Role::Gateway; 2]);
+    let ask = |host| {
+        send(world.http, format!("GET /shop/x?y=1 HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"))
+    };
+    let answer = ask(APPS);
+    assert_eq!(
+        (answer.status, answer.header("location").as_str()),
+        (308, "https://demo.apps.localhost:8443/shop/x?y=1")
+    );
+    assert_eq!(send(world.http, "nonsense\r\n\r\n").status, 400);
+    drop(connect(world.http));
+    assert_eq!(world.passed(), 0);
+}
+
+#[test]
+fn one_path_is_one_address_however_it_is_spelled() {
+    let world = world([Role::Gateway; 2]);
+    for target in ["/shop/b", "/shop/./b", "//shop//b", "/shop/x/../b", "/%73hop/%62", "/shop/x/%2e%2e/b"] {
+        let answer = world.get(APPS, target);
+        assert!(answer.body.contains(" /shop/b\n"), "{target}: {}", answer.body);
+    }
+    for target in ["/shop/%", "/shop/%zz", "/shop/%00", "/shop/%5c..%5c", "/shop/a%0d%0ab"] {
+        assert_eq!(world.get(APPS, target).status, 400, "{target}");
+    }
+    assert_eq!(world.get(APPS, "/shop/../other/").status, 404);
+    assert!(world.get(APPS, "/shop/a%2fb").body.contains(" /shop/a%2Fb\n"));
+}
+
+#[test]
+fn what_the_office_allows_on_its_own_pages_opens_no_app() {
+    let world = world([Role::Gateway; 2]);
+    let attack = "?password=attack";
+    assert_eq!(world.get(PLATFORM, &format!("/identity/login{attack}")).status, 200);
+    assert_eq!(world.get(PLATFORM, "/identity/login?other=attack").status, 403);
+    for path in ["/shop/", "/identity/../shop/", "/identity/%2e%2e/shop/", "/x/../identity/../shop/"] {
+        assert_eq!(world.get(APPS, &format!("{path}{attack}")).status, 403, "{path}");
+    }
+    for path in ["/shop/..%2fidentity/", "/shop/%2fidentity/"] {
+        assert_eq!(world.get(APPS, &format!("{path}{attack}")).status, 403, "{path}");
+    }
+    assert_eq!(world.passed(), 1);
+}
+
+#[test]
+fn only_what_the_gateway_marks_for_this_revision_is_stored() {
+    let world = world([Role::Gateway; 2]);
+    let twice = |target: &str, lines: &str| {
+        world.get_with(APPS, target, lines).body == world.get_with(APPS, target, lines).body
+    };
+    assert!(twice("/shop/marked", ""));
+    assert!(!twice("/shop/unmarked", ""));
+    assert!(!twice("/shop/of-another-revision", ""));
+    assert!(!twice("/shop/me/marked", ""), "the rule of this path is not public");
+    assert!(!twice("/shop/marked", "Authorization: Bearer x\r\n"));
+    assert!(!twice("/shop/marked", "Cookie: a=b; __Host-bst=secret\r\n"));
+    let hit = world.get(APPS, "/shop/./marked");
+    assert!(hit.header("cache-status").starts_with("Bastide; hit"), "{}", hit.head);
+}
+
+#[test]
+fn bodies_have_a_limit_by_site() {
+    let world = world([Role::Gateway; 2]);
+    let post = |host: &str, target: &str, length: usize| {
+        let name = rustls::pki_types::ServerName::try_from(host.to_owned()).unwrap();
+        let connection = rustls::ClientConnection::new(world.trust.clone(), name).unwrap();
+        let mut stream = rustls::StreamOwned::new(connection, connect(world.https));
+        let head = format!("POST {target} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/gzip\r\n");
+        let head = format!("{head}Content-Length: {length}\r\nConnection: close\r\n\r\n");
+        let bytes = [head.as_bytes(), &vec![b'x'; length]].concat();
+        use std::io::{Read, Write};
+        // The edge may answer and close before it has read all.
+        let _ = stream.write_all(&bytes);
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        String::from_utf8_lossy(&status[9..]).into_owned()
+    };
+    assert_eq!(post(APPS, "/shop/x", 1000), "200");
+    assert_eq!(post(APPS, "/shop/x", 1001), "413");
+    assert_eq!(post(PLATFORM, "/api/apps", 1001), "413");
+    assert_eq!(post(PLATFORM, "/api/apps/shop/publish", 4000), "200");
+    assert_eq!(post(PLATFORM, "/api/apps/shop/publish", 4001), "413");
+}
+
+#[test]
+fn the_access_log_tells_the_site_and_no_secret() {
+    let world = world([Role::Gateway; 2]);
+    world.get_with(
+        APPS,
+        "/shop/x?token=secret1",
+        "Cookie: session=secret2\r\nAuthorization: Bearer secret3\r\n",
+    );
+    world.get(PLATFORM, "/identity/invite/secret4");
+    world.get(PLATFORM, "//identity/%69nvite/secret5");
+    let log = world.access_log();
+    assert!(!log.contains("secret"), "{log}");
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&lines[0]["path"], &lines[0]["status"]), (&"/shop/x".into(), &200.into()));
+    assert_eq!(
+        lines[0]["site"],
+        serde_json::json!({"customer": "demo", "stage": "production", "app": "shop"})
+    );
+    assert_eq!((&lines[0]["waf"], &lines[0]["client"]), (&"pass".into(), &"127.0.0.1".into()));
+}
