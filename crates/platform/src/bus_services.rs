@@ -13,7 +13,7 @@ use bytes::Bytes;
 const AGENT_LIFE_S: u64 = 24 * 3600;
 
 /// Answers for one replica.
-pub(crate) struct BusServices(pub(crate) App);
+pub struct BusServices(pub App);
 
 impl PlatformHandler for BusServices {
     async fn snapshot_head(&self, _have: Option<(u64, u64)>) -> Result<SnapshotHead, Problem> {

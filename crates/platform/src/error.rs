@@ -1,10 +1,15 @@
 //! Errors of the services, and how they are said over HTTP.
 
-use axum::response::{IntoResponse, Response};
+use axum::{
+    extract::Request,
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
 use bastide_store::StoreError;
-use bastide_types::{Code, Problem, problem};
+use bastide_types::{Code, Problem, RequestId, header::REQUEST_ID, problem};
 use http::{HeaderValue, StatusCode, header};
 use std::path::PathBuf;
+use tracing::Instrument;
 
 /// A platform replica could not start or run.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +103,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, self.0.json()).into_response();
+        response.extensions_mut().insert(self.0);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -109,4 +115,38 @@ impl IntoResponse for ApiError {
         }
         response
     }
+}
+
+/// Makes every refusal a problem with the id of its request, those of the web framework too.
+pub(crate) async fn dress(request: Request, next: Next) -> Response {
+    let id = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok()?.parse().ok());
+    let span = tracing::info_span!("platform", request = id.map(tracing::field::display::<RequestId>));
+    let mut response = next.run(request).instrument(span).await;
+    if !response.status().is_client_error() && !response.status().is_server_error() {
+        return response;
+    }
+    let ours = response.extensions_mut().remove::<Problem>();
+    let problem = match id {
+        Some(id) => ours.unwrap_or_else(|| of_status(response.status())).of_request(id),
+        None => ours.unwrap_or_else(|| of_status(response.status())),
+    };
+    let mut dressed = ApiError(problem, None).into_response();
+    for name in [header::ALLOW, header::RETRY_AFTER] {
+        if let Some(value) = response.headers_mut().remove(&name) {
+            dressed.headers_mut().insert(name, value);
+        }
+    }
+    dressed
+}
+
+/// What the framework refused by itself: an address or a body that it cannot read.
+fn of_status(status: StatusCode) -> Problem {
+    let code = match status {
+        StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => Code::ApiUnknown,
+        StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
+        StatusCode::PAYLOAD_TOO_LARGE => Code::BodyTooLarge,
+        status if status.is_client_error() => Code::InputInvalid,
+        _ => Code::Internal,
+    };
+    code.problem()
 }

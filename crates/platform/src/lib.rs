@@ -16,6 +16,7 @@ mod snapshot;
 mod state;
 mod station;
 
+pub use bus_services::BusServices;
 pub use config::Config;
 pub use error::{ApiError, Error};
 pub use state::{App, Platform};

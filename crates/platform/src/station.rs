@@ -1,6 +1,8 @@
 //! Starting a platform replica: listener, bus services, reconciler.
 
-use crate::{ApiError, App, Config, Error, Platform, api, bus_services::BusServices, deploy, identity};
+use crate::{
+    ApiError, App, Config, Error, Platform, api, bus_services::BusServices, deploy, error, identity,
+};
 use axum::Router;
 use bastide_proxy::{
     Body, BodyError, Limits, Listener, RefusedHead, Request, Response, Service, accept_tls, serve,
@@ -27,9 +29,21 @@ pub async fn run(
         tls: Some(accept_tls(tls)),
         limits: Limits { streams_max: 1000, ..Limits::default() },
     };
-    let services = app.bus.serve(Arc::new(BusServices(app.clone())), stop.clone());
-    let reconciler = deploy::reconciler::run(app.clone(), stop.clone());
-    let served = serve(listener, Arc::new(Services(router)), stop.clone());
+    // A replica is whole or it ends: when one part ends, so do the others, and the supervisor starts anew.
+    let stop = stop.child_token();
+    let ends = |stop: &CancellationToken| stop.clone().drop_guard();
+    let services = async {
+        let _end = ends(&stop);
+        app.bus.serve(Arc::new(BusServices(app.clone())), stop.clone()).await
+    };
+    let reconciler = async {
+        let _end = ends(&stop);
+        deploy::reconciler::run(app.clone(), stop.clone()).await;
+    };
+    let served = async {
+        let _end = ends(&stop);
+        serve(listener, Arc::new(Services(router)), stop.clone()).await
+    };
     ready();
     let (served, services, ()) = tokio::join!(served, services, reconciler);
     app.bus.close().await;
@@ -39,11 +53,16 @@ pub async fn run(
 
 /// All routes of a replica.
 pub fn router(app: App, portal: impl FnOnce(Router) -> Router) -> Router {
-    let api = api::router(app.clone()).merge(identity::api_routes(app.clone()));
-    let unknown_api =
-        Router::new().route("/api/{*rest}", axum::routing::any(|| async { ApiError::new(Code::ApiUnknown) }));
+    let unknown = || async { ApiError::new(Code::ApiUnknown) };
+    let api = api::router(app.clone())
+        .merge(identity::api_routes(app.clone()))
+        .route("/api", axum::routing::any(unknown))
+        .route("/api/{*rest}", axum::routing::any(unknown))
+        .method_not_allowed_fallback(|| async { ApiError::new(Code::MethodNotAllowed) })
+        .layer(axum::middleware::from_fn(error::dress));
     let pages = portal(api.clone());
-    api.merge(unknown_api).merge(identity::router(app)).merge(pages)
+    let nothing = Router::new().fallback(unknown).layer(axum::middleware::from_fn(error::dress));
+    api.merge(identity::router(app)).merge(pages).fallback_service(nothing)
 }
 
 /// The router as the hop calls it.

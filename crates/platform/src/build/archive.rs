@@ -4,9 +4,10 @@ use bastide_types::{Code, Manifest, Problem, manifest::Kind};
 use flate2::read::GzDecoder;
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs,
     io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::{Component, Path, PathBuf},
 };
 
@@ -14,7 +15,10 @@ use std::{
 pub const UNPACKED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Most entries.
 pub const ENTRIES_MAX: usize = 20_000;
+/// Most headers: an entry may have two that name it.
+const HEADS_MAX: usize = 3 * ENTRIES_MAX;
 const PATH_BYTES_MAX: usize = 255;
+const EXTENSION_BYTES_MAX: u64 = 64 * 1024;
 const MANIFEST_BYTES_MAX: u64 = 256 * 1024;
 /// Name of the manifest.
 pub const MANIFEST: &str = "bastide.toml";
@@ -42,22 +46,28 @@ pub enum Entry {
 
 /// Unpacks an archive into `dir`, which must be new and empty.
 ///
+/// Reads at most [`UNPACKED_BYTES_MAX`] of content and holds no entry in memory.
+///
 /// # Errors
 /// A problem that names the entry or key; whatever was unpacked is the caller's to remove.
 pub fn unpack(packed: impl Read, dir: &Path) -> Result<Archive, Problem> {
     let mut archive = tar::Archive::new(GzDecoder::new(packed));
-    let broken = |error: io::Error| Code::ArchiveInvalid.because(format!("not a gzipped tar: {error}"));
+    let mut names = Names::default();
     let mut entries = BTreeMap::new();
     let mut left = UNPACKED_BYTES_MAX;
-    for entry in archive.entries().map_err(broken)? {
+    // Raw: the tar reader would hold a long name in memory whole, however long it says it is.
+    for (heads, entry) in archive.entries().map_err(broken)?.raw(true).enumerate() {
         let mut entry = entry.map_err(broken)?;
-        let path = safe(&entry.path().map_err(broken)?)?;
-        if path.as_os_str().is_empty() {
-            continue;
-        }
-        if entries.len() >= ENTRIES_MAX {
+        if heads >= HEADS_MAX {
             return Err(Code::UploadTooLarge.because(format!("more than {ENTRIES_MAX} entries")));
         }
+        left = left
+            .checked_sub(entry.size())
+            .ok_or_else(|| Code::UploadTooLarge.because("it unpacks to more than 1 GiB"))?;
+        if names.take(&mut entry)? {
+            continue;
+        }
+        let path = safe(&names.path_of(&entry)?)?;
         let kind = entry.header().entry_type();
         let found = match kind {
             tar::EntryType::Directory => {
@@ -65,24 +75,84 @@ pub fn unpack(packed: impl Read, dir: &Path) -> Result<Archive, Problem> {
                 Entry::Directory
             }
             tar::EntryType::Regular => {
-                let size = entry.size();
-                left = left
-                    .checked_sub(size)
-                    .ok_or_else(|| Code::UploadTooLarge.because("it unpacks to more than 1 GiB"))?;
                 let executable = entry.header().mode().map_err(broken)? & 0o111 != 0;
+                let size = entry.size();
                 write(&mut entry, size, &dir.join(&path)).map_err(|error| at(&path, &error))?;
                 Entry::File { executable }
             }
             _ => return Err(Code::ArchiveInvalid.because(format!("`{}` is {}", path.display(), word(kind)))),
         };
-        if entries.insert(path.clone(), found).is_some() && found != Entry::Directory {
-            return Err(Code::ArchiveInvalid.because(format!("`{}` is there twice", path.display())));
+        // Parents are entries too, whether or not the archive names them: the image is the same.
+        for parent in path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
+            entries.insert(parent.to_owned(), Entry::Directory);
+        }
+        if !path.as_os_str().is_empty() {
+            entries.insert(path, found);
+        }
+        if entries.len() > ENTRIES_MAX {
+            return Err(Code::UploadTooLarge.because(format!("more than {ENTRIES_MAX} entries")));
         }
     }
     let manifest = manifest(dir)?;
     let mut archive = Archive { manifest, entries };
     check_program(&mut archive, dir)?;
     Ok(archive)
+}
+
+fn broken(error: io::Error) -> Problem {
+    Code::ArchiveInvalid.because(format!("not a gzipped tar: {error}"))
+}
+
+/// Names too long for a header come in an entry of their own, before the one they name.
+#[derive(Default)]
+struct Names {
+    next: Option<PathBuf>,
+}
+
+impl Names {
+    /// Takes an entry that only says something about the next one; false when it is none of these.
+    fn take<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<bool, Problem> {
+        match entry.header().entry_type() {
+            tar::EntryType::GNULongName => {
+                let name = extension(entry)?;
+                let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+                self.next = Some(PathBuf::from(OsStr::from_bytes(&name[..end])));
+            }
+            tar::EntryType::XHeader => {
+                let records = extension(entry)?;
+                for record in tar::PaxExtensions::new(&records) {
+                    let record = record.map_err(broken)?;
+                    match record.key_bytes() {
+                        b"path" => self.next = Some(PathBuf::from(OsStr::from_bytes(record.value_bytes()))),
+                        // Another length than the header's would shift all that follows.
+                        b"size" => return Err(Code::ArchiveInvalid.because("an entry has two lengths")),
+                        _ => {}
+                    }
+                }
+            }
+            // What holds for all entries (a commit, a comment) means nothing to an app.
+            tar::EntryType::XGlobalHeader => drop(extension(entry)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn path_of<R: Read>(&mut self, entry: &tar::Entry<'_, R>) -> Result<PathBuf, Problem> {
+        match self.next.take() {
+            Some(path) => Ok(path),
+            None => Ok(entry.path().map_err(broken)?.into_owned()),
+        }
+    }
+}
+
+/// Content of an entry that is about another one.
+fn extension<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Vec<u8>, Problem> {
+    if entry.size() > EXTENSION_BYTES_MAX {
+        return Err(Code::ArchiveInvalid.because(format!("a path is longer than {PATH_BYTES_MAX} bytes")));
+    }
+    let mut content = Vec::new();
+    entry.read_to_end(&mut content).map_err(broken)?;
+    Ok(content)
 }
 
 fn word(kind: tar::EntryType) -> &'static str {
@@ -127,7 +197,13 @@ fn safe(path: &Path) -> Result<PathBuf, Problem> {
     let mut safe = PathBuf::new();
     for part in path.components() {
         match part {
-            Component::Normal(name) if name.to_str().is_some() => safe.push(name),
+            Component::Normal(name) => match name.to_str() {
+                Some(text) if !text.chars().any(char::is_control) => safe.push(name),
+                _ => {
+                    let what = format!("`{}` is not a plain UTF-8 name", path.display());
+                    return Err(Code::ArchiveInvalid.because(what.escape_debug().to_string()));
+                }
+            },
             Component::CurDir => {}
             _ => {
                 return Err(
@@ -146,9 +222,12 @@ fn manifest(dir: &Path) -> Result<Manifest, Problem> {
     let mut text = String::new();
     let file = fs::File::open(dir.join(MANIFEST))
         .map_err(|_| Code::ManifestInvalid.because("there is no bastide.toml at the root"))?;
-    file.take(MANIFEST_BYTES_MAX)
+    file.take(MANIFEST_BYTES_MAX + 1)
         .read_to_string(&mut text)
         .map_err(|_| Code::ManifestInvalid.because("bastide.toml is not UTF-8 text"))?;
+    if text.len() as u64 > MANIFEST_BYTES_MAX {
+        return Err(Code::ManifestInvalid.because("bastide.toml is longer than 256 KiB"));
+    }
     read_manifest(&text)
 }
 
@@ -172,14 +251,26 @@ fn check_program(archive: &mut Archive, dir: &Path) -> Result<(), Problem> {
             .because(format!("app.command names `{program}`, which is not in the archive")));
     };
     *executable = true;
-    let mut head = [0; 20];
-    let read = fs::File::open(dir.join(&path)).and_then(|mut file| file.read(&mut head)).unwrap_or(0);
-    // ELF: magic, 64 bit, little endian; the machine stands at byte 18.
-    let machine = u16::from_le_bytes([head[18], head[19]]);
-    let ours = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
-    if read < 20 || !head.starts_with(b"\x7fELF\x02\x01") || machine != ours {
+    let mut head = Vec::new();
+    let read = fs::File::open(dir.join(&path)).and_then(|file| file.take(20).read_to_end(&mut head));
+    read.map_err(|error| at(&path, &error))?;
+    if head.starts_with(b"#!") {
+        let detail = format!(
+            "`{program}` is a script; nothing here interprets it: app.command names a program built for {}",
+            std::env::consts::ARCH
+        );
+        return Err(Code::BinaryNotStatic.because(detail));
+    }
+    if !runs_here(&head) {
         let detail = format!("`{program}` is not a 64-bit ELF program for {}", std::env::consts::ARCH);
         return Err(Code::BinaryNotStatic.because(detail));
     }
     Ok(())
+}
+
+/// Whether a file that begins so is an ELF program for this machine: 64 bit, little endian; the machine
+/// stands at byte 18.
+fn runs_here(head: &[u8]) -> bool {
+    let ours: u16 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
+    head.starts_with(b"\x7fELF\x02\x01") && head.get(18..20) == Some(&ours.to_le_bytes())
 }

@@ -65,8 +65,8 @@ impl Images {
 
     /// The one layer: entries in order, no times, no owners.
     fn layer(&self, archive: &Archive, root: &Path) -> io::Result<(Digest, u64, Digest)> {
-        let beside = self.dir.join(format!("layer-{}.new", uuid::Uuid::new_v4()));
-        let packed = Hashing::new(fs::File::create_new(&beside)?);
+        let beside = Unfinished(self.dir.join(format!("layer-{}.new", uuid::Uuid::new_v4())));
+        let packed = Hashing::new(fs::File::create_new(&beside.0)?);
         let gz = GzBuilder::new().write(packed, Compression::default());
         let mut tar = tar::Builder::new(Hashing::new(gz));
         for (path, entry) in &archive.entries {
@@ -77,7 +77,7 @@ impl Images {
         let packed = unpacked.inner.finish()?;
         let (digest, length) = (packed.digest(), packed.written);
         packed.inner.sync_all()?;
-        fs::rename(&beside, self.path(&digest))?;
+        place(&beside, &self.path(&digest))?;
         Ok((digest, length, diff))
     }
 
@@ -148,13 +148,31 @@ fn append<W: Write>(tar: &mut tar::Builder<W>, root: &Path, path: &Path, entry: 
     }
 }
 
+/// A file beside its final place; removed when it never gets there.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Moves a finished file to its place, to stay there over a power cut: SQL may name it right after.
+fn place(file: &Unfinished, path: &Path) -> io::Result<()> {
+    fs::rename(&file.0, path)?;
+    match path.parent() {
+        Some(dir) => fs::File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
 /// Writes a file whole or not at all.
 fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension(format!("{}.new", uuid::Uuid::new_v4()));
-    let mut file = fs::File::create_new(&beside)?;
+    let beside = Unfinished(path.with_extension(format!("{}.new", uuid::Uuid::new_v4())));
+    let mut file = fs::File::create_new(&beside.0)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(beside, path)
+    place(&beside, path)
 }
 
 /// Passes bytes on and hashes them.

@@ -1,7 +1,7 @@
 //! The Deploy Service: which revision should run where, moved there without a gap.
 
 pub(crate) mod desired;
-pub(crate) mod reconciler;
+pub mod reconciler;
 
 use crate::{ApiError, App, caller::Caller};
 use bastide_store::{CustomerStore, NewOperation, RevisionRow, StoreError, Write, now_s};

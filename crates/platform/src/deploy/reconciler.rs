@@ -5,7 +5,7 @@
 
 use super::announce;
 use crate::{ApiError, App};
-use bastide_store::{OperationRow, ReplicaRow, StageRow, StoreError, now_s};
+use bastide_store::{OperationRow, ReplicaRow, StageRow, StoreError, now_s, raise_revision};
 use bastide_types::{Code, Problem};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -30,15 +30,22 @@ pub(crate) async fn run(app: App, stop: CancellationToken) {
     }
 }
 
-async fn pass(app: &App, hinted: &mut Option<(u64, u64)>) -> Result<(), ApiError> {
+/// One look at everything; nothing while another replica holds the lease. `hinted` is the Snapshot that
+/// edges and gateways were told of last.
+pub async fn pass(app: &App, hinted: &mut Option<(u64, u64)>) -> Result<(), ApiError> {
     if !app.store.lease("reconciler", &app.config.name, LEASE_S).await? {
         return Ok(());
     }
+    // What fails for one customer must not hold up the others.
     for operation in app.store.running_operations().await? {
-        advance(app, &operation).await?;
+        if let Err(error) = advance(app, &operation).await {
+            tracing::warn!(problem = %error.0, operation = %operation.id, "an operation is not moved on");
+        }
     }
     for stage in app.store.stages().await? {
-        drain(app, &stage).await?;
+        if let Err(error) = drain(app, &stage).await {
+            tracing::warn!(problem = %error.0, customer = %stage.customer_name, stage = %stage.name, "nothing drains");
+        }
     }
     let (epoch, revision, _) = app.store.version().await?;
     if *hinted != Some((epoch, revision)) && app.bus.hint_snapshot(epoch, revision).await.is_ok() {
@@ -52,15 +59,17 @@ async fn advance(app: &App, operation: &OperationRow) -> Result<(), ApiError> {
     let own = app.store.customer(operation.customer);
     let all = own.replicas(&operation.stage).await?;
     // Ids grow with time: the replicas of an operation are those made after it.
-    let new: Vec<&ReplicaRow> = all
-        .iter()
-        .filter(|r| r.app == operation.app && r.id.0 > operation.id && r.drain_at.is_none())
-        .collect();
+    let made =
+        |r: &&ReplicaRow| r.app == operation.app && r.revision == operation.revision && r.id.0 > operation.id;
+    let new: Vec<&ReplicaRow> = all.iter().filter(made).filter(|r| r.drain_at.is_none()).collect();
     let ready = new.iter().filter(|replica| replica.state == "ready").count();
     let message = format!("{ready} of {} replicas ready", new.len());
     if ready == new.len() && !new.is_empty() {
         let keep: Vec<_> = new.iter().map(|replica| replica.id).collect();
         let mut write = app.store.write().await?;
+        if !own.end_operation(&mut write, operation.id, None).await? {
+            return Ok(());
+        }
         own.set_step(&mut write, operation.id, "start", "finished", &message).await?;
         own.serve(
             &mut write,
@@ -73,7 +82,6 @@ async fn advance(app: &App, operation: &OperationRow) -> Result<(), ApiError> {
         .await?;
         let step = format!("revision {} serves in {}", operation.revision, operation.stage);
         own.set_step(&mut write, operation.id, "switch", "finished", &step).await?;
-        own.end_operation(&mut write, operation.id, None).await?;
         write.commit().await.map_err(StoreError::from)?;
     } else if now_s() > operation.deadline {
         fail(app, operation, &new, &message).await?;
@@ -92,11 +100,15 @@ async fn fail(
     let detail = reason.map(|reason| format!("{message}; {reason}")).unwrap_or_else(|| message.to_owned());
     let problem: Problem = Code::DeployFailed.because(detail);
     let mut write = app.store.write().await?;
+    if !own.end_operation(&mut write, operation.id, Some(&problem)).await? {
+        return Ok(());
+    }
     own.set_step(&mut write, operation.id, "start", "failed", message).await?;
     for replica in new {
         own.drain(&mut write, &operation.stage, replica.id, now_s()).await?;
     }
-    own.end_operation(&mut write, operation.id, Some(&problem)).await?;
+    // A replica of the revision that serves is in the Snapshot.
+    raise_revision(&mut write).await?;
     own.audit(&mut write, "system", "operation.failed", &operation.id.to_string()).await?;
     write.commit().await.map_err(StoreError::from)?;
     Ok(())

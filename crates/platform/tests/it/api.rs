@@ -13,14 +13,22 @@ use http_body_util::BodyExt;
 use std::{fs, path::Path};
 use tower::ServiceExt;
 
+/// Id of every request here.
+const REQUEST: &str = "01a20de4-d54c-7659-9f5b-f4ec6569bb31";
+
 /// A replica without broker and gateways, and the key of its gateways.
-struct World {
-    _dir: tempfile::TempDir,
-    app: App,
+pub(crate) struct World {
+    dir: tempfile::TempDir,
+    pub(crate) app: App,
     gateway: SigningKey,
 }
 
 async fn world() -> World {
+    world_with(60).await
+}
+
+/// A world in which deployments may take so many seconds.
+pub(crate) async fn world_with(deploy_timeout_s: u32) -> World {
     let _ = rustls_provider();
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
@@ -61,7 +69,7 @@ async fn world() -> World {
         images: at("images"),
         work_dir: at("work"),
         domains: Domains::default(),
-        zones: vec!["a".parse().unwrap()],
+        zones: vec!["a".parse().unwrap(), "b".parse().unwrap()],
         bus: bus("platform-1.creds"),
         bus_system: bus("platform-1.sys.creds"),
         bus_authority_file: at("authority.json"),
@@ -70,10 +78,10 @@ async fn world() -> World {
         assertion_jwks_file: at("assertion.jwks"),
         operator_client_file: at("operator"),
         waf: bastide_types::snapshot::WafPolicy::default(),
-        deploy_timeout_s: 60,
+        deploy_timeout_s,
     };
     let app = Platform::open(config).await.unwrap();
-    World { _dir: dir, app, gateway }
+    World { dir, app, gateway }
 }
 
 fn rustls_provider() -> bool {
@@ -81,6 +89,11 @@ fn rustls_provider() -> bool {
 }
 
 impl World {
+    /// A file of its data.
+    pub(crate) fn at(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
     async fn customer(&self, name: &str) -> CustomerId {
         let (id, name) = (CustomerId::generate(), CustomerName::new(name).unwrap());
         let mut write = self.app.store.write().await.unwrap();
@@ -89,7 +102,7 @@ impl World {
         id
     }
 
-    fn assertion(&self, org: CustomerId, roles: &[&str]) -> String {
+    pub(crate) fn assertion(&self, org: CustomerId, roles: &[&str]) -> String {
         let now = u64::try_from(bastide_store::now_s()).unwrap();
         let assertion = Assertion {
             iss: ISSUER.into(),
@@ -108,13 +121,13 @@ impl World {
         mint_assertion(&self.gateway, &assertion).unwrap()
     }
 
-    async fn call(
+    pub(crate) async fn call(
         &self,
         host: &str,
         method: Method,
         path: &str,
         assertion: Option<&str>,
-        body: &str,
+        body: impl Into<Body>,
     ) -> (StatusCode, String) {
         let mut request =
             Request::builder().method(method).uri(path).header("host", format!("{host}.platform.localhost"));
@@ -122,7 +135,7 @@ impl World {
         if let Some(assertion) = assertion {
             request = request.header(header::ASSERTION, assertion);
         }
-        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let request = request.header(header::REQUEST_ID, REQUEST).body(body.into()).unwrap();
         let response = router(self.app.clone(), |_| axum::Router::new()).oneshot(request).await.unwrap();
         let status = response.status();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
@@ -161,7 +174,7 @@ async fn answers_are_problems_with_stable_codes() {
     let acme = world.customer("acme").await;
     let developer = world.assertion(acme, &["developer"]);
     let check = async |method, path: &str, body: &str, status: u16, code: &str| {
-        let (found, text) = world.call("acme", method, path, Some(&developer), body).await;
+        let (found, text) = world.call("acme", method, path, Some(&developer), body.to_owned()).await;
         assert_eq!((found.as_u16(), text.contains(code)), (status, true), "{path}: {text}");
     };
     check(Method::GET, "/api/nothing", "", 404, "B-API-0404").await;
@@ -170,6 +183,13 @@ async fn answers_are_problems_with_stable_codes() {
     check(Method::POST, "/api/apps/shop/deployments", "{", 422, "B-API-0422").await;
     check(Method::POST, "/api/apps/shop/deployments", r#"{"stage":"test"}"#, 404, "B-API-0404").await;
     check(Method::POST, "/api/members", r#"{"email":"x","roles":["developer"]}"#, 403, "B-ID-0403").await;
+    check(Method::DELETE, "/api/apps", "", 405, "B-API-0405").await;
+    check(Method::GET, "/api", "", 404, "B-API-0404").await;
+    check(Method::GET, "/elsewhere", "", 404, "B-API-0404").await;
+    check(Method::GET, "/api/apps/%ff", "", 404, "B-API-0404").await;
+    check(Method::GET, "/api/apps/none", "", 404, REQUEST).await;
+    let long = format!(r#"{{"stage":"{}"}}"#, "x".repeat(300_000));
+    check(Method::POST, "/api/apps/shop/deployments", &long, 422, "B-API-0422").await;
     // Customers are the operator's business; to others the address does not exist.
     check(Method::GET, "/api/customers", "", 404, "B-API-0404").await;
     let nobody = world.assertion(acme, &[]);

@@ -2,7 +2,8 @@
 
 use bastide_store::{AuditRow, Kek, NewOperation, NewStage, RevisionRow, Store, StoreError, now_s};
 use bastide_types::{
-    AppId, AppName, CustomerId, CustomerName, Digest, Manifest, Problem, Secret, StageName, ZoneName,
+    AppId, AppName, CustomerId, CustomerName, Digest, Manifest, Problem, ReplicaId, Secret, StageName,
+    ZoneName,
     message::{ReplicaFact, ReplicaFacts, ReplicaState},
 };
 use sqlx::{Connection, Row, SqliteConnection};
@@ -67,7 +68,11 @@ async fn publish(store: &Store, customer: CustomerId, name: &AppName) -> Revisio
     row
 }
 
-async fn begin(store: &Store, customer: CustomerId, revision: &RevisionRow) -> Result<uuid::Uuid, StoreError> {
+async fn begin(
+    store: &Store,
+    customer: CustomerId,
+    revision: &RevisionRow,
+) -> Result<uuid::Uuid, StoreError> {
     let stage = StageName::development();
     let new = NewOperation {
         kind: "publish",
@@ -104,6 +109,8 @@ async fn two_processes_open_and_write_one_file_and_lose_nothing() {
     assert_eq!(numbers, (1..=40).collect::<Vec<u32>>());
     assert_eq!(two.customer(acme).apps().await.unwrap().len(), 1);
     assert_eq!(one.version().await.unwrap(), two.version().await.unwrap());
+    assert!(one.lease("reconciler", "one", 60).await.unwrap());
+    assert!(!two.lease("reconciler", "two", 60).await.unwrap(), "a lease has one holder");
 }
 
 #[tokio::test]
@@ -274,6 +281,8 @@ async fn a_replica_that_its_agent_no_longer_names_is_gone() {
     };
     let ready = |id| ReplicaFact { id, state: ReplicaState::Ready, addr: None, reason: None };
     assert!(!own.record_facts(&stage, &facts(vec![])).await.unwrap(), "not spoken of yet is not gone");
+    let unknown = ready(ReplicaId::generate());
+    assert!(!own.record_facts(&stage, &facts(vec![unknown])).await.unwrap(), "nobody ordered that one");
     assert!(own.record_facts(&stage, &facts(vec![ready(ids[0])])).await.unwrap());
     assert_eq!(states().await, ["ready", "starting"]);
     assert!(!own.record_facts(&stage, &facts(vec![ready(ids[0])])).await.unwrap(), "nothing new");

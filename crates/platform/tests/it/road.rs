@@ -1,0 +1,299 @@
+//! From publish to serving, with an agent that is played here: through the API, and as the bus would ask.
+
+use crate::api::{World, world_with};
+use bastide_bus::{PlatformHandler, SigningKey};
+use bastide_platform::{BusServices, Platform, deploy::reconciler::pass};
+use bastide_store::StageRow;
+use bastide_types::{
+    AppName, CustomerName, Digest, Problem, Snapshot, StageName, ZoneName,
+    message::{DesiredReplica, ReplicaFact, ReplicaFacts, ReplicaState, Signed, StageState, StateQuery},
+};
+use flate2::{Compression, write::GzEncoder};
+use http::{Method, StatusCode};
+use serde_json::Value;
+use std::{collections::BTreeSet, fs, time::Duration};
+
+/// A world with the customers acme and beta, and acme's developer.
+struct Road {
+    world: World,
+    services: BusServices,
+    developer: String,
+}
+
+impl Road {
+    async fn new(deploy_timeout_s: u32) -> Self {
+        let world = world_with(deploy_timeout_s).await;
+        let operator = world.app.store.customer_named(&CustomerName::operator()).await.unwrap().unwrap();
+        let operator = world.assertion(operator.id, &["operator"]);
+        for name in ["acme", "beta"] {
+            let new = format!(r#"{{"name":"{name}","administrator_email":"ann@example.com"}}"#);
+            let (status, body) =
+                world.call("operator", Method::POST, "/api/customers", Some(&operator), new).await;
+            assert_eq!(status, StatusCode::CREATED, "{body}");
+        }
+        let acme =
+            world.app.store.customer_named(&CustomerName::new("acme").unwrap()).await.unwrap().unwrap();
+        let developer = world.assertion(acme.id, &["developer"]);
+        Self { services: BusServices(world.app.clone()), world, developer }
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: impl Into<axum::body::Body>,
+    ) -> (StatusCode, Value) {
+        let (status, body) = self.world.call("acme", method, path, Some(&self.developer), body).await;
+        (status, serde_json::from_str(&body).unwrap_or_else(|_| panic!("{body}")))
+    }
+
+    /// Publishes a page; the operation and the image.
+    async fn publish(&self, page: &str) -> (String, String) {
+        let (status, begun) = self.call(Method::POST, "/api/apps/shop/publish", packed("shop", page)).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{begun}");
+        (text(&begun["operation"]), text(&begun["image"]))
+    }
+
+    async fn promote(&self, to: &str) -> (StatusCode, Value) {
+        self.call(Method::POST, "/api/apps/shop/deployments", format!(r#"{{"stage":"{to}"}}"#)).await
+    }
+
+    async fn operation(&self, id: &str) -> Value {
+        self.call(Method::GET, &format!("/api/operations/{id}"), "").await.1
+    }
+
+    async fn reconcile(&self) {
+        pass(&self.world.app, &mut None).await.unwrap();
+    }
+
+    async fn stage(&self, customer: &str, stage: &StageName) -> StageRow {
+        let stages = self.world.app.store.stages().await.unwrap();
+        stages.into_iter().find(|row| row.customer_name.as_str() == customer && row.name == *stage).unwrap()
+    }
+
+    /// What an agent of the stage is told to run, its signature checked.
+    async fn desired(&self, stage: &StageName) -> StageState {
+        let account = self.stage("acme", stage).await.account;
+        let signed = self.services.stage_state(&account, StateQuery { applied: None }).await.unwrap();
+        let key = SigningKey::from_pkcs8(&fs::read(self.world.at("deploy.key")).unwrap()).unwrap();
+        key.verify_key().verify(&signed).unwrap()
+    }
+
+    /// The agent says that each of these is in this state, and that there is nothing else.
+    async fn say(&self, stage: &StageName, replicas: &[&DesiredReplica], state: ReplicaState) {
+        let account = self.stage("acme", stage).await.account;
+        let reason = (state == ReplicaState::Failed).then(|| "it ended with code 3".to_owned());
+        let fact = |id| ReplicaFact { id, state, addr: None, reason: reason.clone() };
+        let replicas = replicas.iter().map(|replica| fact(replica.id)).collect();
+        let facts = ReplicaFacts { boot: 1, sequence: 1, generation: 1, replicas };
+        self.services.replicas(&account, facts).await.unwrap();
+    }
+
+    /// The agent starts all that it should, and the reconciler looks.
+    async fn all_ready(&self, stage: &StageName) {
+        let state = self.desired(stage).await;
+        self.say(stage, &state.replicas.iter().collect::<Vec<_>>(), ReplicaState::Ready).await;
+        self.reconcile().await;
+    }
+
+    /// What edges and gateways get.
+    async fn snapshot(&self) -> Snapshot {
+        let head = self.services.snapshot_head(None).await.unwrap();
+        let edge = &self.world.app.bus.authority().accounts.edge;
+        let (bytes, length) = self.services.blob(edge, &head.digest, 0, 1 << 20).await.unwrap();
+        assert_eq!((bytes.len() as u64, head.bytes), (length, length));
+        let signed: Signed = serde_json::from_slice(&bytes).unwrap();
+        let key = SigningKey::from_pkcs8(&fs::read(self.world.at("snapshot.key")).unwrap()).unwrap();
+        key.verify_key().verify(&signed).unwrap()
+    }
+
+    async fn serves(&self, stage: &StageName) -> Option<u32> {
+        let snapshot = self.snapshot().await;
+        let (_, stage) = snapshot.stage(&CustomerName::new("acme").unwrap(), stage).unwrap();
+        stage.apps.get(&AppName::new("shop").unwrap()).map(|app| app.revision_number)
+    }
+
+    /// Looks again until `done`; the limit is only for a hanging test.
+    async fn until(&self, what: &str, mut done: impl AsyncFnMut() -> bool) {
+        for _ in 0..600 {
+            self.reconcile().await;
+            if done().await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("never: {what}");
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("{value}")).to_owned()
+}
+
+fn packed(name: &str, page: &str) -> Vec<u8> {
+    let manifest = format!("[app]\nname = \"{name}\"\nkind = \"static\"\n");
+    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    for (name, content) in [("bastide.toml", manifest.as_str()), ("index.html", page)] {
+        let mut head = tar::Header::new_gnu();
+        head.set_size(content.len() as u64);
+        head.set_mode(0o644);
+        tar.append_data(&mut head, name, content.as_bytes()).unwrap();
+    }
+    tar.into_inner().unwrap().finish().unwrap()
+}
+
+#[tokio::test]
+async fn a_published_app_serves_when_all_its_replicas_are_ready() {
+    let road = Road::new(60).await;
+    let development = StageName::development();
+    let (operation, image) = road.publish("one").await;
+    let state = road.desired(&development).await;
+    let zones: BTreeSet<&ZoneName> = state.replicas.iter().map(|replica| &replica.zone).collect();
+    assert_eq!((state.replicas.len(), zones.len()), (2, 2), "one in each zone");
+    assert_eq!(state.replicas[0].image.to_string(), image);
+
+    // One of two is not enough.
+    road.say(&development, &[&state.replicas[0]], ReplicaState::Ready).await;
+    road.reconcile().await;
+    assert_eq!(road.operation(&operation).await["status"], "running");
+    assert_eq!(road.serves(&development).await, None);
+
+    road.all_ready(&development).await;
+    let ended = road.operation(&operation).await;
+    assert_eq!(ended["status"], "finished", "{ended}");
+    assert_eq!(ended["url"], "https://acme--development.apps.localhost:8443/shop/");
+    assert!(ended["steps"].as_array().unwrap().iter().all(|step| step["status"] == "finished"), "{ended}");
+    assert_eq!(road.serves(&development).await, Some(1));
+
+    // The next revision replaces it, and the old replicas go only after it serves.
+    road.publish("two").await;
+    assert_eq!(road.serves(&development).await, Some(1));
+    road.all_ready(&development).await;
+    assert_eq!(road.serves(&development).await, Some(2));
+    let draining = async || {
+        let state = road.desired(&development).await;
+        let old: Vec<_> = state.replicas.iter().filter(|replica| replica.revision_number == 1).collect();
+        old.len() == 2 && old.iter().all(|replica| replica.draining)
+    };
+    road.until("the old replicas drain", draining).await;
+    let state = road.desired(&development).await;
+    let new: Vec<_> = state.replicas.iter().filter(|replica| !replica.draining).collect();
+    road.say(&development, &new, ReplicaState::Ready).await;
+    let gone = async || road.desired(&development).await.replicas.len() == 2;
+    road.until("the old replicas are forgotten", gone).await;
+    assert_eq!(road.serves(&development).await, Some(2));
+}
+
+#[tokio::test]
+async fn a_promote_moves_the_same_image_one_stage_on() {
+    let road = Road::new(60).await;
+    let refused = |(status, problem): (StatusCode, Value), code: &str| {
+        assert_eq!((status, problem["code"].as_str()), (StatusCode::CONFLICT, Some(code)), "{problem}");
+    };
+    let (_, image) = road.publish("one").await;
+    refused(road.promote("test").await, "B-DEPLOY-0422");
+    let again = road.call(Method::POST, "/api/apps/shop/publish", packed("shop", "x")).await;
+    refused(again, "B-DEPLOY-0409");
+    road.all_ready(&StageName::development()).await;
+    refused(road.promote("production").await, "B-DEPLOY-0422");
+    refused(road.promote("development").await, "B-DEPLOY-0422");
+    assert_eq!(road.promote("nowhere").await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    for stage in ["test", "production"] {
+        let (status, begun) = road.promote(stage).await;
+        assert_eq!((status, text(&begun["image"])), (StatusCode::ACCEPTED, image.clone()), "{begun}");
+        refused(road.promote(stage).await, "B-DEPLOY-0409");
+        road.all_ready(&StageName::new(stage).unwrap()).await;
+        assert_eq!(road.operation(&text(&begun["operation"])).await["status"], "finished");
+    }
+    let (_, app) = road.call(Method::GET, "/api/apps/shop", "").await;
+    let images: Vec<_> =
+        app["stages"].as_array().unwrap().iter().map(|stage| text(&stage["image"])).collect();
+    assert_eq!(images, vec![image; 3]);
+}
+
+#[tokio::test]
+async fn a_revision_that_never_gets_ready_fails_and_the_old_one_keeps_serving() {
+    let road = Road::new(0).await;
+    let development = StageName::development();
+    road.publish("one").await;
+    road.all_ready(&development).await;
+    let (operation, _) = road.publish("broken").await;
+    let state = road.desired(&development).await;
+    let (old, new): (Vec<_>, Vec<_>) =
+        state.replicas.iter().partition(|replica| replica.revision_number == 1);
+    assert_eq!((old.len(), new.len()), (2, 2));
+    road.say(&development, &new, ReplicaState::Failed).await;
+    let failed = async || road.operation(&operation).await["status"] == "failed";
+    road.until("it fails", failed).await;
+    let problem = &road.operation(&operation).await["problem"];
+    assert_eq!(problem["code"], "B-DEPLOY-0500");
+    assert!(text(&problem["detail"]).contains("it ended with code 3"), "{problem}");
+    assert_eq!(road.serves(&development).await, Some(1));
+    let draining = async || {
+        let state = road.desired(&development).await;
+        state.replicas.iter().all(|replica| replica.draining == (replica.revision_number == 2))
+    };
+    road.until("only the new replicas drain", draining).await;
+    let next = road.call(Method::POST, "/api/apps/shop/publish", packed("shop", "mended")).await;
+    assert_eq!(next.0, StatusCode::ACCEPTED, "{}", next.1);
+}
+
+#[tokio::test]
+async fn another_replica_moves_on_what_a_killed_one_left() {
+    let road = Road::new(60).await;
+    let development = StageName::development();
+    let (operation, _) = road.publish("one").await;
+    let store = &road.world.app.store;
+    assert!(store.lease("reconciler", "killed", 60).await.unwrap());
+    road.all_ready(&development).await;
+    assert_eq!(road.operation(&operation).await["status"], "running", "the other one holds the lease");
+    // The lease runs out, and a replica that starts now finds the rest in SQL.
+    assert!(store.lease("reconciler", "killed", -1).await.unwrap());
+    let mut config = road.world.app.config.clone();
+    config.name = "platform-2".into();
+    let second = Platform::open(config).await.unwrap();
+    pass(&second, &mut None).await.unwrap();
+    assert_eq!(road.operation(&operation).await["status"], "finished");
+    // Both make the same Snapshot, to the byte.
+    let one = road.services.snapshot_head(None).await.unwrap();
+    assert_eq!(BusServices(second).snapshot_head(None).await.unwrap(), one);
+}
+
+#[tokio::test]
+async fn a_stage_reads_only_the_content_that_it_should_run() {
+    let road = Road::new(60).await;
+    let (_, image) = road.publish("one").await;
+    let image: Digest = image.parse().unwrap();
+    let read = async |account: &str| road.services.blob(account, &image, 0, 1 << 20).await.is_some();
+    assert!(read(&road.stage("acme", &StageName::development()).await.account).await);
+    assert!(!read(&road.stage("acme", &StageName::production()).await.account).await, "not deployed there");
+    assert!(!read(&road.stage("beta", &StageName::development()).await.account).await, "another customer");
+    let accounts = road.world.app.bus.authority().accounts.clone();
+    for account in [accounts.edge, accounts.node, accounts.platform, "nobody".into()] {
+        assert!(!read(&account).await);
+    }
+    let head = road.services.snapshot_head(None).await.unwrap();
+    let stage = road.stage("acme", &StageName::development()).await;
+    let snapshot = road.services.blob(&stage.account, &head.digest, 0, 1 << 20).await;
+    assert!(snapshot.is_none(), "a stage learns nothing of the others");
+    let unknown: Result<Signed, Problem> =
+        road.services.stage_state("nobody", StateQuery { applied: None }).await;
+    assert!(unknown.is_err());
+}
+
+#[tokio::test]
+async fn a_refused_upload_leaves_nothing() {
+    let road = Road::new(60).await;
+    let refused = async |body: Vec<u8>, code: &str| {
+        let (status, problem) = road.call(Method::POST, "/api/apps/shop/publish", body).await;
+        assert_eq!((status.as_u16(), problem["code"].as_str()), (422, Some(code)), "{problem}");
+        assert_eq!(fs::read_dir(road.world.at("work")).unwrap().count(), 0);
+    };
+    refused(b"no archive".to_vec(), "B-BUILD-0423").await;
+    refused(Vec::new(), "B-BUILD-0423").await;
+    refused(packed("other", "x"), "B-BUILD-0422").await;
+    let whole = packed("shop", "x");
+    refused(whole[..whole.len() / 2].to_vec(), "B-BUILD-0423").await;
+    assert_eq!(road.call(Method::GET, "/api/apps", "").await.1, serde_json::json!([]));
+    assert!(road.world.app.store.running_operations().await.unwrap().is_empty());
+}
