@@ -24,6 +24,8 @@ pub(crate) enum Step {
     Rule(Box<Rule>),
     /// Where `skipAfter` leads.
     Marker(String),
+    /// The policy's variables overrule the set-up before it.
+    Policy,
 }
 
 /// Compiled rules.
@@ -62,8 +64,13 @@ pub(crate) fn compile(sources: &[Source], files: &dyn Files) -> Result<Program, 
     };
     for source in sources {
         compiler.file(&source.name, &source.bytes, 0)?;
+        if source.name.rsplit('/').next().is_some_and(|name| name.starts_with("crs-setup.conf")) {
+            compiler.program.phases[1].push(Step::Policy);
+        }
     }
     let mut program = compiler.finish()?;
+    let is_rule = |step: &&Step| matches!(step, Step::Rule(_));
+    program.rules = program.phases.iter().flatten().filter(is_rule).count();
     if program.rules == 0 {
         return Err(LoadError::Empty);
     }
@@ -288,7 +295,6 @@ impl Compiler<'_> {
             next = Some(Box::new(link));
         }
         if let Some(first) = next {
-            self.program.rules += 1;
             self.program.phases[first.phase].push(Step::Rule(first));
         }
     }
@@ -346,6 +352,7 @@ fn link(program: &mut Program) -> Result<(), LoadError> {
             .enumerate()
             .filter_map(|(at, step)| match step {
                 Step::Marker(name) => Some((at, name.clone())),
+                Step::Policy => None,
                 Step::Rule(rule) => Some((at, rule.id.to_string())),
             })
             .collect();

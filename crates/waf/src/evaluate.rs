@@ -53,7 +53,14 @@ impl Transaction {
         let mut at = 0;
         while let Some(step) = steps.get(at) {
             at += 1;
-            let Step::Rule(rule) = step else { continue };
+            let rule = match step {
+                Step::Rule(rule) => rule,
+                Step::Marker(_) => continue,
+                Step::Policy => {
+                    self.preset();
+                    continue;
+                }
+            };
             if self.is_removed(rule) || !self.chain_matches(rule) {
                 continue;
             }

@@ -60,6 +60,8 @@ pub struct Transaction {
     pub(crate) would_block: bool,
     pub(crate) deciding: Option<u32>,
     content_type: Vec<u8>,
+    /// Why not all of the request can be looked at, or not in one way only.
+    unreadable: Option<&'static str>,
     marker: Option<String>,
 }
 
@@ -96,6 +98,7 @@ impl Transaction {
             would_block: false,
             deciding: None,
             content_type: Vec::new(),
+            unreadable: None,
             marker: None,
         }
     }
@@ -119,7 +122,7 @@ impl Transaction {
             self.data.request_headers.push(item);
             match name.to_ascii_lowercase().as_slice() {
                 b"cookie" => self.cookies(value),
-                b"content-type" => self.content_type.clone_from(value),
+                b"content-type" => self.take_content_type(value),
                 b"x-crs-test" => self.marker = Some(shown(value)),
                 b"host" => self.data.set(Scalar::ServerName, value.clone()),
                 _ => {}
@@ -146,7 +149,10 @@ impl Transaction {
         data.set(Scalar::Basename, base);
         data.set(Scalar::Filename, filename);
         data.set(Scalar::Query, query.to_vec());
-        let args = body::urlencoded::parse(query, self.set.program.arguments_max).0;
+        let (args, cut) = body::urlencoded::parse(query, self.set.program.arguments_max);
+        if cut {
+            self.unreadable = Some("too many arguments");
+        }
         for (name, value) in args {
             let item = self.data.item(name, value);
             self.data.args_get.push(item);
@@ -156,8 +162,12 @@ impl Transaction {
     fn cookies(&mut self, line: &[u8]) {
         for pair in line.split(|b| *b == b';') {
             let pair = pair.trim_ascii();
-            if pair.is_empty() || self.data.cookies.len() >= self.set.program.arguments_max {
+            if pair.is_empty() {
                 continue;
+            }
+            if self.data.cookies.len() >= self.set.program.arguments_max {
+                self.unreadable = Some("too many cookies");
+                return;
             }
             let (name, value) = match memchr::memchr(b'=', pair) {
                 Some(at) => (&pair[..at], &pair[at + 1..]),
@@ -168,8 +178,17 @@ impl Transaction {
         }
     }
 
-    /// What the policy says, under the names that CRS 3 and CRS 4 have for it.
-    fn preset(&mut self) {
+    /// Of two different types the app may believe either, so that its body has no one meaning.
+    fn take_content_type(&mut self, value: &[u8]) {
+        if !self.content_type.is_empty() && self.content_type != value {
+            self.unreadable = Some("two different content types");
+        }
+        self.content_type = value.to_vec();
+    }
+
+    /// What the policy says, under the names that CRS 3 and CRS 4 have for it. It is said before the first
+    /// rule, and again after the rules' own set-up, which it overrules.
+    pub(crate) fn preset(&mut self) {
         let paranoia = self.set.settings.paranoia.to_string();
         let names = [
             "paranoia_level",
@@ -200,13 +219,19 @@ impl Transaction {
         {
             self.data.set(Scalar::RequestBody, bytes.to_vec());
         }
+        if let Some(why) = self.unreadable {
+            self.data.flags.body_error = true;
+            self.data.flags.body_error_message = why.into();
+        }
         // Debian ships no base configuration: what it would refuse is refused here.
-        if self.data.flags.body_error && self.engine == EngineMode::On {
+        if self.data.flags.body_error && self.engine != EngineMode::Off {
             self.would_block = true;
-            self.blocked = true;
-            self.deciding = Some(BODY_ERROR_RULE);
+            self.deciding.get_or_insert(BODY_ERROR_RULE);
             self.matches.push(body_error_match(&self.data.flags.body_error_message));
-            return Verdict::Block { status: 400, rule: BODY_ERROR_RULE };
+            if self.engine == EngineMode::On {
+                self.blocked = true;
+                return Verdict::Block { status: 400, rule: BODY_ERROR_RULE };
+            }
         }
         self.run(2)
     }
@@ -218,7 +243,11 @@ impl Transaction {
             pairs.into_iter().map(|(name, value)| data.item(name, value)).collect()
         };
         let mut arguments = parsed.arguments;
-        arguments.truncate(most);
+        if arguments.len() > most {
+            // What is not looked at must not pass.
+            self.unreadable = Some("too many arguments");
+            arguments.truncate(most);
+        }
         self.data.args_post = into(&mut self.data, arguments);
         self.data.files = into(&mut self.data, parsed.files);
         self.data.files_sizes = into(&mut self.data, parsed.sizes);
@@ -298,13 +327,13 @@ impl Transaction {
     }
 }
 
-/// The engine's own rule: a body that cannot be read as what it says it is.
+/// The engine's own rule: a request that cannot be read whole, or not as what it says it is.
 const BODY_ERROR_RULE: u32 = 1;
 
 fn body_error_match(why: &str) -> Match {
     Match {
         id: BODY_ERROR_RULE,
-        msg: "The request body cannot be read".into(),
+        msg: "The request cannot be read".into(),
         severity: Some("CRITICAL".into()),
         logdata: shown(why.as_bytes()),
         tags: Vec::new(),

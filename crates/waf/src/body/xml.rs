@@ -41,6 +41,10 @@ pub(crate) fn parse(bytes: &[u8], complete: bool) -> Parsed {
                 None
             }
             Event::Text(text) => Some(resolve(text.as_bytes())),
+            // Entities are not resolved: what their declarations hide is looked at instead.
+            Event::DocType(text) if memchr::memmem::find(text.as_bytes(), b"<!ENTITY").is_some() => {
+                Some(resolve(text.as_bytes()))
+            }
             Event::CData(text) => Some(text.as_bytes().to_vec()),
             Event::GeneralRef(name) => Some(resolve(&[b"&", name.as_bytes(), b";"].concat())),
             _ => None,

@@ -175,6 +175,40 @@ fn a_body_that_cannot_be_read_is_refused() {
 }
 
 #[test]
+fn nothing_passes_because_it_comes_late_or_under_two_names() {
+    let set = load("SecRule ARGS|REQUEST_COOKIES \"@rx evil\" \"id:1000,phase:2,deny\"");
+    let many = "a=1&".repeat(1000);
+    assert!(matches!(get(&set, &format!("/?{many}z=1"), &[]).0, Verdict::Block { status: 400, rule: 1 }));
+    assert_eq!(get(&set, &format!("/?{}", many.trim_end_matches('&')), &[]).0, Verdict::Pass);
+    let cookies = "a=1; ".repeat(1001);
+    assert!(matches!(get(&set, "/", &[("Cookie", &cookies)]).0, Verdict::Block { rule: 1, .. }));
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let body = format!("{many}z=evil");
+    assert!(matches!(run(&set, "POST", "/", &form, body.as_bytes()).0, Verdict::Block { rule: 1, .. }));
+    let json = format!("[{}\"evil\"]", "1,".repeat(1000));
+    let kind = [("Content-Type", "application/json")];
+    assert!(matches!(run(&set, "POST", "/", &kind, json.as_bytes()).0, Verdict::Block { rule: 1, .. }));
+    let two = [form[0], ("Content-Type", "text/plain")];
+    assert!(matches!(run(&set, "POST", "/", &two, b"a=evil").0, Verdict::Block { rule: 1, .. }));
+    let same = [form[0], form[0]];
+    assert!(matches!(run(&set, "POST", "/", &same, b"a=evil").0, Verdict::Block { rule: 1000, .. }));
+    let xml = load("SecRule XML:/* \"@contains evil\" \"id:1000,phase:2,deny\"");
+    let hidden = b"<!DOCTYPE a [<!ENTITY x \"evil\">]><a>&x;</a>";
+    assert_ne!(run(&xml, "POST", "/", &[("Content-Type", "text/xml")], hidden).0, Verdict::Pass);
+}
+
+#[test]
+fn the_policy_overrules_the_set_up_of_the_rules() {
+    let setup = "SecAction \"id:1,phase:1,pass,nolog,setvar:tx.paranoia_level=4,setvar:tx.own=1\"";
+    let rules = "SecRule TX:paranoia_level \"@eq 1\" \"id:2,phase:1,deny,chain\"\nSecRule TX:own \"@eq 2\"";
+    let sources =
+        [bastide_waf::Source { name: "/etc/crs-setup.conf".into(), bytes: setup.into() }, source(rules)];
+    let settings = Settings { variables: vec![("own".into(), "2".into())], ..Settings::default() };
+    let set = Arc::new(RuleSet::compile(&sources, &Memory(vec![]), &settings).unwrap());
+    assert!(matches!(get(&set, "/", &[]).0, Verdict::Block { rule: 2, .. }));
+}
+
+#[test]
 fn answers_are_inspected() {
     let set = load(
         "SecRule RESPONSE_STATUS \"@streq 500\" \"id:1,phase:3,deny\"\nSecRule RESPONSE_BODY \"@contains secret\" \"id:2,phase:4,deny\"",
@@ -205,6 +239,10 @@ fn detect_tells_the_same_and_never_blocks() {
     let audit = transaction.finish();
     assert!(audit.would_block && !audit.blocked && audit.wanted);
     assert_eq!((audit.matches[0].id, audit.rule, audit.marker.as_deref()), (1, Some(1), Some("t1")));
+    let mut unreadable = begin(&set);
+    unreadable.request_head(b"POST", b"/", b"HTTP/1.1", &fields(&[("Content-Type", "application/json")]));
+    assert_eq!(unreadable.request_body(b"{", true), Verdict::Pass);
+    assert!(unreadable.finish().would_block, "a body that cannot be read is told, too");
 }
 
 #[test]
