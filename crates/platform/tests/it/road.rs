@@ -25,12 +25,13 @@ impl Road {
         let world = world_with(deploy_timeout_s).await;
         let operator = world.app.store.customer_named(&CustomerName::operator()).await.unwrap().unwrap();
         let operator = world.assertion(operator.id, &["operator"]);
-        for name in ["acme", "beta"] {
+        let create = async |name: &str| {
             let new = format!(r#"{{"name":"{name}","administrator_email":"ann@example.com"}}"#);
-            let (status, body) =
-                world.call("operator", Method::POST, "/api/customers", Some(&operator), new).await;
-            assert_eq!(status, StatusCode::CREATED, "{body}");
-        }
+            world.call("operator", Method::POST, "/api/customers", Some(&operator), new).await
+        };
+        // At once, because each waits its while for a broker that is not there.
+        let (acme, beta) = tokio::join!(create("acme"), create("beta"));
+        assert_eq!((acme.0, beta.0), (StatusCode::CREATED, StatusCode::CREATED), "{} {}", acme.1, beta.1);
         let acme =
             world.app.store.customer_named(&CustomerName::new("acme").unwrap()).await.unwrap().unwrap();
         let developer = world.assertion(acme.id, &["developer"]);
