@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 /// Share of the time since the last change that is taken as lifetime when nothing else is said.
 const HEURISTIC_SHARE: u32 = 10;
-const HEURISTIC_MAX: Duration = Duration::from_secs(24 * 3600);
+const HEURISTIC_MAX: Duration = Duration::from_hours(24);
 
 /// How long a response is fresh, from its generation; zero when it is stale at once.
 pub fn lifetime(

@@ -26,7 +26,7 @@ use url::Url;
 
 /// Largest request body.
 const BODY_BYTES_MAX: u64 = 1024 * 1024 * 1024;
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 /// Where Debian keeps the roots that it trusts; needed only for an `https` origin.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 

@@ -68,7 +68,7 @@ fn decode(path: &str) -> Result<String, PathFault> {
             0..=0x1f | 0x7f => return Err(PathFault::Control),
             b'\\' => return Err(PathFault::Backslash),
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                decoded.push(char::from(value))
+                decoded.push(char::from(value));
             }
             _ => escape(&mut decoded, value),
         }

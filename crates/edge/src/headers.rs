@@ -55,10 +55,10 @@ pub(crate) fn finish(cx: &Context, response: &mut Response, hsts: Option<&'stati
     if let Some(hsts) = hsts {
         headers.insert(http::header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(hsts));
     }
-    if let Some(status) = cx.cache {
-        if let Ok(value) = HeaderValue::from_str(&status.value()) {
-            headers.append("cache-status", value);
-        }
+    if let Some(status) = cx.cache
+        && let Ok(value) = HeaderValue::from_str(&status.value())
+    {
+        headers.append("cache-status", value);
     }
 }
 

@@ -44,7 +44,7 @@ impl Lines {
     /// Adds a line.
     pub(crate) fn add(&self, line: String) {
         let full = self.sender.as_ref().is_none_or(|sender| sender.try_send(line).is_err());
-        if full && self.dropped.fetch_add(1, Ordering::Relaxed) % 1000 == 0 {
+        if full && self.dropped.fetch_add(1, Ordering::Relaxed).is_multiple_of(1000) {
             tracing::warn!(
                 dropped = self.dropped.load(Ordering::Relaxed),
                 "a log cannot keep up; lines are dropped"

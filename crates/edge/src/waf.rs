@@ -68,7 +68,7 @@ impl Waf {
                     self.compiled.store(Arc::new(sets));
                 }
                 Err(error) => {
-                    tracing::error!(%error, "a WAF policy cannot be loaded; the last good one stays")
+                    tracing::error!(%error, "a WAF policy cannot be loaded; the last good one stays");
                 }
             }
         }

@@ -1,4 +1,5 @@
 //! Fairness and boundaries, for all spreads of replicas.
+#![allow(clippy::unwrap_used)] // the whole binary is a test, also what helps its tests
 
 use bastide_balancer::{AppKey, Directory, Rotation};
 use bastide_types::{

@@ -1,4 +1,5 @@
 //! The engine as the edge uses it.
+#![allow(clippy::unwrap_used)] // the whole binary is a test, also what helps its tests
 
 use bastide_cache::{
     Cache, CacheControl, Entry, Key, Limits, Site, may_store, policy::may_look_up, store::Found,

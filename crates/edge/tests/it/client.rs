@@ -31,7 +31,7 @@ impl Answer {
         } else {
             let length = answer.header("content-length").parse().unwrap_or(rest.len());
             answer.complete = rest.len() == length;
-            answer.body = rest.to_owned();
+            rest.clone_into(&mut answer.body);
         }
         answer
     }

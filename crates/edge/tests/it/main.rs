@@ -1,4 +1,5 @@
 //! The edge before a small origin and before gateways, and its document.
+#![allow(clippy::unwrap_used)] // the whole binary is a test, also what helps its tests
 
 mod alone;
 mod cache;
