@@ -47,7 +47,7 @@ impl Packed {
     }
 
     fn refused(self) -> Problem {
-        unpacked(&self.gz()).unwrap_err()
+        unpacked(self.gz()).unwrap_err()
     }
 }
 
