@@ -35,12 +35,15 @@ pub struct Report {
     ca: PathBuf,
 }
 
-/// What is remembered of the first customer: its API client, and the link until it is used.
+/// What is remembered of the first customer: its API client, the link until it is used, and whether the
+/// examples were published: a start that fails in between is gone on with by the next.
 #[derive(Debug, Serialize, Deserialize)]
 struct Demo {
     id: String,
     secret: Secret,
     invitation_link: String,
+    #[serde(default)]
+    published: bool,
 }
 
 /// Creates the customer `demo` and publishes the examples, unless that was done before.
@@ -59,19 +62,23 @@ pub async fn run(layout: &Layout, domains: &Domains, args: &UpArgs, executable: 
     let name = CustomerName::new("demo")?;
     let client = Client::trusting(&layout.local_ca())?;
     let url = domains.platform_url(&name);
-    let (demo, created) = match files::read_json::<Demo>(&layout.demo_client())? {
-        Some(demo) => (demo, false),
-        None => (create(layout, domains, &client).await?, true),
+    let known = files::read_json::<Demo>(&layout.demo_client())?;
+    let examples = match &known {
+        Some(demo) if demo.published => Vec::new(),
+        _ => examples(layout, args, executable)?,
+    };
+    let mut demo = match known {
+        Some(demo) => demo,
+        None => create(layout, domains, &client).await?,
     };
     let token = first_token(&client, &url, &demo).await?;
     let session = Session { token, client, url };
-    if created {
-        for example in examples(layout, args, executable)? {
-            session
-                .publish(&example)
-                .await
-                .with_context(|| format!("cannot publish {}", example.display()))?;
-        }
+    for example in &examples {
+        session.publish(example).await.with_context(|| format!("cannot publish {}", example.display()))?;
+    }
+    if !demo.published {
+        demo.published = true;
+        demo.remember(layout)?;
     }
     let stage = StageName::development();
     for app in session.get("/api/apps").await?.as_array().into_iter().flatten() {
@@ -118,9 +125,17 @@ async fn create(layout: &Layout, domains: &Domains, client: &Client) -> Result<D
         id: text(&made["client"]["id"])?,
         secret: Secret::new(text(&made["client"]["secret"])?),
         invitation_link: text(&made["invitation_link"])?,
+        published: false,
     };
-    files::write_private(&layout.demo_client(), &serde_json::to_vec(&demo)?)?;
+    demo.remember(layout)?;
     Ok(demo)
+}
+
+impl Demo {
+    fn remember(&self, layout: &Layout) -> Result<()> {
+        files::write_private(&layout.demo_client(), &serde_json::to_vec(self)?)?;
+        Ok(())
+    }
 }
 
 /// Directories to publish: the static site as it is, and `hello` with its built program.
@@ -135,12 +150,17 @@ fn examples(layout: &Layout, args: &UpArgs, executable: &Path) -> Result<Vec<Pat
             }
         }
     };
+    let site = dir.join("site");
+    let manifest = dir.join("hello/bastide.toml");
+    if !site.is_dir() || !manifest.is_file() {
+        bail!("{} does not hold the examples `site` and `hello`", dir.display());
+    }
     let program = executable.with_file_name("hello");
     let bundle = layout.run().join("hello");
-    let mut found = vec![dir.join("site")];
+    let mut found = vec![site];
     if program.exists() {
         files::private_dir(&bundle)?;
-        fs::copy(dir.join("hello/bastide.toml"), bundle.join("bastide.toml"))?;
+        fs::copy(manifest, bundle.join("bastide.toml"))?;
         fs::copy(&program, bundle.join("hello"))?;
         found.push(bundle);
     }

@@ -109,14 +109,13 @@ where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
-    let answer = async {
+    let answer = async move {
         let response = sender.send_request(request).await?;
         let (head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
         Ok(Answer { status: head.status, headers: head.headers, body })
     };
-    tokio::select! {
-        answer = answer => answer,
-        end = connection => { end?; anyhow::bail!("the connection ended before the answer") }
-    }
+    // Either may be through first: a connection that ends may have brought the answer.
+    let (answer, end) = tokio::join!(answer, connection);
+    answer.inspect_err(|_| drop(end))
 }

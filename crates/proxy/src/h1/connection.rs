@@ -9,7 +9,7 @@ use super::{
 use crate::{Body, HeadFault, Limits, Peer, RawHead, RefusedHead, Request, Response, Service, upgrade};
 use bytes::{Buf, Bytes, BytesMut};
 use http::{Method, StatusCode, Version};
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::oneshot,
@@ -17,10 +17,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// After the last answer the client's bytes are read for so long and thrown away, so that it sees the
-/// answer instead of a reset.
-const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
-const LINGER_BYTES_MAX: u64 = 1024 * 1024;
+/// After the last answer the client's bytes are read for so long and thrown away, so that a client in the
+/// middle of an upload sees the answer instead of a reset.
+const LINGER: Duration = Duration::from_secs(30);
+/// A client that is silent for so long has seen the answer.
+const LINGER_PAUSE: Duration = Duration::from_secs(1);
 
 /// What came of waiting for a head.
 enum Next {
@@ -63,14 +64,17 @@ pub async fn serve<S: Service, T: Transport>(
     let out = BytesMut::with_capacity(2048);
     let mut connection = Connection { write, out, peer, service, limits, stop };
     let after = connection.requests(Reader::new(read)).await;
-    let Connection { mut write, limits, .. } = connection;
+    let Connection { mut write, limits, stop, .. } = connection;
     match after {
         After::Next(_) => {}
         After::Close(reader) => {
             // A client that does not take the end of the connection has no use for a clean one.
             let _ = timeout(limits.body_idle_timeout, write.shutdown()).await;
             if let Some(reader) = reader {
-                linger(reader).await;
+                tokio::select! {
+                    () = linger(reader) => {}
+                    () = stop.cancelled() => {}
+                }
             }
         }
         After::Cut { unmarked: false } => drop(write),
@@ -293,16 +297,11 @@ async fn next_head<R: AsyncRead + Unpin>(reader: &mut Reader<R>, limits: &Limits
     }
 }
 
-/// Reads on for a moment after the last answer.
+/// Reads on after the last answer, until the client has nothing more to send or time is up.
 async fn linger<R: AsyncRead + Unpin>(mut reader: Reader<R>) {
     let read_on = async {
-        let mut seen = 0;
-        while let Ok(read) = reader.more().await {
-            seen += read as u64;
+        while let Ok(Ok(1..)) = timeout(LINGER_PAUSE, reader.more()).await {
             reader.buffer.clear();
-            if read == 0 || seen > LINGER_BYTES_MAX {
-                break;
-            }
         }
     };
     // The end of the pause is as good as the end of the connection.
