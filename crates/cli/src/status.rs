@@ -41,11 +41,12 @@ pub async fn status(context: &Context, args: StatusArgs) -> Result<()> {
 fn one(app: &Value) {
     println!("{}", text(&app["name"]));
     for stage in app["stages"].as_array().into_iter().flatten() {
+        let revision = stage["revision"].as_u64().map(|number| format!("revision {number}"));
         println!(
-            "  {:<12} {:<9} revision {:<4} {}",
+            "  {:<12} {:<9} {:<13} {}",
             text(&stage["stage"]),
             text(&stage["status"]),
-            text(&stage["revision"]),
+            revision.unwrap_or_default(),
             text(&stage["url"])
         );
         for replica in stage["replicas"].as_array().into_iter().flatten() {
