@@ -2,7 +2,7 @@
 //!
 //! It uses the public API over HTTPS, as any user would, with the operator's API client.
 
-use crate::{args::UpArgs, files, layout::Layout};
+use crate::{args::UpArgs, bootstrap::zones, files, layout::Layout};
 use anyhow::{Context, Result, bail};
 use bastide_cli::{Client, client_token, pack};
 use bastide_types::{AppName, CustomerName, Domains, Secret, StageName};
@@ -71,8 +71,7 @@ pub async fn run(layout: &Layout, domains: &Domains, args: &UpArgs, executable: 
         Some(demo) => demo,
         None => create(layout, domains, &client).await?,
     };
-    let token = first_token(&client, &url, &demo).await?;
-    let session = Session { token, client, url };
+    let session = sign_in(&client, &url, &demo.id, &demo.secret).await?;
     for example in &examples {
         session.publish(example).await.with_context(|| format!("cannot publish {}", example.display()))?;
     }
@@ -94,28 +93,37 @@ pub async fn run(layout: &Layout, domains: &Domains, args: &UpArgs, executable: 
         .into_iter()
         .flatten()
         .any(|m| m["email"] == ADMINISTRATOR && m["state"] == "invited");
-    report.invitation_link = invited.then_some(demo.invitation_link);
+    // The link was made when ports may have been others.
+    let path = demo.invitation_link.find("/identity/").map(|at| &demo.invitation_link[at..]);
+    report.invitation_link = path.filter(|_| invited).map(|path| format!("{}{path}", session.url));
     Ok(report)
 }
 
-/// A token for the first customer. Its hosts are known to the edge as soon as the Snapshot with it has
-/// arrived there.
-async fn first_token(client: &Client, url: &str, demo: &Demo) -> Result<Secret> {
+/// Signs in with an API client. Its host and the keys of its issuer are known to the edge and the gateways
+/// as soon as the newest Snapshot has arrived there, so it asks until each zone has let it in.
+async fn sign_in(client: &Client, url: &str, id: &str, secret: &Secret) -> Result<Session> {
     let begun = std::time::Instant::now();
     loop {
-        match client_token(client, url, &demo.id, &demo.secret, None).await {
-            Ok(tokens) => return Ok(tokens.access_token),
-            Err(error) if begun.elapsed() > SNAPSHOT_LIMIT => return Err(error),
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        match welcome(client, url, id, secret).await {
+            Err(_) if begun.elapsed() < SNAPSHOT_LIMIT => tokio::time::sleep(Duration::from_millis(50)).await,
+            outcome => return outcome,
         }
     }
+}
+
+async fn welcome(client: &Client, url: &str, id: &str, secret: &Secret) -> Result<Session> {
+    let token = client_token(client, url, id, secret, None).await?.access_token;
+    let session = Session { token, client: client.clone(), url: url.to_owned() };
+    for _zone in zones() {
+        session.get("/api/whoami").await?;
+    }
+    Ok(session)
 }
 
 async fn create(layout: &Layout, domains: &Domains, client: &Client) -> Result<Demo> {
     let operator = domains.platform_url(&CustomerName::operator());
     let secret = Secret::new(fs::read_to_string(layout.operator_client())?.trim());
-    let token = client_token(client, &operator, OPERATOR_CLIENT, &secret, None).await?.access_token;
-    let session = Session { token, client: client.clone(), url: operator };
+    let session = sign_in(client, &operator, OPERATOR_CLIENT, &secret).await?;
     let body = serde_json::json!({ "name": "demo", "administrator_email": ADMINISTRATOR });
     let made =
         session.send(Method::POST, "/api/customers", "application/json", body.to_string().into()).await?;

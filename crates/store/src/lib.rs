@@ -19,6 +19,7 @@ pub use identity::{
 };
 pub use seal::{Kek, SealError};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use bastide_types::CustomerId;
 use sqlx::{
     Sqlite, SqlitePool, Transaction,
@@ -123,6 +124,25 @@ impl Store {
             sqlx::query_as("SELECT key, value FROM meta").fetch_all(&self.pool).await?;
         let value = |key: &str| rows.iter().find(|(k, _)| k == key).map_or(0, |(_, v)| *v as u64);
         Ok((value("epoch"), value("revision"), value("raised_at")))
+    }
+
+    /// Raises the revision when the settings that go into Snapshots are others than at the last start.
+    /// `settings` is whatever tells them apart.
+    pub async fn note_settings(&self, settings: &[u8]) -> Result<()> {
+        let mut first = [0; 8];
+        first.copy_from_slice(&digest(&SHA256, settings).as_ref()[..8]);
+        let mut write = self.write().await?;
+        let noted = sqlx::query(
+            "INSERT INTO meta (key, value) VALUES ('settings', ?1)
+             ON CONFLICT (key) DO UPDATE SET value = ?1 WHERE value != ?1",
+        )
+        .bind(i64::from_be_bytes(first))
+        .execute(&mut *write)
+        .await?;
+        if noted.rows_affected() == 1 {
+            raise_revision(&mut write).await?;
+        }
+        Ok(write.commit().await?)
     }
 
     /// Takes or keeps a lease for `holder`; false while another holds it.

@@ -250,6 +250,17 @@ async fn whatever_the_data_plane_must_know_raises_the_revision() {
 }
 
 #[tokio::test]
+async fn other_settings_raise_the_revision_and_the_same_do_not() {
+    let world = World::new().await;
+    world.store.note_settings(b"port 8443").await.unwrap();
+    let noted = world.revision().await;
+    world.store.note_settings(b"port 8443").await.unwrap();
+    assert_eq!(world.revision().await, noted);
+    world.store.note_settings(b"port 9443").await.unwrap();
+    assert_eq!(world.revision().await, noted + 1);
+}
+
+#[tokio::test]
 async fn one_operation_at_a_time_runs_for_an_app_in_a_stage() {
     let world = World::new().await;
     let acme = world.customer("acme").await;
