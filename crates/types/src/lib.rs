@@ -7,6 +7,7 @@
 pub mod access;
 pub mod assertion;
 pub mod digest;
+pub mod egress;
 pub mod header;
 pub mod host;
 pub mod id;
