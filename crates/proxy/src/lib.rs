@@ -8,6 +8,7 @@ pub mod body;
 pub mod error;
 pub mod h1;
 mod h2;
+pub mod handover;
 pub mod headers;
 pub mod limits;
 pub mod listener;

@@ -4,6 +4,7 @@
 //! What decides is always the address that is dialled, never a string: a name is resolved once, each
 //! answer is judged here, and that very address is dialled.
 
+use crate::{AppName, CustomerName, ReplicaId, StageName, ZoneName};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -326,6 +327,67 @@ impl EgressPolicy {
         self.mode != EgressMode::Enforce
             || self.allow.iter().any(|rule| names(&rule) || matches!(rule.to, Destination::Network(_)))
     }
+}
+
+/// Which replica calls. Known from the listener it called through, never from what it says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressCaller {
+    /// Whose.
+    pub customer: CustomerName,
+    /// Where.
+    pub stage: StageName,
+    /// Which app.
+    pub app: AppName,
+    /// Which of its replicas.
+    pub replica: ReplicaId,
+    /// Through which zone's gateway it leaves.
+    pub zone: ZoneName,
+}
+
+/// What the runtime role tells the egress role, one order at a time; each is answered with an
+/// [`EgressReceipt`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EgressOrder {
+    /// Serve a replica. Three descriptors come along, all made inside its namespace: the TCP listener of
+    /// the proxy, the UDP socket and the TCP listener for names.
+    Admit {
+        /// Who will call.
+        caller: EgressCaller,
+        /// What its stage may do.
+        policy: EgressPolicy,
+    },
+    /// Another policy for all replicas of a stage, in force at once.
+    Policy {
+        /// Whose.
+        customer: CustomerName,
+        /// Where.
+        stage: StageName,
+        /// What holds from now on.
+        policy: EgressPolicy,
+    },
+    /// A replica is gone: its listeners are closed, its connections cut.
+    Dismiss {
+        /// Which.
+        replica: ReplicaId,
+    },
+}
+
+/// The answer to an [`EgressOrder`]: the error, for people, or none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressReceipt {
+    /// Why it was not done.
+    pub error: Option<String>,
+}
+
+/// What the egress role asks of the runtime role's socket broker: a TCP socket made inside the gateway
+/// namespace of a zone. It comes as a descriptor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketOrder {
+    /// Whose gateway.
+    pub zone: ZoneName,
+    /// For an IPv6 destination.
+    pub v6: bool,
 }
 
 #[cfg(test)]

@@ -1,0 +1,195 @@
+//! The role's only door: the runtime role gives orders here, with the sockets they are about.
+//!
+//! The runtime role keeps the stream open. When it is gone, what was ordered goes on; the next runtime
+//! role starts with a stream of its own and orders everything anew.
+
+use crate::{
+    Config, Error,
+    caller::Caller,
+    dial::{Dial, NamespaceDialer},
+    dns::NameService,
+    flow::FlowLog,
+    journey::Station,
+    resolve::{Names, Resolver},
+};
+use bastide_proxy::handover;
+use bastide_types::{
+    CustomerName, ReplicaId, StageName,
+    egress::{EgressCaller, EgressOrder, EgressPolicy, EgressReceipt},
+};
+use std::{
+    collections::HashMap,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    sync::Arc,
+};
+use tokio::{
+    net::{TcpListener, UdpSocket, UnixListener, UnixStream},
+    sync::watch,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Runs the egress role until `stop`.
+pub async fn run(
+    config: Config,
+    ready: Box<dyn FnOnce() + Send>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let names = Resolver::new(&config.name_servers)?;
+    let flows = FlowLog::open(&config.flow_log)?;
+    let station = Arc::new(Station::new(names, NamespaceDialer::new(config.broker.clone()), flows));
+    let listener = listen(&config.control)?;
+    ready();
+    Control::new(station, &config, stop).serve(listener).await;
+    Ok(())
+}
+
+/// Binds the control socket. It lives in a directory that only this user may enter.
+fn listen(path: &std::path::Path) -> Result<UnixListener, Error> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::file(path)(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(Error::file(path))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(Error::file(path))?;
+    Ok(listener)
+}
+
+/// What is served now.
+pub struct Control<N, D> {
+    station: Arc<Station<N, D>>,
+    connections_max: usize,
+    lookups_per_s: u32,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    policies: HashMap<(CustomerName, StageName), watch::Sender<Arc<EgressPolicy>>>,
+    replicas: HashMap<ReplicaId, CancellationToken>,
+}
+
+impl<N: Names, D: Dial> Control<N, D> {
+    /// Nothing is served yet.
+    pub fn new(station: Arc<Station<N, D>>, config: &Config, stop: CancellationToken) -> Self {
+        Self {
+            station,
+            connections_max: config.connections_max,
+            lookups_per_s: config.lookups_per_s,
+            stop,
+            tasks: TaskTracker::new(),
+            policies: HashMap::new(),
+            replicas: HashMap::new(),
+        }
+    }
+
+    /// Takes orders, one stream after the other, until it is told to stop; then cuts all calls.
+    pub async fn serve(mut self, listener: UnixListener) {
+        let stop = self.stop.clone();
+        loop {
+            let stream = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => break,
+            };
+            let Ok((stream, _)) = stream else { continue };
+            if !same_user(&stream) {
+                tracing::warn!("another user may not give orders");
+                continue;
+            }
+            tokio::select! {
+                end = self.orders(&stream) => tracing::debug!(error = %end, "the runtime role is gone"),
+                () = stop.cancelled() => break,
+            }
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    async fn orders(&mut self, stream: &UnixStream) -> std::io::Error {
+        loop {
+            let (text, sockets) = match handover::receive(stream).await {
+                Ok(message) => message,
+                Err(error) => return error,
+            };
+            let done = match serde_json::from_slice(&text) {
+                Ok(order) => self.obey(order, sockets),
+                Err(error) => Err(error.to_string()),
+            };
+            let receipt = EgressReceipt { error: done.err() };
+            let receipt = serde_json::to_vec(&receipt).unwrap_or_default();
+            if let Err(error) = handover::send(stream, &receipt, &[]).await {
+                return error;
+            }
+        }
+    }
+
+    fn obey(&mut self, order: EgressOrder, sockets: Vec<OwnedFd>) -> Result<(), String> {
+        match order {
+            EgressOrder::Admit { caller, policy } => {
+                self.dismiss(caller.replica);
+                let policy = self.enact(caller.customer.clone(), caller.stage.clone(), policy);
+                self.admit(caller, policy, sockets).map_err(|error| error.to_string())
+            }
+            EgressOrder::Policy { customer, stage, policy } => {
+                self.enact(customer, stage, policy);
+                Ok(())
+            }
+            EgressOrder::Dismiss { replica } => {
+                self.dismiss(replica);
+                Ok(())
+            }
+        }
+    }
+
+    fn enact(
+        &mut self,
+        customer: CustomerName,
+        stage: StageName,
+        policy: EgressPolicy,
+    ) -> watch::Receiver<Arc<EgressPolicy>> {
+        let policy = Arc::new(policy);
+        let sender =
+            self.policies.entry((customer, stage)).or_insert_with(|| watch::channel(policy.clone()).0);
+        sender.send_replace(policy);
+        sender.subscribe()
+    }
+
+    fn admit(
+        &mut self,
+        who: EgressCaller,
+        policy: watch::Receiver<Arc<EgressPolicy>>,
+        sockets: Vec<OwnedFd>,
+    ) -> std::io::Result<()> {
+        let [proxy, udp, tcp]: [OwnedFd; 3] =
+            sockets.try_into().map_err(|_| std::io::Error::other("three sockets belong to a replica"))?;
+        let proxy = listener(proxy)?;
+        let tcp = listener(tcp)?;
+        let udp = std::net::UdpSocket::from(udp);
+        udp.set_nonblocking(true)?;
+        let udp = UdpSocket::from_std(udp)?;
+        let stop = self.stop.child_token();
+        self.replicas.insert(who.replica, stop.clone());
+        let caller = Arc::new(Caller::new(who, policy, self.connections_max));
+        let names = NameService::new(self.station.clone(), caller.clone(), self.lookups_per_s);
+        self.tasks.spawn(names.serve(udp, tcp, stop.clone()));
+        self.tasks.spawn(self.station.clone().serve(proxy, caller, stop));
+        Ok(())
+    }
+
+    fn dismiss(&mut self, replica: ReplicaId) {
+        if let Some(stop) = self.replicas.remove(&replica) {
+            stop.cancel();
+        }
+    }
+}
+
+fn listener(socket: OwnedFd) -> std::io::Result<TcpListener> {
+    let listener = std::net::TcpListener::from(socket);
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// Root may always, besides the user of this process.
+fn same_user(stream: &UnixStream) -> bool {
+    let own = std::fs::metadata("/proc/self").map(|meta| std::os::unix::fs::MetadataExt::uid(&meta));
+    match (stream.peer_cred(), own) {
+        (Ok(peer), Ok(own)) => peer.uid() == own || peer.uid() == 0,
+        _ => false,
+    }
+}
