@@ -11,7 +11,7 @@ use tokio::{
 };
 
 /// Longest silence of both sides. Clouds' NAT gateways end idle connections after 350 s; ours waits longer.
-pub(crate) const IDLE: Duration = Duration::from_secs(900);
+pub(crate) const IDLE: Duration = Duration::from_mins(15);
 const PIECE: usize = 16 * 1024;
 
 /// Bytes that went each way; readable while they go.

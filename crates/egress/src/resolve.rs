@@ -16,7 +16,7 @@ const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
 const ATTEMPTS: usize = 2;
 const CACHED: u64 = 4096;
 /// An answer is kept no longer than this, whatever its TTL.
-const KEPT_LONGEST: Duration = Duration::from_secs(300);
+const KEPT_LONGEST: Duration = Duration::from_mins(5);
 
 /// Something that knows the addresses of names.
 pub trait Names: Send + Sync + 'static {
