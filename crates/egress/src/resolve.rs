@@ -64,11 +64,11 @@ fn server(address: SocketAddr) -> NameServerConfig {
 impl Names for Resolver {
     async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         // The final dot says that it is the whole name.
-        let found =
-            self.0.lookup_ip(format!("{name}.")).await.map_err(|error| match error.is_nx_domain() {
-                true => io::Error::new(io::ErrorKind::NotFound, error),
-                false => io::Error::other(error),
-            })?;
+        let found = self.0.lookup_ip(format!("{name}.")).await;
+        let found = found.map_err(|error| {
+            let unknown = error.is_nx_domain();
+            io::Error::new(if unknown { io::ErrorKind::NotFound } else { io::ErrorKind::Other }, error)
+        })?;
         Ok(found.iter().collect())
     }
 }
