@@ -8,6 +8,7 @@ mod credentials;
 mod form;
 mod http;
 mod login;
+mod network;
 mod oauth;
 mod org;
 mod pack;
@@ -73,6 +74,12 @@ pub enum Command {
     /// Roles of an app
     #[command(subcommand)]
     Role(org::RoleCommand),
+    /// Where the apps of a stage may call to
+    #[command(subcommand)]
+    Egress(network::EgressCommand),
+    /// Which apps of a stage may call which
+    #[command(subcommand)]
+    Grant(network::GrantCommand),
     /// Customers (for operators)
     #[command(subcommand)]
     Customer(org::CustomerCommand),
@@ -95,6 +102,8 @@ pub async fn run(context: Context, command: Command) -> Result<()> {
         Command::Status(args) => status::status(&context, args).await,
         Command::Member(command) => org::member(&context, command).await,
         Command::Role(command) => org::role(&context, command).await,
+        Command::Egress(command) => network::egress(&context, command).await,
+        Command::Grant(command) => network::grant(&context, command).await,
         Command::Customer(command) => org::customer(&context, command).await,
         Command::Explain { code } => explain(&context, &code),
     }

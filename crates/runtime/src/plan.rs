@@ -39,7 +39,9 @@ pub fn plan(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bastide_types::{AppId, AppName, CustomerName, Digest, Manifest, StageName, ZoneName};
+    use bastide_types::{
+        AppId, AppName, CustomerName, Digest, Manifest, StageName, ZoneName, network::StageNetwork,
+    };
 
     fn replica(id: ReplicaId, draining: bool) -> DesiredReplica {
         let manifest: Manifest = serde_json::from_str(r#"{"app":{"name":"shop","kind":"static"}}"#).unwrap();
@@ -59,7 +61,14 @@ mod tests {
 
     fn state(replicas: Vec<DesiredReplica>) -> StageState {
         let customer = CustomerName::new("acme").unwrap();
-        StageState { account: "A".into(), generation: 1, customer, stage: StageName::test(), replicas }
+        StageState {
+            account: "A".into(),
+            generation: 1,
+            customer,
+            stage: StageName::test(),
+            replicas,
+            network: StageNetwork::default(),
+        }
     }
 
     #[test]

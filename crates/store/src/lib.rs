@@ -8,6 +8,7 @@ mod audit;
 mod customers;
 mod deploy;
 mod identity;
+mod network;
 mod seal;
 
 pub use apps::{AppRow, RevisionRow};
@@ -90,6 +91,7 @@ impl Store {
         Migrator::with_migrations(vec![
             migration(1, "core", include_str!("../migrations/0001_core.sql")),
             migration(2, "identity", include_str!("../migrations/0002_identity.sql")),
+            migration(3, "network", include_str!("../migrations/0003_network.sql")),
         ])
         .run(&pool)
         .await?;

@@ -14,6 +14,7 @@ pub mod id;
 pub mod manifest;
 pub mod message;
 pub mod name;
+pub mod network;
 pub mod problem;
 pub mod role;
 pub mod secret;

@@ -15,6 +15,7 @@
 
 use crate::{
     AppId, AppName, CustomerId, CustomerName, Digest, Manifest, Problem, ReplicaId, StageName, ZoneName,
+    network::StageNetwork,
 };
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -123,6 +124,9 @@ pub struct StageState {
     pub stage: StageName,
     /// Replicas that should run.
     pub replicas: Vec<DesiredReplica>,
+    /// What its apps may reach.
+    #[serde(default)]
+    pub network: StageNetwork,
 }
 
 /// One replica that should run.

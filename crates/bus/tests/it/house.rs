@@ -277,6 +277,7 @@ pub fn stage_state(account: &str, generation: u64) -> StageState {
         customer: CustomerName::new("acme").unwrap(),
         stage: StageName::test(),
         replicas: Vec::new(),
+        network: Default::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod apps;
 mod customers;
+mod network;
 mod whoami;
 
 use crate::App;
@@ -22,6 +23,8 @@ pub fn router(app: App) -> Router {
         .route("/api/apps", get(apps::list))
         .route("/api/apps/{app}", get(apps::show))
         .route("/api/apps/{app}/deployments", post(apps::promote))
+        .route("/api/apps/{app}/egress", get(network::explain))
+        .route("/api/stages/{stage}/network", get(network::show).put(network::replace))
         .route("/api/operations/{id}", get(apps::operation))
         .route("/api/customers", get(customers::list).post(customers::create))
         .route("/api/openapi.json", get(|| async { Json(description()) }))
@@ -53,6 +56,9 @@ pub fn description() -> utoipa::openapi::OpenApi {
         apps::publish,
         apps::promote,
         apps::operation,
+        network::show,
+        network::replace,
+        network::explain,
         customers::list,
         customers::create
     )

@@ -29,5 +29,6 @@ pub(crate) async fn state(app: &App, stage: &StageRow) -> Result<StageState, Api
         customer: stage.customer_name.clone(),
         stage: stage.name.clone(),
         replicas,
+        network: own.network(&stage.name).await?,
     })
 }

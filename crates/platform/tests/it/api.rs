@@ -213,16 +213,19 @@ fn the_description_of_the_api_does_not_change_unseen() {
     insta::assert_snapshot!(paths.join("\n"), @r"
     GET /api/apps
     GET /api/apps/{app}
+    GET /api/apps/{app}/egress
     GET /api/apps/{app}/roles
     GET /api/customers
     GET /api/members
     GET /api/operations/{id}
+    GET /api/stages/{stage}/network
     GET /api/whoami
     POST /api/apps/{app}/deployments
     POST /api/apps/{app}/publish
     POST /api/customers
     POST /api/members
     PUT /api/apps/{app}/roles
+    PUT /api/stages/{stage}/network
     ");
     assert!(Path::new(env!("CARGO_MANIFEST_DIR")).exists());
 }

@@ -298,3 +298,41 @@ async fn a_refused_upload_leaves_nothing() {
     assert_eq!(road.call(Method::GET, "/api/apps", "").await.1, serde_json::json!([]));
     assert!(road.world.app.store.running_operations().await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn network_settings_reach_the_agents_and_explain_themselves() {
+    let road = Road::new(60).await;
+    road.publish("<p>hi").await;
+    let acme =
+        road.world.app.store.customer_named(&CustomerName::new("acme").unwrap()).await.unwrap().unwrap();
+    let administrator = road.world.assertion(acme.id, &["administrator"]);
+    let settings = r#"{"egress":{"mode":"enforce","allow":["*.example.com:443"]},"grants":[{"from":"shop","to":"blog"}]}"#;
+    let path = "/api/stages/development/network";
+    assert_eq!(road.call(Method::PUT, path, settings).await.0, StatusCode::FORBIDDEN, "developers do not");
+    let put = async |path: &str, body: &str| {
+        road.world.call("acme", Method::PUT, path, Some(&administrator), body.to_owned()).await
+    };
+    let before = road.desired(&StageName::development()).await;
+    let (status, answer) = put(path, settings).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let told = road.desired(&StageName::development()).await;
+    assert!(told.generation > before.generation);
+    assert_eq!(told.network.egress.allow[0].to_string(), "*.example.com:443");
+    assert!(told.network.grants(&AppName::new("shop").unwrap(), &AppName::new("blog").unwrap()));
+    assert_eq!(road.desired(&StageName::test()).await.network, Default::default(), "only that stage");
+
+    let explain =
+        async |to: &str| road.call(Method::GET, &format!("/api/apps/shop/egress?to={to}"), "").await;
+    assert_eq!(explain("api.example.com:443").await.1["allowed"], true);
+    assert_eq!(explain("example.org:443").await.1["why"], "mode: enforce");
+    assert!(explain("169.254.169.254:80").await.1["why"].as_str().unwrap().contains("metadata"));
+    assert_eq!(explain("127.1:80").await.0, StatusCode::UNPROCESSABLE_ENTITY);
+
+    for wrong in
+        [r#"{"egress":{"allow":["*"]}}"#, r#"{"grants":[{"from":"a","to":"a"}]}"#, "junk", r#"{"x":1}"#]
+    {
+        assert_eq!(put(path, wrong).await.0, StatusCode::UNPROCESSABLE_ENTITY, "{wrong}");
+    }
+    assert_eq!(put("/api/stages/nope/network", settings).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(road.desired(&StageName::development()).await.network, told.network, "nothing was lost");
+}
