@@ -8,7 +8,7 @@ use bastide_types::{
     snapshot::{WafMode, WafPolicy},
 };
 use bastide_waf::{Connection, Files, Mode, RuleSet, Settings, Source, Transaction, Verdict};
-use http::{Version, header};
+use http::header;
 use serde_json::json;
 use std::{
     collections::HashMap,
@@ -151,11 +151,13 @@ impl Waf {
         }
     }
 
-    /// Runs phase 1 and the audit for a head that is refused anyway.
+    /// Runs the request's phases, without a body, and the audit for a head that is refused anyway.
     pub(crate) fn inspect_refused(&self, id: RequestId, policy: &WafPolicy, head: &RefusedHead) {
         let Some(set) = self.set(policy) else { return };
         let mut transaction = set.begin(connection(&head.peer, id));
-        let _refused_anyway = head_verdict(&mut transaction, &head.raw);
+        if head_verdict(&mut transaction, &head.raw) == Verdict::Pass {
+            let _refused_anyway = transaction.request_body(b"", true);
+        }
         let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         self.record(id, at, None, &mut transaction);
     }
@@ -198,13 +200,8 @@ fn is_inspected(request: &Request) -> bool {
 }
 
 fn head_verdict(transaction: &mut Transaction, raw: &RawHead) -> Verdict {
-    let protocol: &[u8] = match raw.version {
-        Version::HTTP_10 => b"HTTP/1.0",
-        Version::HTTP_2 => b"HTTP/2.0",
-        _ => b"HTTP/1.1",
-    };
     let fields: Vec<_> = raw.headers.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
-    transaction.request_head(&raw.method, &raw.target, protocol, &fields)
+    transaction.request_head(&raw.method, &raw.target, raw.protocol(), &fields)
 }
 
 fn connection(peer: &bastide_proxy::Peer, id: RequestId) -> Connection {

@@ -36,6 +36,22 @@ pub struct RefusedHead {
 }
 
 impl RawHead {
+    /// The protocol as the request line names it; `HTTP/0.9` when it names none.
+    pub fn protocol(&self) -> &[u8] {
+        let named = self.bytes.as_deref().map(|bytes| {
+            let line = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            line.splitn(3, |b| *b == b' ').nth(2).unwrap_or_default()
+        });
+        match (named, self.version) {
+            (Some(b""), _) => b"HTTP/0.9",
+            (Some(named), _) => named,
+            (None, Version::HTTP_2) => b"HTTP/2.0",
+            (None, Version::HTTP_10) => b"HTTP/1.0",
+            (None, _) => b"HTTP/1.1",
+        }
+    }
+
     /// Reads what can be read of a head that is not valid: lines at LF, names before the first colon.
     pub fn salvage(bytes: &Bytes) -> Self {
         let mut lines = bytes.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
@@ -74,6 +90,8 @@ mod tests {
         assert_eq!((&head.method[..], &head.target[..]), (&b"GET"[..], &b"/?q=<x>"[..]));
         assert_eq!(head.headers.len(), 2);
         assert_eq!(&head.headers[0].1[..], b"a");
+        assert_eq!(head.protocol(), b"HTTP/9");
+        assert_eq!(RawHead::salvage(&Bytes::from_static(b"GET / \r\n\r\n")).protocol(), b"HTTP/0.9");
     }
 
     proptest! {

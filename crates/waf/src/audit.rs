@@ -56,8 +56,33 @@ pub struct Audit {
     pub wanted: bool,
 }
 
-/// Bytes as bounded, valid text.
+/// Bytes as bounded, valid text of one line: control characters and bytes that are no UTF-8 as `\xHH`.
 pub(crate) fn shown(bytes: &[u8]) -> String {
+    use std::fmt::Write;
     let cut = &bytes[..bytes.len().min(LOGDATA_BYTES_MAX)];
-    String::from_utf8_lossy(cut).into_owned()
+    let mut out = String::with_capacity(cut.len());
+    let hex = |out: &mut String, byte: u8| {
+        let _never_fails = write!(out, "\\x{byte:02x}");
+    };
+    for chunk in cut.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\0'..='\x1f' | '\x7f' => hex(&mut out, c as u8),
+                _ => out.push(c),
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| hex(&mut out, *byte));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_one_line_of_text_from_which_the_bytes_can_be_told() {
+        assert_eq!(shown("a\r\nä".as_bytes()), "a\\x0d\\x0aä");
+        assert_eq!(shown(b"\xff\0"), "\\xff\\x00");
+    }
 }

@@ -15,6 +15,8 @@ use std::collections::HashMap;
 
 /// Files that may be included, one in another.
 const INCLUDE_DEPTH_MAX: usize = 16;
+/// Nesting of JSON, unless the rules say otherwise; the value of the common base configuration.
+const JSON_DEPTH_MAX: usize = 512;
 /// Phases are numbered 1 to 5.
 pub(crate) const PHASES: usize = 6;
 
@@ -37,6 +39,7 @@ pub(crate) struct Program {
     pub(crate) rules: usize,
     pub(crate) warnings: Vec<String>,
     pub(crate) arguments_max: usize,
+    pub(crate) json_depth_max: usize,
     pub(crate) mime_types: Vec<String>,
     pub(crate) defaults: [Option<(Disruptive, u16)>; PHASES],
 }
@@ -52,7 +55,12 @@ struct Compiler<'f> {
 }
 
 pub(crate) fn compile(sources: &[Source], files: &dyn Files) -> Result<Program, LoadError> {
-    let mut program = Program { transforms: vec![(0, None)], arguments_max: 1000, ..Program::default() };
+    let mut program = Program {
+        transforms: vec![(0, None)],
+        arguments_max: 1000,
+        json_depth_max: JSON_DEPTH_MAX,
+        ..Program::default()
+    };
     program.mime_types = ["text/plain", "text/html", "text/xml", "application/json"].map(String::from).into();
     let mut compiler = Compiler {
         files,
@@ -168,6 +176,10 @@ impl Compiler<'_> {
                 self.program.arguments_max = text(0)?.parse().map_err(|_| place.syntax("no number"))?;
                 Ok(())
             }
+            "secrequestbodyjsondepthlimit" => {
+                self.program.json_depth_max = text(0)?.parse().map_err(|_| place.syntax("no number"))?;
+                Ok(())
+            }
             "secresponsebodymimetype" => {
                 self.program.mime_types = directive
                     .arguments
@@ -205,7 +217,6 @@ impl Compiler<'_> {
             | "seccookieformat"
             | "secunicodemapfile"
             | "secstatusengine"
-            | "secrequestbodyjsondepthlimit"
             | "secuploaddir"
             | "secuploadkeepfiles"
             | "secgeolookupdb"

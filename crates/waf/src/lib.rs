@@ -130,6 +130,7 @@ pub fn parse_only(bytes: &[u8]) -> bool {
 #[doc(hidden)]
 pub fn parse_bodies(content_type: &[u8], bytes: &[u8]) {
     for kind in [body::Kind::UrlEncoded, body::Kind::Multipart, body::Kind::Json, body::Kind::Xml] {
-        body::parse(kind, content_type, bytes, true);
+        body::parse(kind, content_type, bytes, true, 64);
+        body::parse(kind, content_type, bytes, false, 64);
     }
 }

@@ -8,12 +8,17 @@ use crate::{
 };
 use aho_corasick::AhoCorasick;
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// An operator with its argument.
 #[derive(Debug)]
 pub(crate) enum Operator {
     Regex(Box<Pattern>),
+    /// A pattern with macros: known only when it is used.
+    RegexMacro(Box<Expanded>),
     Phrases(Box<AhoCorasick>),
     Contains(Text),
     ContainsWord(Text),
@@ -50,7 +55,7 @@ pub(crate) fn parse(
 ) -> Result<(bool, Operator, Option<String>), LoadError> {
     let (negated, text) = text.strip_prefix(b"!").map_or((false, text), |rest| (true, rest));
     let Some(named) = text.strip_prefix(b"@") else {
-        return Ok((negated, Operator::Regex(Box::new(pattern(place, text)?)), None));
+        return Ok((negated, regex(place, text)?, None));
     };
     let end = named.iter().position(u8::is_ascii_whitespace).unwrap_or(named.len());
     let (name, argument) =
@@ -58,7 +63,7 @@ pub(crate) fn parse(
     let macros = || Text::parse(argument);
     let mut warning = None;
     let operator = match name.as_str() {
-        "rx" => Operator::Regex(Box::new(pattern(place, argument)?)),
+        "rx" => regex(place, argument)?,
         "pm" => phrases(place, argument.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()))?,
         "pmf" | "pmfromfile" => {
             let mut all = Vec::new();
@@ -115,6 +120,41 @@ pub(crate) fn parse(
     Ok((negated, operator, warning))
 }
 
+/// A pattern; one that holds the macro of a known variable is compiled when the variable is known.
+fn regex(place: &Place, text: &[u8]) -> Result<Operator, LoadError> {
+    let macros = Text::parse(text);
+    if macros.names_a_variable() {
+        return Ok(Operator::RegexMacro(Box::new(Expanded { text: macros, last: Mutex::default() })));
+    }
+    Ok(Operator::Regex(Box::new(pattern(place, text)?)))
+}
+
+/// Longest pattern that macros may make: their values may come from outside.
+const EXPANDED_BYTES_MAX: usize = 8 * 1024;
+
+/// A pattern with macros, and what it last was: settings expand to the same every time.
+#[derive(Debug)]
+pub(crate) struct Expanded {
+    text: Text,
+    last: Mutex<Option<(Vec<u8>, Arc<Pattern>)>>,
+}
+
+impl Expanded {
+    /// The pattern for this expansion. One that is none matches nothing.
+    fn pattern(&self, expanded: &[u8]) -> Option<Arc<Pattern>> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, pattern)) = last.as_ref().filter(|(text, _)| text == expanded) {
+            return Some(pattern.clone());
+        }
+        if expanded.len() > EXPANDED_BYTES_MAX {
+            return None;
+        }
+        let pattern = Arc::new(Pattern::compile(expanded).ok()?);
+        *last = Some((expanded.to_vec(), pattern.clone()));
+        Some(pattern)
+    }
+}
+
 fn pattern(place: &Place, text: &[u8]) -> Result<Pattern, LoadError> {
     Pattern::compile(text).map_err(|why| place.unsupported(format!("pattern ({why})")))
 }
@@ -161,6 +201,10 @@ impl Operator {
                 if pattern.is_match(value) { pattern.captures(value) } else { None }
             }
             Self::Regex(pattern) => plain(pattern.is_match(value)),
+            Self::RegexMacro(expanded) => {
+                let pattern = expanded.pattern(argument)?;
+                if capture { pattern.captures(value) } else { plain(pattern.is_match(value)) }
+            }
             Self::Phrases(automaton) => {
                 let found = automaton.find(value)?;
                 Some(if capture { vec![value[found.range()].to_vec()] } else { Vec::new() })
@@ -213,6 +257,7 @@ impl Operator {
             | Self::Begins(text)
             | Self::Ends(text)
             | Self::Number(_, text) => Some(text),
+            Self::RegexMacro(expanded) => Some(&expanded.text),
             _ => None,
         }
     }

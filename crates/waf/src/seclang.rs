@@ -86,8 +86,9 @@ fn quoted(text: &[u8], quote: u8) -> Option<(Vec<u8>, &[u8])> {
     let mut at = 1;
     loop {
         match (*text.get(at)?, text.get(at + 1)) {
-            (b'\\', Some(next)) if *next == quote => {
-                word.push(quote);
+            // As Apache reads its configuration, for which rules are written: `\\"` and `\\\\` are escapes.
+            (b'\\', Some(next)) if *next == quote || *next == b'\\' => {
+                word.push(*next);
                 at += 2;
             }
             (b'\\', Some(next)) => {

@@ -39,6 +39,13 @@ impl Text {
         Self(pieces)
     }
 
+    /// Whether it holds the macro of a variable that there is; `%{` may also be part of a pattern.
+    pub(crate) fn names_a_variable(&self) -> bool {
+        self.0.iter().any(
+            |piece| matches!(piece, Piece::Macro(name, _) if crate::variable::named(name).is_some()),
+        )
+    }
+
     /// The text itself when it holds no macro.
     pub(crate) fn plain(&self) -> Option<&[u8]> {
         match self.0.as_slice() {

@@ -128,6 +128,9 @@ impl Transaction {
                 _ => {}
             }
         }
+        if let Some(kind) = Kind::of(&self.content_type) {
+            self.data.set(Scalar::BodyProcessor, kind.name());
+        }
         self.preset();
         self.run(1)
     }
@@ -237,7 +240,13 @@ impl Transaction {
     }
 
     fn take_body(&mut self, kind: Kind, bytes: &[u8], complete: bool) {
-        let parsed = body::parse(kind, &self.content_type, bytes, complete);
+        let parsed = body::parse(
+            kind,
+            &self.content_type,
+            bytes,
+            complete,
+            self.set.program.json_depth_max,
+        );
         let most = self.set.program.arguments_max;
         let into = |data: &mut Data, pairs: Vec<body::Pair>| -> Vec<Item> {
             pairs.into_iter().map(|(name, value)| data.item(name, value)).collect()

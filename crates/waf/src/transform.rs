@@ -257,12 +257,6 @@ fn entity(text: &[u8]) -> Option<(u8, usize)> {
                 b"lt" => b'<',
                 b"gt" => b'>',
                 b"nbsp" => 0xa0,
-                b"apos" => b'\'',
-                b"colon" => b':',
-                b"lpar" => b'(',
-                b"rpar" => b')',
-                b"tab" => b'\t',
-                b"newline" => b'\n',
                 _ => return None,
             };
             Some((byte, semicolon(1 + letters)))

@@ -60,7 +60,7 @@ impl Selector {
         match self {
             Self::All => true,
             Self::Name(name) => key.eq_ignore_ascii_case(name),
-            Self::Pattern(pattern) => pattern.is_match(&key.to_ascii_lowercase()) || pattern.is_match(key),
+            Self::Pattern(pattern) => pattern.is_match(key),
         }
     }
 }
@@ -141,7 +141,9 @@ fn target(place: &Place, text: &[u8]) -> Result<Target, LoadError> {
             let inner = quoted.strip_prefix(b"'").and_then(|rest| rest.strip_suffix(b"'")).unwrap_or(quoted);
             match inner.strip_prefix(b"/").and_then(|rest| rest.strip_suffix(b"/")) {
                 Some(pattern) => {
-                    Selector::Pattern(Pattern::compile(pattern).map_err(|why| place.syntax(why))?)
+                    // Names are compared without regard to case, also by patterns.
+                    let pattern = [b"(?i)", pattern].concat();
+                    Selector::Pattern(Pattern::compile(&pattern).map_err(|why| place.syntax(why))?)
                 }
                 None => Selector::Name(inner.to_ascii_lowercase()),
             }

@@ -253,8 +253,12 @@ fn uri(target: &[u8], method: &Method, host: Option<&[u8]>) -> Result<Uri, HeadF
 
 /// What the URI grammar does not know is percent-encoded; the raw target keeps the original.
 fn path_and_query(target: &[u8]) -> Result<Uri, HeadFault> {
+    // A fragment never belongs into a request; who reads it as path and who does not would differ.
+    if target.contains(&b'#') {
+        return Err(HeadFault::Target);
+    }
     let foreign = |b: &u8| {
-        matches!(b, b'"' | b'<' | b'>' | b'`' | b'{' | b'}' | b'#' | b'\\' | b'^' | b'|') || *b >= 0x7f
+        matches!(b, b'"' | b'<' | b'>' | b'`' | b'{' | b'}' | b'\\' | b'^' | b'|') || *b >= 0x7f
     };
     let path = if target.iter().any(foreign) {
         const HEX: &[u8; 16] = b"0123456789ABCDEF";
@@ -362,15 +366,16 @@ mod tests {
         check("GET http://a@b/ HTTP/1.1", Some(HeadFault::TargetHost));
         check("GET x HTTP/1.1", Some(HeadFault::Target));
         check("GET * HTTP/1.1", Some(HeadFault::Target));
+        check("GET /x#f HTTP/1.1", Some(HeadFault::Target));
         check("OPTIONS * HTTP/1.1", None);
         check("CONNECT a:443 HTTP/1.1", Some(HeadFault::Connect));
     }
 
     #[test]
     fn raw_targets_reach_us_normalised_and_in_the_original() {
-        let head = read("GET /a<b>?q=\"x\"#f HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        assert_eq!(head.uri, "/a%3Cb%3E?q=%22x%22%23f");
-        assert_eq!(&head.raw.target[..], b"/a<b>?q=\"x\"#f");
+        let head = read("GET /a<b>?q=\"x\" HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        assert_eq!(head.uri, "/a%3Cb%3E?q=%22x%22");
+        assert_eq!(&head.raw.target[..], b"/a<b>?q=\"x\"");
     }
 
     #[test]

@@ -78,7 +78,13 @@ impl Parsed {
 }
 
 /// Reads a body. Of one that is not complete, the end is not missed.
-pub(crate) fn parse(kind: Kind, content_type: &[u8], bytes: &[u8], complete: bool) -> Parsed {
+pub(crate) fn parse(
+    kind: Kind,
+    content_type: &[u8],
+    bytes: &[u8],
+    complete: bool,
+    json_depth_max: usize,
+) -> Parsed {
     match kind {
         Kind::UrlEncoded => {
             let (arguments, cut) = urlencoded::parse(bytes, ARGUMENTS_MAX);
@@ -89,7 +95,7 @@ pub(crate) fn parse(kind: Kind, content_type: &[u8], bytes: &[u8], complete: boo
             parsed
         }
         Kind::Multipart => multipart::parse(content_type, bytes, complete),
-        Kind::Json => json::parse(bytes, complete),
+        Kind::Json => json::parse(bytes, complete, json_depth_max),
         Kind::Xml => xml::parse(bytes, complete),
     }
 }
