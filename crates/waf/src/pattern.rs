@@ -4,7 +4,8 @@ use regex::bytes::{Regex, RegexBuilder};
 
 const SIZE_MAX: usize = 64 * 1024 * 1024;
 const DFA_SIZE_MAX: usize = 16 * 1024 * 1024;
-/// Steps after which a pattern that may backtrack gives up (and does not match).
+/// Steps after which a pattern that may backtrack gives up. Then it counts as a match: whoever sends what
+/// cannot be decided in so many steps does not get past the rule.
 const BACKTRACK_MAX: usize = 200_000;
 
 /// A compiled pattern.
@@ -19,6 +20,10 @@ pub(crate) enum Pattern {
 impl Pattern {
     pub(crate) fn compile(pattern: &[u8]) -> Result<Self, String> {
         let text = rewrite(pattern);
+        // `a++` and `(?>a)` never give back what they took; a linear engine reads the first as `(a+)+`.
+        if gives_nothing_back(pattern) {
+            return bounded(&text).map_err(|error| error.to_string());
+        }
         let linear = RegexBuilder::new(&text)
             .unicode(false)
             .dot_matches_new_line(true)
@@ -27,18 +32,14 @@ impl Pattern {
             .build();
         match linear {
             Ok(regex) => Ok(Self::Linear(regex)),
-            Err(error) => fancy_regex::RegexBuilder::new(&format!("(?s){text}"))
-                .backtrack_limit(BACKTRACK_MAX)
-                .build()
-                .map(|regex| Self::Bounded(Box::new(regex)))
-                .map_err(|_| error.to_string()),
+            Err(error) => bounded(&text).map_err(|_| error.to_string()),
         }
     }
 
     pub(crate) fn is_match(&self, value: &[u8]) -> bool {
         match self {
             Self::Linear(regex) => regex.is_match(value),
-            Self::Bounded(regex) => regex.is_match(&latin1(value)).unwrap_or(false),
+            Self::Bounded(regex) => regex.is_match(&latin1(value)).unwrap_or(true),
         }
     }
 
@@ -55,7 +56,10 @@ impl Pattern {
             }
             Self::Bounded(regex) => {
                 let text = latin1(value);
-                let groups = regex.captures(&text).ok()??;
+                let groups = match regex.captures(&text) {
+                    Ok(groups) => groups?,
+                    Err(_) => return Some(Vec::new()),
+                };
                 let bytes = |text: &str| text.chars().map(|c| c as u32 as u8).collect();
                 Some(
                     (0..groups.len().min(10))
@@ -65,6 +69,51 @@ impl Pattern {
             }
         }
     }
+}
+
+fn bounded(text: &str) -> Result<Pattern, Box<fancy_regex::Error>> {
+    fancy_regex::RegexBuilder::new(&format!("(?s){text}"))
+        .backtrack_limit(BACKTRACK_MAX)
+        .build()
+        .map(|regex| Pattern::Bounded(Box::new(regex)))
+        .map_err(Box::new)
+}
+
+/// Whether a pattern holds possessive quantifiers or atomic groups.
+fn gives_nothing_back(pattern: &[u8]) -> bool {
+    let (mut at, mut class, mut quantified) = (0, false, false);
+    while let Some(&byte) = pattern.get(at) {
+        match byte {
+            b'\\' => {
+                at += 1;
+                quantified = false;
+            }
+            b']' if class => class = false,
+            _ if class => {}
+            b'[' => {
+                class = true;
+                at += usize::from(pattern.get(at + 1) == Some(&b'^'));
+                // A closing bracket that comes first is itself.
+                at += usize::from(pattern.get(at + 1) == Some(&b']'));
+                quantified = false;
+            }
+            b'(' if pattern[at..].starts_with(b"(?>") => return true,
+            b'(' => {
+                // What follows `(?` is no quantifier.
+                at += usize::from(pattern.get(at + 1) == Some(&b'?'));
+                quantified = false;
+            }
+            b'+' if quantified => return true,
+            b'*' | b'+' | b'?' => quantified = !quantified,
+            b'{' if is_repetition(&pattern[at..]) => {
+                at += memchr::memchr(b'}', &pattern[at..]).unwrap_or(0);
+                quantified = true;
+            }
+            _ => quantified = false,
+        }
+        at += 1;
+    }
+    false
 }
 
 fn latin1(value: &[u8]) -> String {
@@ -238,6 +287,14 @@ mod tests {
     fn look_around_is_bounded_and_works_on_bytes() {
         check(r"(?!x)a", b"\xffa", true);
         check(r"(a)\1", b"aa", true);
+        check(r"^a++ab", b"aaab", false);
+        check(r"^a+ab", b"aaab", true);
+        check(r"^(?>a|ab)c", b"abc", false);
+        check(r"[+]+\++[^]+]*+c{2}+$", b"++++abccc", false);
+        check(r"^(?:\s*;\s*a)?$", b" ; a", true);
+        let endless = Pattern::compile(br"^(?:a|aa|aaa)++(?<!b)b\1?$|^(a|aa)+(?=b)$").unwrap();
+        let long = [b'a'; 4000];
+        assert!(endless.is_match(&long) && endless.captures(&long).is_some(), "undecided is a match");
         let captured = Pattern::compile(br"(?<=k)(.)").unwrap().captures(b"k\xfe").unwrap();
         assert_eq!(captured[1], b"\xfe");
     }

@@ -37,6 +37,8 @@ pub struct Input {
     pub version: Option<String>,
     #[serde(default)]
     pub headers: BTreeMap<String, Option<String>>,
+    /// Of a list of lines, as old tests have it, the lines.
+    #[serde(default, deserialize_with = "text_or_lines")]
     pub data: Option<String>,
     pub encoded_data: Option<String>,
     pub encoded_request: Option<String>,
@@ -126,6 +128,18 @@ struct FileStage {
 struct Wrapped {
     input: Input,
     output: Output,
+}
+
+fn text_or_lines<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Null => None,
+        Value::String(text) => Some(text),
+        Value::Sequence(lines) => {
+            let lines = lines.iter().map(|line| line.as_str().unwrap_or_default());
+            Some(lines.collect::<Vec<_>>().join("\r\n"))
+        }
+        other => serde_yaml_ng::to_string(&other).ok().map(|text| text.trim_end().to_owned()),
+    })
 }
 
 /// Reads all `*.yaml` files under a directory, in the order of their paths.

@@ -37,7 +37,10 @@ pub fn bytes(input: &Input, version: u8, marker: &str) -> Result<Vec<u8>> {
         }
     }
     if values(&headers, "content-type").any(|kind| kind.contains("multipart/form-data;")) {
-        data = with_crlf(&data);
+        // The tests of version 1 that have CRLF already were written for a runner that did nothing here.
+        if version > 1 || !data.windows(2).any(|two| two == b"\r\n") {
+            data = with_crlf(&data);
+        }
     }
     if completes {
         if !has(&headers, "connection") {
