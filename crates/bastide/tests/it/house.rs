@@ -79,7 +79,7 @@ fn arrows_between_crates_only_go_down() {
     for (name, package) in ours(&metadata) {
         let Some(own) = floor(&name) else {
             assert!(
-                ["bastide-testkit", "hello"].contains(&name.as_str()),
+                ["bastide-testkit", "hello", "xtask"].contains(&name.as_str()),
                 "{name} has no floor: give it one in this test and in ARCHITECTURE.md"
             );
             continue;
