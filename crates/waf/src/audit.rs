@@ -18,6 +18,8 @@ pub struct Match {
     pub severity: Option<String>,
     /// What matched, macros expanded, bounded; always valid text.
     pub logdata: String,
+    /// The value that matched, such as `ARGS:q`; of a chain, that of its first rule.
+    pub target: String,
     /// Tags.
     pub tags: Vec<String>,
     /// File of the rule.

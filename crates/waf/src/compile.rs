@@ -37,6 +37,8 @@ pub(crate) struct Program {
     /// Chains of transformations as a tree: the chain before the last step, and that step.
     pub(crate) transforms: Vec<(usize, Option<Transform>)>,
     pub(crate) rules: usize,
+    /// Whether the rules' own initialization has begun.
+    pub(crate) initialized: bool,
     pub(crate) warnings: Vec<String>,
     pub(crate) arguments_max: usize,
     pub(crate) json_depth_max: usize,
@@ -306,7 +308,17 @@ impl Compiler<'_> {
             next = Some(Box::new(link));
         }
         if let Some(first) = next {
+            self.policy_before(&first);
             self.program.phases[first.phase].push(Step::Rule(first));
+        }
+    }
+
+    /// The set-up stands before the rules that fill in what it left open (ids 901000 and up in CRS),
+    /// whatever its file is called; there the policy overrules it.
+    fn policy_before(&mut self, rule: &Rule) {
+        if !self.program.initialized && (901_000..902_000).contains(&rule.id) {
+            self.program.initialized = true;
+            self.program.phases[1].push(Step::Policy);
         }
     }
 

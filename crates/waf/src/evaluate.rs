@@ -135,7 +135,10 @@ impl Transaction {
             link = rule.next.as_deref();
         }
         if first.log && !told.is_empty() {
-            self.matches.extend(told.into_iter().take(1));
+            let began = told.last().filter(|_| first.next.is_some()).map(|begin| begin.target.clone());
+            let mut found = told.swap_remove(0);
+            found.target = began.unwrap_or(found.target);
+            self.matches.push(found);
         }
         true
     }
@@ -242,7 +245,7 @@ impl Transaction {
         self.tx.insert(name, value.into());
     }
 
-    fn control(&mut self, ctl: &Ctl) {
+    pub(crate) fn control(&mut self, ctl: &Ctl) {
         match ctl {
             Ctl::RemoveById(from, to) => self.removed_ids.push((*from, *to)),
             Ctl::RemoveByTag(tag) => self.removed_tags.push(tag.clone()),
@@ -282,6 +285,7 @@ impl Transaction {
                 msg: text(&rule.msg),
                 severity: rule.severity.clone(),
                 logdata: text(&rule.logdata),
+                target: shown(&self.matched_var.0),
                 tags: rule.tags.iter().map(|tag| shown(&self.expand(tag))).collect(),
                 file: rule.place.file.to_string(),
                 line: rule.place.line,

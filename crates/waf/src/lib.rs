@@ -12,6 +12,7 @@ mod compile;
 mod data;
 mod error;
 mod evaluate;
+mod exclusion;
 mod operator;
 mod pattern;
 mod rule;
@@ -23,6 +24,7 @@ mod variable;
 
 pub use audit::{Audit, Match};
 pub use error::LoadError;
+pub use exclusion::Exclusion;
 pub use transaction::{Connection, Transaction, Verdict};
 
 use std::sync::Arc;
@@ -69,6 +71,8 @@ pub struct Settings {
     pub request_body_bytes_max: usize,
     /// Bytes of a response body that are inspected.
     pub response_body_bytes_max: usize,
+    /// What is left out.
+    pub exclusions: Vec<Exclusion>,
 }
 
 impl Default for Settings {
@@ -79,14 +83,16 @@ impl Default for Settings {
             variables: Vec::new(),
             request_body_bytes_max: 128 * 1024,
             response_body_bytes_max: 512 * 1024,
+            exclusions: Vec::new(),
         }
     }
 }
 
 /// A compiled set of rules. Immutable; shared by all transactions.
 pub struct RuleSet {
-    pub(crate) program: compile::Program,
+    pub(crate) program: Arc<compile::Program>,
     pub(crate) settings: Settings,
+    pub(crate) exclusions: Vec<exclusion::Applied>,
 }
 
 impl RuleSet {
@@ -95,8 +101,22 @@ impl RuleSet {
     /// # Errors
     /// [`LoadError`] for the first thing that cannot be loaded, and when there are no rules at all.
     pub fn compile(sources: &[Source], files: &dyn Files, settings: &Settings) -> Result<Self, LoadError> {
-        let program = compile::compile(sources, files)?;
-        Ok(Self { program, settings: settings.clone() })
+        Self::of(Arc::new(compile::compile(sources, files)?), settings)
+    }
+
+    /// The same rules under other settings. They share one program: what this costs is the settings.
+    ///
+    /// # Errors
+    /// [`LoadError`] when an exclusion is none.
+    pub fn with(&self, settings: &Settings) -> Result<Self, LoadError> {
+        Self::of(self.program.clone(), settings)
+    }
+
+    fn of(program: Arc<compile::Program>, settings: &Settings) -> Result<Self, LoadError> {
+        let numbered = (1..).zip(&settings.exclusions);
+        let exclusions = numbered.map(|(number, one)| exclusion::Applied::compile(one, number));
+        let exclusions = exclusions.collect::<Result<_, _>>()?;
+        Ok(Self { program, settings: settings.clone(), exclusions })
     }
 
     /// Begins a transaction.

@@ -41,9 +41,9 @@ impl Text {
 
     /// Whether it holds the macro of a variable that there is; `%{` may also be part of a pattern.
     pub(crate) fn names_a_variable(&self) -> bool {
-        self.0.iter().any(
-            |piece| matches!(piece, Piece::Macro(name, _) if crate::variable::named(name).is_some()),
-        )
+        self.0
+            .iter()
+            .any(|piece| matches!(piece, Piece::Macro(name, _) if crate::variable::named(name).is_some()))
     }
 
     /// The text itself when it holds no macro.

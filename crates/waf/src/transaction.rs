@@ -117,6 +117,7 @@ impl Transaction {
         headers: &[(Vec<u8>, Vec<u8>)],
     ) -> Verdict {
         self.head(method, target, protocol);
+        self.exclude();
         for (name, value) in headers {
             let item = self.data.item(name.clone(), value.clone());
             self.data.request_headers.push(item);
@@ -189,6 +190,16 @@ impl Transaction {
         self.content_type = value.to_vec();
     }
 
+    /// What the policy leaves out on this path.
+    fn exclude(&mut self) {
+        let set = self.set.clone();
+        for exclusion in &set.exclusions {
+            if let Some(ctl) = exclusion.ctl_for(self) {
+                self.control(ctl);
+            }
+        }
+    }
+
     /// What the policy says, under the names that CRS 3 and CRS 4 have for it. It is said before the first
     /// rule, and again after the rules' own set-up, which it overrules.
     pub(crate) fn preset(&mut self) {
@@ -240,13 +251,7 @@ impl Transaction {
     }
 
     fn take_body(&mut self, kind: Kind, bytes: &[u8], complete: bool) {
-        let parsed = body::parse(
-            kind,
-            &self.content_type,
-            bytes,
-            complete,
-            self.set.program.json_depth_max,
-        );
+        let parsed = body::parse(kind, &self.content_type, bytes, complete, self.set.program.json_depth_max);
         let most = self.set.program.arguments_max;
         let into = |data: &mut Data, pairs: Vec<body::Pair>| -> Vec<Item> {
             pairs.into_iter().map(|(name, value)| data.item(name, value)).collect()
@@ -345,6 +350,7 @@ fn body_error_match(why: &str) -> Match {
         msg: "The request cannot be read".into(),
         severity: Some("CRITICAL".into()),
         logdata: shown(why.as_bytes()),
+        target: "REQUEST_BODY".into(),
         tags: Vec::new(),
         file: "built-in".into(),
         line: 0,

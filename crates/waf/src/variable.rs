@@ -74,6 +74,12 @@ pub(crate) struct Target {
     pub(crate) exclude: bool,
 }
 
+impl Target {
+    pub(crate) fn is_pattern(&self) -> bool {
+        matches!(self.selector, Selector::Pattern(_))
+    }
+}
+
 /// Reads a list such as `ARGS|!ARGS:x|&TX:/^a/`.
 pub(crate) fn parse(place: &Place, text: &[u8]) -> Result<Vec<Target>, LoadError> {
     let mut targets = Vec::new();

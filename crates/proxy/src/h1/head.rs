@@ -257,9 +257,8 @@ fn path_and_query(target: &[u8]) -> Result<Uri, HeadFault> {
     if target.contains(&b'#') {
         return Err(HeadFault::Target);
     }
-    let foreign = |b: &u8| {
-        matches!(b, b'"' | b'<' | b'>' | b'`' | b'{' | b'}' | b'\\' | b'^' | b'|') || *b >= 0x7f
-    };
+    let foreign =
+        |b: &u8| matches!(b, b'"' | b'<' | b'>' | b'`' | b'{' | b'}' | b'\\' | b'^' | b'|') || *b >= 0x7f;
     let path = if target.iter().any(foreign) {
         const HEX: &[u8; 16] = b"0123456789ABCDEF";
         let mut encoded = Vec::with_capacity(target.len() + 32);

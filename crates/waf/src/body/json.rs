@@ -301,12 +301,14 @@ mod tests {
 
     #[test]
     fn values_have_flat_names() {
-        check(r#"{"a":{"b":[1,{"c":null}]}}"#, &[
-            ("json.a.b.array_0", "1"),
-            ("json.a.b.array_1.c", ""),
-            ("json.a.b", "2"),
-        ]);
-        check(r#" [true , 1.50e+3] "#, &[("json.array_0", "true"), ("json.array_1", "1.50e+3"), ("json", "2")]);
+        check(
+            r#"{"a":{"b":[1,{"c":null}]}}"#,
+            &[("json.a.b.array_0", "1"), ("json.a.b.array_1.c", ""), ("json.a.b", "2")],
+        );
+        check(
+            r#" [true , 1.50e+3] "#,
+            &[("json.array_0", "true"), ("json.array_1", "1.50e+3"), ("json", "2")],
+        );
         check(r#"{"e":{},"f":[]}"#, &[("json.e", ""), ("json.f", "0")]);
         check(r#""A\n\u0042\ud83d\ude00\ud800x""#, &[("json", "A\nB\u{1f600}\u{fffd}x")]);
         check("{}", &[]);
@@ -320,8 +322,24 @@ mod tests {
     #[test]
     fn what_has_no_one_meaning_is_a_fault() {
         for text in [
-            "", "{", "[1,]", "{\"a\":1,}", "{a:1}", "01", "1.", "+1", "nul", "\"\\x\"", "[1]x", "{\"a\" 1}", "\"a\nb\"",
-            "[[[[[[[[[1]]]]]]]]]", "'a'", "NaN", "[1 2]", "{\"a\":1]",
+            "",
+            "{",
+            "[1,]",
+            "{\"a\":1,}",
+            "{a:1}",
+            "01",
+            "1.",
+            "+1",
+            "nul",
+            "\"\\x\"",
+            "[1]x",
+            "{\"a\" 1}",
+            "\"a\nb\"",
+            "[[[[[[[[[1]]]]]]]]]",
+            "'a'",
+            "NaN",
+            "[1 2]",
+            "{\"a\":1]",
         ] {
             assert!(!read(text, true).1, "{text}");
         }

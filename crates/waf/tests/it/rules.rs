@@ -1,7 +1,7 @@
 //! One small rule for each thing that rules can say.
 
 use crate::{Memory, begin, fields, get, load, run, source};
-use bastide_waf::{Mode, RuleSet, Settings, Verdict};
+use bastide_waf::{Exclusion, Mode, RuleSet, Settings, Verdict};
 use std::sync::Arc;
 
 /// Whether a request is refused by these rules.
@@ -285,4 +285,63 @@ proptest::proptest! {
             serde_json::to_string(&transaction.finish()).unwrap();
         }
     }
+}
+
+#[test]
+fn an_exclusion_leaves_out_a_target_of_a_rule_on_a_path_and_nothing_else() {
+    let set = load(
+        "SecRule ARGS \"@rx attack\" \"id:10,phase:2,deny,tag:t\"\nSecRule ARGS \"@rx bomb\" \"id:11,phase:2,deny\"",
+    );
+    let with = |rules: &str, target: Option<&str>, path: Option<&str>| {
+        let one = Exclusion {
+            rules: rules.into(),
+            target: target.map(str::to_owned),
+            path: path.map(str::to_owned),
+        };
+        set.with(&Settings { exclusions: vec![one], ..Settings::default() }).map(Arc::new)
+    };
+    let check = |set: &Arc<RuleSet>, target: &str, ids: &[u32]| {
+        assert_eq!(get(set, target, &[]).1, ids, "{target}");
+    };
+    for rules in ["10", "9-10", "tag:t"] {
+        let one = with(rules, Some("ARGS:q"), Some("/a/*")).unwrap();
+        check(&one, "/a/x?q=attack", &[]);
+        check(&one, "/a/x?Q=attack", &[]);
+        check(&one, "/a/x?p=attack", &[10]);
+        check(&one, "/b?q=attack", &[10]);
+        check(&one, "/a/x?q=bomb", &[11]);
+        // The path that the router takes must lie there too.
+        check(&one, "/a/../b?q=attack", &[10]);
+        check(&one, "/a/%2e%2e/b?q=attack", &[10]);
+        check(&with(rules, None, Some("/a")).unwrap(), "/a?p=attack", &[]);
+        check(&with(rules, None, Some("/a")).unwrap(), "/a/b?p=attack", &[10]);
+    }
+    check(&set, "/a/x?q=attack", &[10]);
+    for (rules, target) in
+        [("x", None), ("tag:", None), ("10", Some("ARGS:a|ARGS:b")), ("10", Some("NOTHING:x"))]
+    {
+        assert!(with(rules, target, None).is_err(), "{rules} {target:?}");
+    }
+}
+
+#[test]
+fn the_policy_overrules_a_set_up_file_of_any_name() {
+    let set_up = source("SecAction \"id:900000,phase:1,pass,nolog,setvar:tx.blocking_paranoia_level=1\"");
+    let rules = "SecRule &TX:blocking_paranoia_level \"@eq 0\" \"id:901120,phase:1,pass,nolog,setvar:tx.blocking_paranoia_level=1\"\n\
+                 SecRule TX:blocking_paranoia_level \"@ge 3\" \"id:20,phase:1,deny\"";
+    let sources = [set_up, bastide_waf::Source { name: "rules.conf".into(), bytes: rules.into() }];
+    let settings = Settings { paranoia: 3, ..Settings::default() };
+    let set = Arc::new(RuleSet::compile(&sources, &crate::Memory(Vec::new()), &settings).unwrap());
+    assert_eq!(get(&set, "/", &[]).1, [20]);
+}
+
+#[test]
+fn a_match_names_the_value_that_matched() {
+    let set = load(
+        "SecRule ARGS \"@rx attack\" \"id:10,phase:2,deny,chain\"\nSecRule REQUEST_METHOD \"@streq GET\" \"t:none\"",
+    );
+    let mut transaction = crate::begin(&set);
+    transaction.request_head(b"GET", b"/?q=attack", b"HTTP/1.1", &[]);
+    transaction.request_body(b"", true);
+    assert_eq!(transaction.finish().matches[0].target, "ARGS:q");
 }

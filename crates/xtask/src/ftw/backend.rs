@@ -23,7 +23,8 @@ pub enum Kind {
 }
 
 /// Pages of [`Kind::Pages`], with what begins like them.
-const PAGES: &[&str] = &["/get", "/post", "/put", "/anything", "/status/200", "/headers", "/html", "/json", "/xml"];
+const PAGES: &[&str] =
+    &["/get", "/post", "/put", "/anything", "/status/200", "/headers", "/html", "/json", "/xml"];
 
 /// Listens on a port of its own until the process ends.
 pub fn start(kind: Kind) -> io::Result<SocketAddr> {

@@ -37,7 +37,8 @@ pub fn send(addr: SocketAddr, request: &[u8], expects_error: bool) -> std::io::R
     }
     let _ = stream.shutdown(Shutdown::Both);
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    let status = text.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).and_then(|code| code.parse().ok());
+    let status =
+        text.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).and_then(|code| code.parse().ok());
     Ok(Answer { status, text })
 }
 

@@ -63,7 +63,8 @@ impl Edge {
             }
         };
         // What it says later must not fill the pipe.
-        let stderr = std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("{line}")));
+        let stderr =
+            std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("{line}")));
         Ok(Self { child, stderr: Some(stderr), addr })
     }
 

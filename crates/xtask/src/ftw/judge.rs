@@ -26,7 +26,10 @@ pub fn detect(test: &Test, answers: &Answers, log: &HashMap<String, Entry>) -> O
         }
         let Some(status) = answer.status else { return Some("no answer".into()) };
         if !stage.output.status.accepts(status) {
-            return Some(format!("status {status}, expected {:?}; matched {:?}", stage.output.status, entry.ids));
+            return Some(format!(
+                "status {status}, expected {:?}; matched {:?}",
+                stage.output.status, entry.ids
+            ));
         }
         if let Some(text) = &stage.output.response_contains {
             if !matches(text, std::iter::once(answer.text.as_str())) {
@@ -59,7 +62,8 @@ fn by_log(output: &Output, entry: &Entry) -> Option<String> {
             return Some(format!("the log holds `{pattern}`"));
         }
     }
-    (output.isolated && entry.ids.len() != 1).then(|| format!("one rule alone was expected, matched {:?}", entry.ids))
+    (output.isolated && entry.ids.len() != 1)
+        .then(|| format!("one rule alone was expected, matched {:?}", entry.ids))
 }
 
 fn matches<'t>(pattern: &str, mut lines: impl Iterator<Item = &'t str>) -> bool {
@@ -106,9 +110,10 @@ pub fn critical_rules(dir: &Path) -> Result<BTreeSet<u32>> {
         }
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         for rule in text.split("\nSec") {
-            let number = rule.split("id:").nth(1).map(|rest| {
-                rest.chars().take_while(char::is_ascii_digit).collect::<String>()
-            });
+            let number = rule
+                .split("id:")
+                .nth(1)
+                .map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
             let is_critical = rule.contains("paranoia-level/1'") && rule.contains("severity:'CRITICAL'");
             if let Some(id) = number.filter(|_| is_critical).and_then(|number| number.parse().ok()) {
                 found.insert(id);

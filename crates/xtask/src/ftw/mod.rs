@@ -14,17 +14,10 @@ mod judge;
 mod request;
 
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
 use backend::Kind;
+use clap::ValueEnum;
 use corpus::Test;
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    path::PathBuf,
-    process::ExitCode,
-    sync::Mutex,
-    thread,
-};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Mutex, thread};
 
 /// What is run.
 #[derive(clap::Args)]
@@ -105,7 +98,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         .collect();
     let edge = edge::Edge::start(&edge::Setup {
         bastide: &args.bastide,
-        origin: backend::start(if old { Kind::Pages } else { Kind::Reflecting }).context("the backend does not start")?,
+        origin: backend::start(if old { Kind::Pages } else { Kind::Reflecting })
+            .context("the backend does not start")?,
         rules: &[setup, args.checkout.join("rules")],
         mode,
         paranoia,
@@ -141,8 +135,10 @@ fn send_all(addr: SocketAddr, tests: &[Test]) -> Result<Answers> {
         while let Some(test) = next() {
             for (number, stage) in test.stages.iter().enumerate() {
                 let marker = marker(test, number);
-                let bytes = request::bytes(&stage.input, test.version, &marker).with_context(|| marker.clone())?;
-                let answer = client::send(addr, &bytes, stage.output.expect_error == Some(true)).with_context(|| marker.clone())?;
+                let bytes =
+                    request::bytes(&stage.input, test.version, &marker).with_context(|| marker.clone())?;
+                let answer = client::send(addr, &bytes, stage.output.expect_error == Some(true))
+                    .with_context(|| marker.clone())?;
                 answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(marker, answer);
             }
         }

@@ -16,11 +16,8 @@ pub fn bytes(input: &Input, version: u8, marker: &str) -> Result<Vec<u8>> {
     if let Some(raw) = &input.raw_request {
         return Ok(marked(raw.clone().into_bytes(), marker));
     }
-    let mut headers: Vec<(String, String)> = input
-        .headers
-        .iter()
-        .map(|(name, value)| (name.clone(), value.clone().unwrap_or_default()))
-        .collect();
+    let mut headers: Vec<(String, String)> =
+        input.headers.iter().map(|(name, value)| (name.clone(), value.clone().unwrap_or_default())).collect();
     let method = input.method.as_deref().unwrap_or("GET");
     let mut data = match (&input.data, &input.encoded_data) {
         (Some(data), _) => rendered(data),
@@ -47,10 +44,11 @@ pub fn bytes(input: &Input, version: u8, marker: &str) -> Result<Vec<u8>> {
             headers.push(("Connection".into(), "close".into()));
         }
         // The go-ftw of version 1 gave a length to bodies only.
-        let may_have_body = version > 1 && (method.starts_with("POST")
-            || method.contains("PUT")
-            || method.contains("PATCH")
-            || method.ends_with("DELETE"));
+        let may_have_body = version > 1
+            && (method.starts_with("POST")
+                || method.contains("PUT")
+                || method.contains("PATCH")
+                || method.ends_with("DELETE"));
         if !has(&headers, "content-length") && (!data.is_empty() || may_have_body) {
             headers.push(("Content-Length".into(), data.len().to_string()));
         }
