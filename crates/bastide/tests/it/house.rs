@@ -29,8 +29,14 @@ const FLOORS: &[(&str, u8)] = &[
 /// Arrows between two crates of the same floor that are meant to be there.
 const SIDEWAYS: &[(&str, &str)] = &[("bastide-bus", "bastide-tls")];
 
-const ENGINES: &[&str] =
-    &["bastide-waf", "bastide-cache", "bastide-balancer", "bastide-identity", "bastide-types"];
+const ENGINES: &[&str] = &[
+    "bastide-waf",
+    "bastide-cache",
+    "bastide-balancer",
+    "bastide-identity",
+    "bastide-isolation",
+    "bastide-types",
+];
 
 /// Crates that mean I/O, a runtime or a clock of their own.
 const NOT_IN_ENGINES: &[&str] = &[

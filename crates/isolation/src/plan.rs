@@ -1,0 +1,254 @@
+//! From what there is to what the kernel should have.
+
+use crate::{Installation, PlanError, address, gateway, name, router, rules::Ruleset, uplink};
+use bastide_types::{ReplicaId, ZoneName};
+use ipnet::Ipv4Net;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+/// Everything on one node that needs a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topology {
+    /// Whose it is.
+    pub installation: Installation,
+    /// Zones of this node, in an order that does not change.
+    pub zones: Vec<ZoneNet>,
+    /// Stages with replicas here.
+    pub stages: Vec<StageNet>,
+    /// Where the gateways go out.
+    pub outside: Outside,
+    /// Ranges that no app may reach besides the reserved ones: the platform's own.
+    pub blocked: Vec<Ipv4Net>,
+    /// Limits.
+    pub caps: Caps,
+}
+
+/// A zone with its NAT gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ZoneNet {
+    /// Which one.
+    pub zone: ZoneName,
+    /// Its way out.
+    pub uplink: Uplink,
+}
+
+/// The link by which a gateway goes out, and what the outside sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uplink {
+    /// Address of the gateway's end; also what it translates sources to.
+    pub inner: Ipv4Addr,
+    /// Address of the other end.
+    pub outer: Ipv4Addr,
+    /// On a host: the host's own address to translate to; the outgoing link's when there is none.
+    pub public: Option<Ipv4Addr>,
+}
+
+/// Where gateways go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outside {
+    /// The host itself, which translates once more. `routes_already`: it forwarded packets before we came.
+    Host {
+        /// Whether the host forwarded packets before we came; if not, it goes on refusing everybody else's.
+        routes_already: bool,
+    },
+    /// A namespace that knows how to reach the gateways' addresses and needs no rules of ours.
+    Given,
+}
+
+/// A stage of a customer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageNet {
+    /// Its account on the bus: an id that no other stage of any customer has.
+    pub account: String,
+    /// Its block of addresses.
+    pub block: u16,
+    /// Its replicas.
+    pub replicas: Vec<ReplicaNet>,
+    /// Zones whose gateway is away, and whose traffic another gateway takes meanwhile (opt-in).
+    pub failover: Vec<Failover>,
+}
+
+/// Another gateway stands in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failover {
+    /// Whose gateway is away.
+    pub from: ZoneName,
+    /// Whose gateway takes its traffic; outsiders see that zone's address.
+    pub to: ZoneName,
+}
+
+/// A replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaNet {
+    /// Which one.
+    pub id: ReplicaId,
+    /// Where it runs, and by which gateway it goes out.
+    pub zone: ZoneName,
+    /// Its address, of its stage's block.
+    pub address: Ipv4Addr,
+}
+
+/// Limits of one customer's stage, over all its replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caps {
+    /// TCP connections to outside; more are reset. Closing ones count for a while. Default 4000.
+    pub tcp: u32,
+    /// UDP flows to outside; more are dropped. Default 1000.
+    pub udp: u32,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self { tcp: 4000, udp: 1000 }
+    }
+}
+
+/// What the kernel should have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Namespaces of this installation, by name. [`Plan::OUTSIDE`] is the one that the gateways go out by; it
+    /// is not ours, and only what is named here may be touched in it.
+    pub namespaces: BTreeMap<String, Namespace>,
+    /// Links between them. Nothing else connects them.
+    pub links: Vec<Link>,
+}
+
+impl Plan {
+    /// Stands for the namespace that the gateways go out by.
+    pub const OUTSIDE: &'static str = "outside";
+}
+
+/// A namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its firewall; a replica's has none, since nothing routes to it.
+    pub rules: Option<Ruleset>,
+    /// Whether it forwards packets. Switched on last.
+    pub forwards: bool,
+    /// Addresses, each a /32, by link.
+    pub addresses: Vec<(String, Ipv4Addr)>,
+    /// Routes.
+    pub routes: Vec<Route>,
+    /// Which table holds for what came in by which link.
+    pub policies: Vec<Policy>,
+    /// More settings than all namespaces have: name below `/proc/sys/net` and value.
+    pub settings: Vec<(&'static str, &'static str)>,
+}
+
+/// The kernel's main routing table.
+pub const MAIN: u32 = 254;
+
+/// A route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Destination.
+    pub to: Ipv4Net,
+    /// Next hop on the link; the destination itself when there is none.
+    pub via: Option<Ipv4Addr>,
+    /// Link.
+    pub link: String,
+    /// Table.
+    pub table: u32,
+}
+
+/// What came in by `link` is routed by `table`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Link.
+    pub link: String,
+    /// Table.
+    pub table: u32,
+}
+
+/// A pair of links: a cable between two namespaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Namespace and name of one end; it is made there.
+    pub near: (String, String),
+    /// Namespace and name of the other end.
+    pub far: (String, String),
+}
+
+/// Everything, in 0.0.0.0/0.
+pub(crate) fn anywhere() -> Ipv4Net {
+    Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0).expect("0 is a prefix length")
+}
+
+/// One address as a range.
+pub(crate) fn only(address: Ipv4Addr) -> Ipv4Net {
+    Ipv4Net::new(address, 32).expect("32 is a prefix length")
+}
+
+/// Makes the plan.
+///
+/// # Errors
+/// [`PlanError`] when names or addresses would meet, or a replica stands in an unknown zone.
+pub fn plan(topology: &Topology) -> Result<Plan, PlanError> {
+    check(topology)?;
+    let mut plan = Plan { namespaces: BTreeMap::new(), links: Vec::new() };
+    let add = |plan: &mut Plan, name: String, namespace: Namespace| {
+        if plan.namespaces.contains_key(&name) {
+            return Err(PlanError::NameTaken(name));
+        }
+        plan.namespaces.insert(name, namespace);
+        Ok(())
+    };
+    for (ordinal, zone) in topology.zones.iter().enumerate() {
+        gateway::plan(topology, ordinal as u8, zone, &mut plan, add)?;
+    }
+    for stage in &topology.stages {
+        router::plan(topology, stage, &mut plan, add)?;
+    }
+    let outside = uplink::plan(topology);
+    add(&mut plan, Plan::OUTSIDE.to_owned(), outside)?;
+    links_differ(&plan)?;
+    Ok(plan)
+}
+
+fn check(topology: &Topology) -> Result<(), PlanError> {
+    if topology.zones.len() > 64 {
+        return Err(PlanError::ZonesFull);
+    }
+    let mut addresses = BTreeSet::new();
+    let mut blocks = BTreeSet::new();
+    for stage in &topology.stages {
+        let block = address::block(stage.block);
+        if stage.block == 0 || !blocks.insert(stage.block) {
+            return Err(PlanError::Address(block.network()));
+        }
+        for replica in &stage.replicas {
+            if !block.contains(&replica.address) || !addresses.insert(replica.address) {
+                return Err(PlanError::Address(replica.address));
+            }
+            if !topology.zones.iter().any(|zone| zone.zone == replica.zone) {
+                return Err(PlanError::UnknownZone { replica: replica.id, zone: replica.zone.clone() });
+            }
+        }
+    }
+    for zone in &topology.zones {
+        for address in [zone.uplink.inner, zone.uplink.outer] {
+            addresses.insert(address);
+        }
+        if zone.uplink.inner == zone.uplink.outer {
+            return Err(PlanError::Address(zone.uplink.inner));
+        }
+    }
+    let inner: BTreeSet<_> = topology.zones.iter().map(|zone| zone.uplink.inner).collect();
+    if let (true, Some(zone)) = (inner.len() < topology.zones.len(), topology.zones.first()) {
+        return Err(PlanError::Address(zone.uplink.inner));
+    }
+    Ok(())
+}
+
+fn links_differ(plan: &Plan) -> Result<(), PlanError> {
+    let mut seen = BTreeSet::new();
+    for end in plan.links.iter().flat_map(|link| [&link.near, &link.far]) {
+        debug_assert!(end.1.len() <= name::BYTES_MAX);
+        if !seen.insert(end) {
+            return Err(PlanError::NameTaken(end.1.clone()));
+        }
+    }
+    Ok(())
+}

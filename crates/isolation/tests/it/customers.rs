@@ -1,0 +1,109 @@
+//! No plan has a path between customers, or to anything but the internet.
+
+use crate::town::{INTERNET, planned, topology};
+use bastide_isolation::{
+    Outside, Plan, ReplicaNet, StageNet, Topology, address, blocked,
+    walk::{End, Packet, Protocol, walk},
+};
+use ipnet::Ipv4Net;
+use proptest::prelude::*;
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+const PROTOCOLS: [Protocol; 5] =
+    [Protocol::Tcp(80), Protocol::MidStream(80), Protocol::Udp, Protocol::Other, Protocol::Ipv6];
+
+/// An address of the host's own that is on the internet.
+const HOST: Ipv4Addr = Ipv4Addr::new(11, 9, 9, 9);
+
+fn with_host_address(mut plan: Plan) -> Plan {
+    plan.namespaces.get_mut(Plan::OUTSIDE).unwrap().addresses.push(("eth0".into(), HOST));
+    plan
+}
+
+/// Every address that exists, and some that are never the internet.
+fn destinations(plan: &Plan, topology: &Topology) -> BTreeSet<Ipv4Addr> {
+    let mut all: BTreeSet<_> =
+        plan.namespaces.values().flat_map(|n| &n.addresses).map(|(_, address)| *address).collect();
+    all.extend(blocked::ranges(&topology.blocked).iter().flat_map(|net| [net.network(), net.broadcast()]));
+    all.extend([INTERNET, Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(11, 2, 3, 4)]);
+    all
+}
+
+fn judge(topology: &Topology, plan: &Plan, stage: &StageNet, replica: &ReplicaNet, packet: Packet) {
+    let own = topology.installation.replica(replica.id);
+    let way = walk(plan, &own, packet);
+    let exit = stage.failover.iter().find(|f| f.from == replica.zone).map_or(&replica.zone, |f| &f.to);
+    let zone = topology.zones.iter().find(|zone| zone.zone == *exit).unwrap();
+    let is_blocked = |to| blocked::ranges(&topology.blocked).iter().any(|net: &Ipv4Net| net.contains(&to));
+    match &way.end {
+        End::Delivered(namespace) if *namespace == own => {}
+        End::Left { .. } | End::Delivered(_) => {
+            let gateway = topology.installation.gateway(exit);
+            assert!(!is_blocked(packet.to), "{packet:?} {way:?}");
+            assert_eq!(packet.from, replica.address, "{way:?}");
+            assert!(matches!(packet.protocol, Protocol::Tcp(_) | Protocol::Udp), "{packet:?} {way:?}");
+            let router = topology.installation.router(&stage.account);
+            assert_eq!(way.passed, [own, router, gateway, Plan::OUTSIDE.into()]);
+            match (&topology.outside, &way.end) {
+                (Outside::Host { .. }, End::Left { source }) => assert_eq!(*source, None),
+                (Outside::Given, End::Left { source }) => assert_eq!(*source, Some(zone.uplink.inner)),
+                // In a given namespace its own addresses are part of the internet.
+                (Outside::Given, End::Delivered(namespace)) => assert_eq!(namespace, Plan::OUTSIDE),
+                other => panic!("{packet:?} reached {other:?}: {way:?}"),
+            }
+        }
+        End::Stopped(..) | End::NoRoute(_) => {}
+    }
+    if packet.to == INTERNET
+        && packet.from == replica.address
+        && matches!(packet.protocol, Protocol::Tcp(_) | Protocol::Udp)
+    {
+        assert!(matches!(way.end, End::Left { .. }), "{way:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_plan_has_a_path_between_customers(
+        stages in prop::collection::vec(prop::collection::vec(0_u8..3, 1..4), 1..4),
+        host: bool,
+        failover: bool,
+    ) {
+        let topology = topology(&stages, host, failover);
+        let plan = with_host_address(planned(&topology));
+        let targets = destinations(&plan, &topology);
+        let replicas: Vec<_> =
+            topology.stages.iter().flat_map(|stage| stage.replicas.iter().map(move |one| (stage, one))).collect();
+        for (stage, replica) in &replicas {
+            let mut sources: Vec<_> = replicas.iter().map(|(_, other)| other.address).collect();
+            sources.extend([address::BROKER, address::ROUTER, INTERNET, HOST, topology.zones[0].uplink.inner]);
+            for from in sources {
+                for to in &targets {
+                    for protocol in PROTOCOLS {
+                        judge(&topology, &plan, stage, replica, Packet { from, to: *to, protocol });
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_from_outside_gets_in(
+        stages in prop::collection::vec(prop::collection::vec(0_u8..3, 1..3), 1..4),
+        host: bool,
+    ) {
+        let topology = topology(&stages, host, false);
+        let plan = planned(&topology);
+        for to in destinations(&plan, &topology) {
+            for from in [INTERNET, topology.zones[0].uplink.outer, Ipv4Addr::new(100, 64, 1, 1)] {
+                for protocol in PROTOCOLS {
+                    let way = walk(&plan, Plan::OUTSIDE, Packet { from, to, protocol });
+                    let inside = matches!(&way.end, End::Delivered(namespace) if namespace != Plan::OUTSIDE);
+                    prop_assert!(!inside, "{way:?}");
+                }
+            }
+        }
+    }
+}

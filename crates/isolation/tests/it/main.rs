@@ -1,0 +1,6 @@
+//! Plans, walked through packet by packet.
+
+mod customers;
+mod mutation;
+mod snapshot;
+mod town;
