@@ -41,7 +41,8 @@ impl Installation {
         self.name('z', zone.as_str().as_bytes())
     }
 
-    /// Namespace from which a zone's gateway is probed.
+    /// Namespace behind a zone's gateway in which no app runs: the gateway is probed from there, and the egress
+    /// proxy dials from there.
     pub fn probe(&self, zone: &ZoneName) -> String {
         self.name('p', zone.as_str().as_bytes())
     }

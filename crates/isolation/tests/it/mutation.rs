@@ -17,6 +17,7 @@ const GROUPS: &[&[(char, &str)]] = &[
     &[('s', "allow")],
     &[('z', "allow")],
     &[('z', "probe")],
+    &[('z', "by-name")],
     &[('z', "translate")],
     &[('o', "translate")],
     &[('o', "host"), ('z', "blocked"), ('s', "blocked")],
@@ -84,7 +85,9 @@ fn ways(topology: &Topology, plan: &Plan) -> Vec<(String, Packet, End)> {
     }
     for (ordinal, zone) in topology.zones.iter().enumerate() {
         let (from, to) = (address::in_block(0, ordinal as u8 + 1), zone.uplink.outer);
-        all.push((topology.installation.probe(&zone.zone), Packet { from, to, protocol: Protocol::Tcp(9) }));
+        let prober = topology.installation.probe(&zone.zone);
+        all.push((prober.clone(), Packet { from, to, protocol: Protocol::Tcp(9) }));
+        all.push((prober, Packet { from, to: INTERNET, protocol: Protocol::Tcp(443) }));
     }
     all.push((
         "elsewhere".into(),
