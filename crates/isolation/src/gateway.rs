@@ -90,6 +90,12 @@ fn rules(topology: &Topology, zone: &ZoneNet, prober: std::net::Ipv4Addr) -> Rul
         // After a repair nothing is known of older connections: say so at once instead of letting them hang.
         Rule::new("mid-stream", vec![from_stages(), Match::NotSyn], Verdict::Reset),
         Rule::new("allow", vec![from_stages(), Match::Out(WAN.into()), Match::TcpOrUdp], Verdict::Accept),
+        // What the egress proxy dials for apps that call by name: its sockets are made beside the probe's.
+        Rule::new(
+            "by-name",
+            vec![Match::In(PROBE.into()), Match::Out(WAN.into()), Match::TcpOrUdp],
+            Verdict::Accept,
+        ),
         Rule::new("rest", vec![], Verdict::Drop),
     ];
     let snat = Rule::new(
