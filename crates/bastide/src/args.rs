@@ -40,6 +40,13 @@ pub enum Command {
         #[arg(long)]
         root: PathBuf,
     },
+    /// Make one container and look after it; started by the runtime for every replica
+    #[command(hide = true)]
+    Shim {
+        /// What to make, as JSON
+        #[arg(long)]
+        config: PathBuf,
+    },
     /// Start a program that ends with its parent; started by the supervisor and the runtime
     #[command(hide = true)]
     ExecChild {

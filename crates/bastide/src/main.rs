@@ -24,6 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // Before anything makes a thread: the shim forks.
+    if let Command::Shim { config } = &arguments.command {
+        return bastide_container::shim_main(config);
+    }
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         eprintln!("a TLS provider is installed already");
         return ExitCode::FAILURE;
@@ -69,6 +73,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Edge(args) => edge_alone::run(args)?,
         Command::RunRole(args) => roles::run(args.role, &args.config, args.ready, args.supervised)?,
         Command::StaticServer { root } => single_threaded()?.block_on(static_server(root))?,
+        Command::Shim { .. } => anyhow::bail!("a shim is started before anything else"),
         Command::ExecChild { command } => {
             let error = bastide_runtime::exec_child(&command);
             return Err(error).with_context(|| format!("cannot start {}", command[0].to_string_lossy()));

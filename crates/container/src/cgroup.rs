@@ -1,0 +1,296 @@
+//! The cgroups of a container, whichever hierarchies the host has: one per controller (v1), one for all
+//! (v2), or some of each (hybrid). Found by looking, per controller; nothing is taken for granted.
+//!
+//! Making and joining them is the container engine's part; reading, killing and removing is here, so that
+//! nothing is left even when the engine never got that far.
+
+use crate::{Error, Result};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+const ROOT: &str = "/sys/fs/cgroup";
+/// Directory of all containers of ours in every hierarchy.
+pub const PARENT: &str = "bastide";
+/// Longest wait for killed processes to be gone: the kernel needs it to free their memory.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How a host keeps its hierarchies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// One hierarchy for all controllers.
+    Unified,
+    /// One per controller; there may be a unified one beside them.
+    PerController,
+    /// None is mounted.
+    Missing,
+}
+
+/// The layout of this host.
+pub fn layout() -> Layout {
+    layout_at(Path::new(ROOT))
+}
+
+fn layout_at(root: &Path) -> Layout {
+    if root.join("cgroup.controllers").exists() {
+        Layout::Unified
+    } else if ["memory", "pids", "cpu"].iter().any(|name| root.join(name).join("tasks").exists()) {
+        Layout::PerController
+    } else {
+        Layout::Missing
+    }
+}
+
+/// Whether a controller can limit containers of ours here.
+pub fn has(controller: &str) -> bool {
+    match layout() {
+        Layout::Unified => fs::read_to_string(Path::new(ROOT).join("cgroup.controllers"))
+            .is_ok_and(|all| all.split_whitespace().any(|one| one == controller)),
+        Layout::PerController => Path::new(ROOT).join(controller).join("tasks").exists(),
+        Layout::Missing => false,
+    }
+}
+
+/// Whether swap is counted, so that it can be limited too.
+pub(crate) fn counts_swap() -> bool {
+    match layout() {
+        Layout::Unified => Path::new("/proc/swaps").exists(),
+        Layout::PerController => Path::new(ROOT).join("memory/memory.memsw.limit_in_bytes").exists(),
+        Layout::Missing => false,
+    }
+}
+
+/// The path that the engine is given: absolute, below the root of each hierarchy.
+pub(crate) fn path(id: &str) -> String {
+    format!("/{PARENT}/{id}")
+}
+
+/// The cgroups of one container.
+#[derive(Debug, Clone)]
+pub struct Cgroups {
+    id: String,
+    root: PathBuf,
+}
+
+impl Cgroups {
+    /// Those of the container `id`, whether they exist or not.
+    pub fn of(id: &str) -> Self {
+        Self { id: id.to_owned(), root: ROOT.into() }
+    }
+
+    /// Those directories that exist, one per hierarchy.
+    pub fn dirs(&self) -> Vec<PathBuf> {
+        let below = Path::new(PARENT).join(&self.id);
+        let hierarchies = fs::read_dir(&self.root).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut seen = BTreeSet::new();
+        std::iter::once(self.root.clone())
+            .chain(hierarchies)
+            .map(|hierarchy| hierarchy.join(&below))
+            .filter(|dir| dir.join("cgroup.procs").exists())
+            // Some hosts reach one hierarchy under two names (cpu, cpuacct → cpu,cpuacct).
+            .filter(|dir| dir.canonicalize().is_ok_and(|real| seen.insert(real)))
+            .collect()
+    }
+
+    /// All processes in them.
+    pub fn processes(&self) -> BTreeSet<i32> {
+        self.dirs().iter().flat_map(|dir| processes_below(dir)).collect()
+    }
+
+    /// Processes that the kernel killed here because the memory limit was reached.
+    pub fn oom_kills(&self) -> u64 {
+        let count = |dir: &PathBuf| {
+            ["memory.events", "memory.oom_control"]
+                .iter()
+                .find_map(|name| field(&fs::read_to_string(dir.join(name)).ok()?, "oom_kill"))
+        };
+        self.dirs().iter().find_map(count).unwrap_or(0)
+    }
+
+    /// Memory used now, in bytes.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.number(&["memory.current", "memory.usage_in_bytes"])
+    }
+
+    /// Processor time used, in microseconds.
+    pub fn cpu_us(&self) -> Option<u64> {
+        let unified = |dir: &PathBuf| field(&fs::read_to_string(dir.join("cpu.stat")).ok()?, "usage_usec");
+        self.dirs().iter().find_map(unified).or_else(|| Some(self.number(&["cpuacct.usage"])? / 1000))
+    }
+
+    /// Processes and threads now.
+    pub fn pids(&self) -> Option<u64> {
+        self.number(&["pids.current"])
+    }
+
+    fn number(&self, names: &[&str]) -> Option<u64> {
+        self.dirs().iter().find_map(|dir| {
+            names.iter().find_map(|name| fs::read_to_string(dir.join(name)).ok()?.trim().parse().ok())
+        })
+    }
+
+    /// Kills everything in them and waits until it is gone. Blocks, at most ten seconds.
+    ///
+    /// # Errors
+    /// [`Error::Undead`] when something is still there.
+    pub fn kill(&self) -> Result<()> {
+        let begun = Instant::now();
+        let mut pause = Duration::from_millis(1);
+        loop {
+            // One write for all, where the kernel has it (v2 since 5.14): nothing can fork away from it.
+            for dir in self.dirs() {
+                let _ = fs::write(dir.join("cgroup.kill"), "1");
+            }
+            let left = self.processes();
+            if left.is_empty() {
+                return Ok(());
+            }
+            // The first killed is most likely the container's process 1; the kernel then kills the rest.
+            for pid in left {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            if begun.elapsed() > KILL_LIMIT {
+                return Err(Error::Undead(self.id.clone()));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
+    /// Removes them; nothing must run in them any more. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::File`] names one that cannot be removed.
+    pub fn remove(&self) -> Result<()> {
+        for dir in self.dirs() {
+            remove_below(&dir).map_err(Error::file(&dir))?;
+            // The last container takes the common directory with it; while there are others, this fails.
+            if let Some(parent) = dir.parent() {
+                let _ = fs::remove_dir(parent);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ids of all containers of ours that have cgroups on this host.
+pub fn ids() -> BTreeSet<String> {
+    let root = Path::new(ROOT);
+    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    std::iter::once(root.to_owned())
+        .chain(hierarchies)
+        .flat_map(|hierarchy| fs::read_dir(hierarchy.join(PARENT)).into_iter().flatten().flatten())
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
+
+fn processes_below(dir: &Path) -> BTreeSet<i32> {
+    let mut found: BTreeSet<i32> = fs::read_to_string(dir.join("cgroup.procs"))
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| line.parse().ok())
+        .collect();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(processes_below(&entry.path()));
+        }
+    }
+    // Zero stands for a process of another pid namespace; it is not ours to kill.
+    found.remove(&0);
+    found
+}
+
+/// Innermost first; files of a cgroup go with their directory.
+fn remove_below(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_below(&entry.path())?;
+        }
+    }
+    let begun = Instant::now();
+    loop {
+        match fs::remove_dir(dir) {
+            // The last process is gone from the list a moment before the kernel lets go of the directory.
+            Err(error)
+                if error.raw_os_error() == Some(libc::EBUSY) && begun.elapsed() < Duration::from_secs(2) =>
+            {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => return other,
+        }
+    }
+}
+
+/// The number after `name` in lines of names and numbers.
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| {
+        let (key, value) = line.split_once(' ')?;
+        (key == name).then(|| value.trim().parse().ok()).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, content) in files {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn a_hybrid_host_is_read_per_controller() {
+        let host = tree(&[
+            ("memory/tasks", ""),
+            ("unified/cgroup.controllers", "hugetlb"),
+            ("memory/bastide/r-1/cgroup.procs", "12\n13\n"),
+            ("memory/bastide/r-1/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
+            ("memory/bastide/r-1/memory.usage_in_bytes", "4096\n"),
+            ("cpuacct/bastide/r-1/cgroup.procs", "12\n"),
+            ("cpuacct/bastide/r-1/cpuacct.usage", "5000000\n"),
+            ("pids/bastide/r-1/cgroup.procs", "12\n0\n"),
+            ("pids/bastide/r-1/pids.current", "2\n"),
+            ("pids/bastide/r-2/cgroup.procs", "99\n"),
+        ]);
+        assert_eq!(layout_at(host.path()), Layout::PerController);
+        let groups = Cgroups { id: "r-1".into(), root: host.path().into() };
+        assert_eq!(groups.processes(), [12, 13].into());
+        assert_eq!(groups.oom_kills(), 2);
+        assert_eq!(groups.memory_bytes(), Some(4096));
+        assert_eq!(groups.cpu_us(), Some(5000));
+        assert_eq!(groups.pids(), Some(2));
+    }
+
+    #[test]
+    fn a_unified_host_is_read_too() {
+        let host = tree(&[
+            ("cgroup.controllers", "cpu memory pids"),
+            ("bastide/r-1/cgroup.procs", "12\n"),
+            ("bastide/r-1/deeper/cgroup.procs", "14\n"),
+            ("bastide/r-1/memory.events", "low 0\noom 1\noom_kill 1\noom_group_kill 0\n"),
+            ("bastide/r-1/memory.current", "8192\n"),
+            ("bastide/r-1/cpu.stat", "usage_usec 77\nuser_usec 70\n"),
+        ]);
+        assert_eq!(layout_at(host.path()), Layout::Unified);
+        let groups = Cgroups { id: "r-1".into(), root: host.path().into() };
+        assert_eq!(groups.processes(), [12, 14].into());
+        assert_eq!(groups.oom_kills(), 1);
+        assert_eq!(groups.memory_bytes(), Some(8192));
+        assert_eq!(groups.cpu_us(), Some(77));
+        assert_eq!(layout_at(&host.path().join("bastide")), Layout::Missing);
+    }
+}

@@ -1,0 +1,84 @@
+//! Limits, tried by an app that wants more.
+
+use crate::scene::{PATIENCE, Scene, begin, log, until_said};
+use bastide_container::{How, cgroup::Cgroups};
+use std::{fs, time::Duration};
+
+#[tokio::test]
+async fn a_memory_hog_is_killed_and_the_reason_kept() {
+    let Some(mut scene) = Scene::new("a_memory_hog_is_killed_and_the_reason_kept") else { return };
+    let mut container = scene.container(&["hog"]);
+    container.limits.memory_bytes = 64 * 1024 * 1024;
+    let (said, ended) = scene.run(&container).await;
+    assert_eq!(ended.how, How::Signal(9), "{said}");
+    assert!(ended.out_of_memory() && said.contains("holding 17 MiB"), "{said}\n{ended:?}");
+    assert!(!said.contains("holding 81 MiB"), "{said}");
+    assert!(ended.to_string().contains("its limit is 64 MiB"), "{ended}");
+}
+
+#[tokio::test]
+async fn a_fork_bomb_is_stopped_at_its_number() {
+    let Some(mut scene) = Scene::new("a_fork_bomb_is_stopped_at_its_number") else { return };
+    let mut container = scene.container(&["bomb"]);
+    container.limits.pids_max = 20;
+    let (said, ended) = scene.run(&container).await;
+    assert_eq!(ended.how, How::Code(0));
+    assert!(said.contains("stopped at 19 children"), "{said}");
+    crate::scene::nothing_left(&container.id);
+}
+
+#[tokio::test]
+async fn processor_time_is_shared_out_as_promised() {
+    let Some(mut scene) = Scene::new("processor_time_is_shared_out_as_promised") else { return };
+    let mut container = scene.container(&["spin", "3000"]);
+    container.limits.cpu_millis = 200;
+    let (said, _) = scene.run(&container).await;
+    let used: u64 = said.split_whitespace().nth(1).unwrap().parse().unwrap();
+    // A fifth of three seconds; a machine that is busy gives less, never more.
+    assert!(used <= 900, "{said}");
+}
+
+#[tokio::test]
+async fn a_flood_of_output_is_bounded_and_makes_only_its_app_wait() {
+    let Some(mut scene) = Scene::new("a_flood_of_output…") else { return };
+    let mut container = scene.container(&["flood"]);
+    container.log.file_bytes_max = 100_000;
+    container.log.files_max = 3;
+    container.log.bytes_per_second = 200_000;
+    let handle = begin(&container).await;
+    // Until it has written its burst and waits.
+    let older = container.log.file.with_file_name("app.log.2");
+    let rotated = async {
+        while !older.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, rotated).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = Cgroups::of(&container.id).cpu_us().unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let after = Cgroups::of(&container.id).cpu_us().unwrap();
+    handle.stop(Duration::ZERO).await.unwrap();
+    // It may print two hundred thousand bytes in that second, which costs next to nothing.
+    assert!(after - before < 500_000, "{} µs", after - before);
+    let kept: u64 = fs::read_dir(&container.state_dir)
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("app.log"))
+        .map(|entry| entry.metadata().unwrap().len())
+        .sum();
+    assert!(kept <= 300_000, "{kept}");
+}
+
+#[tokio::test]
+async fn what_a_container_uses_can_be_read() {
+    let Some(mut scene) = Scene::new("what_a_container_uses_can_be_read") else { return };
+    let container = scene.container(&["family"]);
+    let handle = begin(&container).await;
+    until_said(&container, "family").await;
+    let groups = Cgroups::of(&container.id);
+    assert_eq!(groups.pids(), Some(4), "{}", log(&container));
+    assert!(groups.memory_bytes().unwrap() > 100_000);
+    assert!(groups.cpu_us().unwrap() > 0);
+    handle.stop(Duration::ZERO).await.unwrap();
+}
