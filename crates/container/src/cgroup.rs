@@ -171,12 +171,18 @@ impl Cgroups {
     pub fn remove(&self) -> Result<()> {
         for dir in self.dirs() {
             remove_below(&dir).map_err(Error::file(&dir))?;
-            // The last container takes the common directory with it; while there are others, this fails.
-            if let Some(parent) = dir.parent() {
-                let _ = fs::remove_dir(parent);
-            }
         }
         Ok(())
+    }
+}
+
+/// Removes the common directory of all containers, where none is left. For the end of an installation only:
+/// an engine that is just making a container would miss it.
+pub fn sweep() {
+    let root = Path::new(ROOT);
+    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in std::iter::once(root.to_owned()).chain(hierarchies) {
+        let _ = fs::remove_dir(hierarchy.join(PARENT));
     }
 }
 

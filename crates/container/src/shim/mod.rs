@@ -46,6 +46,7 @@ fn run(config: &Path) -> Result<()> {
     let groups = Cgroups::of(&container.id);
     let how = match live(&container, &mut control) {
         Ok(how) => how,
+        Err(Error::Start(why)) => How::NotStarted(why),
         Err(error) => How::NotStarted(chain(&error)),
     };
     // Process 1 is gone and with it all the others; this is for a container that was never finished.
