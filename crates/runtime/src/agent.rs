@@ -48,7 +48,7 @@ struct Told {
 
 impl Told {
     fn set(&self, id: ReplicaId, state: ReplicaState, addr: Option<SocketAddr>, reason: Option<String>) {
-        let fact = ReplicaFact { id, state, addr, reason };
+        let fact = ReplicaFact { addr, reason, ..ReplicaFact::new(id, state) };
         self.facts.send_if_modified(|facts| facts.insert(id, fact.clone()) != Some(fact));
     }
     fn forget(&self, id: ReplicaId) {

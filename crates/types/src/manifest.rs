@@ -1,8 +1,21 @@
 //! What a developer writes in `bastide.toml`.
 
+pub mod image;
+pub mod probes;
+pub mod resources;
+pub mod scale;
+
+pub use image::ImageSource;
+pub use probes::{Probe, Probes, StartupProbe};
+pub use resources::Resources;
+pub use scale::{REPLICAS_MAX, Scale};
+
 use crate::{AppName, Route};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// Port on which an app listens when nothing else is said.
+pub const PORT: u16 = 8080;
 
 /// The manifest. Unknown keys are errors; everything but the name and the kind has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +26,12 @@ pub struct Manifest {
     /// How many replicas run in each stage.
     #[serde(default)]
     pub scale: Scale,
+    /// What each replica may use.
+    #[serde(default)]
+    pub resources: Resources,
+    /// How Bastide finds out whether a replica has started, is ready, and lives.
+    #[serde(default)]
+    pub probes: Probes,
     /// Who may use which part; what no route covers needs a signed-in user.
     #[serde(default, rename = "route", skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Route>,
@@ -29,10 +48,20 @@ pub struct App {
     pub name: AppName,
     /// How it runs.
     pub kind: Kind,
-    /// For `binary`: program (relative to the directory) and arguments.
+    /// For `binary`: program (relative to the directory) and arguments. For `image`: instead of the
+    /// image's entry point and command.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
-    /// Path that answers 2xx when the app is ready. Default `/healthz` for `binary`, `/` for `static`.
+    /// For `image`: where the image is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageSource>,
+    /// For `image`: working directory, absolute. Default: the image's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// Port on which the app listens; it is told in `PORT`. Default: the one that an image exposes, else 8080.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Path that answers 2xx when the app is ready. Default `/healthz` for `binary`, `/` for the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<String>,
     /// Seconds an app gets between SIGTERM and SIGKILL. Default 10, at most 60.
@@ -48,23 +77,8 @@ pub enum Kind {
     Binary,
     /// A directory of files, served by Bastide's own file server.
     Static,
-}
-
-/// The `[scale]` table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Scale {
-    /// Replicas per stage, spread over the zones. Default 2, at most [`REPLICAS_MAX`].
-    pub replicas: u32,
-}
-
-/// Most replicas of an app in one stage.
-pub const REPLICAS_MAX: u32 = 16;
-
-impl Default for Scale {
-    fn default() -> Self {
-        Self { replicas: 2 }
-    }
+    /// An OCI image that listens on `PORT` and speaks HTTP/1.1.
+    Image,
 }
 
 const fn default_grace_s() -> u32 {
@@ -87,8 +101,13 @@ impl Manifest {
         match (&self.app.health, self.app.kind) {
             (Some(path), _) => path,
             (None, Kind::Binary) => "/healthz",
-            (None, Kind::Static) => "/",
+            (None, Kind::Static | Kind::Image) => "/",
         }
+    }
+
+    /// The port on which the app listens.
+    pub fn port(&self) -> u16 {
+        self.app.port.unwrap_or(PORT)
     }
 
     /// Checks what the types alone cannot.
@@ -106,10 +125,36 @@ impl Manifest {
             }
             _ => {}
         }
-        if let Some(program) = self.app.command.first() {
-            if program.starts_with('/') || program.split('/').any(|part| part == "..") {
-                return fail("app.command", "the program is a path inside the directory");
+        if self.app.kind == Kind::Image {
+            if self.app.image.is_none() {
+                return fail(
+                    "app.image",
+                    "an image app names its image: a file or directory beside bastide.toml, or a reference \
+                     such as `registry.example.com/shop@sha256:…`",
+                );
             }
+        } else {
+            if self.app.image.is_some() || self.app.workdir.is_some() {
+                return fail("app.image", "`image` and `workdir` are for apps of the kind `image`");
+            }
+            if let Some(program) = self.app.command.first() {
+                if program.starts_with('/') || program.split('/').any(|part| part == "..") {
+                    return fail("app.command", "the program is a path inside the directory");
+                }
+            }
+        }
+        if self.app.command.first().is_some_and(String::is_empty)
+            || self.app.command.iter().any(|word| word.contains('\0'))
+        {
+            return fail("app.command", "the program has a name, and no word holds NUL");
+        }
+        if let Some(workdir) = &self.app.workdir {
+            if !workdir.starts_with('/') || workdir.contains('\0') || workdir.len() > 1024 {
+                return fail("app.workdir", "an absolute path");
+            }
+        }
+        if self.app.port == Some(0) {
+            return fail("app.port", "1 to 65535");
         }
         if !is_path(self.health()) {
             return fail("app.health", "a path starts with `/` and has no `..`, `//`, `?`, `#` or spaces");
@@ -117,9 +162,9 @@ impl Manifest {
         if !(1..=60).contains(&self.app.grace_s) {
             return fail("app.grace_s", "1 to 60 seconds");
         }
-        if !(1..=REPLICAS_MAX).contains(&self.scale.replicas) {
-            return fail("scale.replicas", "1 to 16 replicas");
-        }
+        self.scale.check()?;
+        self.resources.check()?;
+        self.probes.check()?;
         if self.routes.len() > 200 {
             return fail("route", "at most 200 routes");
         }
@@ -155,7 +200,7 @@ impl Manifest {
     }
 }
 
-fn is_path(path: &str) -> bool {
+pub(crate) fn is_path(path: &str) -> bool {
     path.starts_with('/')
         && path.len() <= 1024
         && !path.contains("//")
@@ -182,7 +227,12 @@ mod tests {
     #[test]
     fn a_small_manifest_gets_its_defaults() {
         let m = manifest(r#"{"app":{"name":"shop","kind":"binary","command":["./shop"]}}"#).unwrap();
-        assert_eq!((m.health(), m.scale.replicas, m.app.grace_s), ("/healthz", 2, 10));
+        assert_eq!((m.health(), m.scale.range(), m.app.grace_s), ("/healthz", 2..=2, 10));
+        assert_eq!((m.port(), m.resources.memory_mb), (8080, 256));
+        let m = manifest(r#"{"app":{"name":"shop","kind":"image","image":"oci","port":3000}}"#).unwrap();
+        assert_eq!((m.health(), m.port(), m.app.command.len()), ("/", 3000, 0));
+        let again: Manifest = serde_json::from_str(&serde_json::to_string(&m).unwrap()).unwrap();
+        assert_eq!(again, m);
     }
 
     #[test]
@@ -194,7 +244,19 @@ mod tests {
         check(r#"{"app":{"name":"shop","kind":"binary"}}"#, "app.command");
         check(r#"{"app":{"name":"shop","kind":"binary","command":["/bin/sh"]}}"#, "app.command");
         check(r#"{"app":{"name":"shop","kind":"binary","command":["../x"]}}"#, "app.command");
+        check(r#"{"app":{"name":"shop","kind":"image"}}"#, "app.image");
+        check(r#"{"app":{"name":"shop","kind":"static","image":"x"}}"#, "app.image");
+        check(r#"{"app":{"name":"shop","kind":"static","port":0}}"#, "app.port");
+        check(r#"{"app":{"name":"shop","kind":"image","image":"x","workdir":"tmp"}}"#, "app.workdir");
         check(r#"{"app":{"name":"shop","kind":"static"},"scale":{"replicas":0}}"#, "scale.replicas");
+        check(
+            r#"{"app":{"name":"shop","kind":"static"},"resources":{"memory_mb":1}}"#,
+            "resources.memory_mb",
+        );
+        check(
+            r#"{"app":{"name":"shop","kind":"static"},"probes":{"liveness":{"path":"x"}}}"#,
+            "probes.liveness",
+        );
         check(r#"{"app":{"name":"shop","kind":"static"},"route":[{"path":"x"}]}"#, "route.path");
         check(r#"{"app":{"name":"shop","kind":"static"},"env":{"PORT":"1"}}"#, "env");
         check(r#"{"app":{"name":"shop","kind":"static"},"typo":1}"#, "typo");

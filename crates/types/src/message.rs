@@ -179,7 +179,49 @@ pub struct ReplicaFact {
     /// Why it is not ready, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// How often it was started again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restarts: u32,
+    /// How it ended last, if it ever did; stays when it runs again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_end: Option<LastEnd>,
+    /// What it uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
 }
+
+impl ReplicaFact {
+    /// A replica in this state, of which nothing more is known.
+    pub fn new(id: ReplicaId, state: ReplicaState) -> Self {
+        Self { id, state, addr: None, reason: None, restarts: 0, last_end: None, usage: None }
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde wants it so
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// How a replica ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastEnd {
+    /// Seconds since 1970.
+    pub at_s: u64,
+    /// Exit code, signal, out of memory, or what else ended it; for people.
+    pub why: String,
+}
+
+/// What a replica uses, over the last [`USAGE_WINDOW_S`] seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Thousandths of a processor, on average.
+    pub cpu_millis: u32,
+    /// Memory at the end of the window.
+    pub memory_bytes: u64,
+}
+
+/// Seconds over which use is measured.
+pub const USAGE_WINDOW_S: u64 = 15;
 
 /// How a replica is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -23,10 +23,8 @@ fn world(zones: &[&str]) -> (Snapshot, HashMap<String, ReplicaFacts>, AppKey) {
     let replicas: BTreeMap<ReplicaId, ZoneName> =
         zones.iter().map(|name| (ReplicaId::generate(), zone(name))).collect();
     let facts = replicas.keys().map(|id| ReplicaFact {
-        id: *id,
-        state: ReplicaState::Ready,
         addr: Some(([127, 0, 0, 1], 1).into()),
-        reason: None,
+        ..ReplicaFact::new(*id, ReplicaState::Ready)
     });
     let facts = ReplicaFacts { boot: 1, sequence: 1, generation: 1, replicas: facts.collect() };
     let app = App {

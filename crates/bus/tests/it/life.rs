@@ -127,7 +127,7 @@ async fn a_malformed_message_is_answered_with_a_problem_and_harms_nobody() {
     let refused = agent.request::<_, ()>("platform.evt.replicas", &big, LONG).await;
     assert!(matches!(refused, Err(BusError::TooLarge { .. })), "{refused:?}");
     let mut many = facts(1, 2, 1);
-    let one = ReplicaFact { id: ReplicaId::generate(), state: ReplicaState::Ready, addr: None, reason: None };
+    let one = ReplicaFact::new(ReplicaId::generate(), ReplicaState::Ready);
     many.replicas = vec![one; 5000];
     let refused = bus_facts::report(&agent, &many, LONG).await;
     assert!(matches!(refused, Err(BusError::TooLarge { .. })), "{refused:?}");

@@ -212,10 +212,8 @@ fn write_state(dir: &Path, snapshot: &Snapshot) {
     let customer = snapshot.customers.values().next().unwrap();
     let apps = customer.stages[&StageName::production()].apps.values();
     let replicas = apps.flat_map(|app| app.replicas.keys()).map(|id| ReplicaFact {
-        id: *id,
-        state: ReplicaState::Ready,
         addr: Some(([127, 0, 0, 1], 1).into()),
-        reason: None,
+        ..ReplicaFact::new(*id, ReplicaState::Ready)
     });
     let facts = ReplicaFacts { boot: 1, sequence: 1, generation: 1, replicas: replicas.collect() };
     let facts = serde_json::json!({"accounts": {"DEMO": {"facts": facts, "retired": []}}});

@@ -400,12 +400,8 @@ impl World {
         let signed = signer.sign(&snapshot).unwrap();
         self.write("snapshot.json", bastide_bus::snapshot::serialize(&snapshot, &signed).unwrap().1);
         let replicas = self.shop.iter().map(|(id, server)| (*id, server.addr)).chain([self.live]);
-        let replicas = replicas.map(|(id, addr)| ReplicaFact {
-            id,
-            state: ReplicaState::Ready,
-            addr: Some(addr),
-            reason: None,
-        });
+        let replicas = replicas
+            .map(|(id, addr)| ReplicaFact { addr: Some(addr), ..ReplicaFact::new(id, ReplicaState::Ready) });
         let facts = ReplicaFacts { boot: 1, sequence: 1, generation: 1, replicas: replicas.collect() };
         let facts = json!({"accounts": {"DEMO": {"facts": facts, "retired": []}}});
         self.write("facts.json", facts.to_string());

@@ -43,7 +43,7 @@ impl Images {
         let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
         let command = match archive.manifest.app.kind {
             Kind::Binary => archive.manifest.app.command.clone(),
-            Kind::Static => Vec::new(),
+            Kind::Static | Kind::Image => Vec::new(),
         };
         let config = json!({
             "architecture": arch,

@@ -20,7 +20,7 @@ pub(crate) async fn begin(
 ) -> Result<Uuid, ApiError> {
     let deadline = now_s() + i64::from(app.config.deploy_timeout_s);
     let new = NewOperation { kind, app: revision.app, stage, revision: revision.number, deadline };
-    let zones = spread(&app.config.zones, revision.manifest.scale.replicas);
+    let zones = spread(&app.config.zones, *revision.manifest.scale.range().start());
     let operation = own.begin_operation(write, &new, &zones).await.map_err(|error| match error {
         StoreError::Taken => ApiError::new(Code::DeployBusy),
         other => other.into(),

@@ -84,7 +84,7 @@ impl Road {
     async fn say(&self, stage: &StageName, replicas: &[&DesiredReplica], state: ReplicaState) {
         let account = self.stage("acme", stage).await.account;
         let reason = (state == ReplicaState::Failed).then(|| "it ended with code 3".to_owned());
-        let fact = |id| ReplicaFact { id, state, addr: None, reason: reason.clone() };
+        let fact = |id| ReplicaFact { reason: reason.clone(), ..ReplicaFact::new(id, state) };
         let replicas = replicas.iter().map(|replica| fact(replica.id)).collect();
         let facts = ReplicaFacts { boot: 1, sequence: 1, generation: 1, replicas };
         self.services.replicas(&account, facts).await.unwrap();

@@ -85,6 +85,7 @@ impl ProcessDriver {
                 let root = launch.root.clone().into();
                 (self.executable.clone().into(), vec!["static-server".into(), "--root".into(), root])
             }
+            Kind::Image => return Err(Error::Image("the process driver runs no images".into())),
         };
         let name = program.to_string_lossy().into_owned();
         let mut command = Command::new(&self.executable);

@@ -141,7 +141,7 @@ async fn a_customer_reaches_nothing_of_another() {
     other.drain(&mut write, &stage, replicas[0].id, 1).await.unwrap();
     other.forget_replica(&mut write, &stage, replicas[1].id).await.unwrap();
     write.commit().await.unwrap();
-    let ready = ReplicaFact { id: replicas[0].id, state: ReplicaState::Ready, addr: None, reason: None };
+    let ready = ReplicaFact::new(replicas[0].id, ReplicaState::Ready);
     assert!(!other.record_facts(&stage, &facts(vec![ready])).await.unwrap());
     assert_eq!(own.replicas(&stage).await.unwrap(), replicas);
     assert_eq!(own.operation(operation).await.unwrap().unwrap().0.status, "running");
@@ -291,7 +291,7 @@ async fn a_replica_that_its_agent_no_longer_names_is_gone() {
         let rows = own.replicas(&stage).await.unwrap();
         rows.into_iter().map(|replica| replica.state).collect::<Vec<_>>()
     };
-    let ready = |id| ReplicaFact { id, state: ReplicaState::Ready, addr: None, reason: None };
+    let ready = |id| ReplicaFact::new(id, ReplicaState::Ready);
     assert!(!own.record_facts(&stage, &facts(vec![])).await.unwrap(), "not spoken of yet is not gone");
     let unknown = ready(ReplicaId::generate());
     assert!(!own.record_facts(&stage, &facts(vec![unknown])).await.unwrap(), "nobody ordered that one");
