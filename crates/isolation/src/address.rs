@@ -17,6 +17,9 @@ pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 2);
 /// Where requests come from, as an app sees it. It exists only inside the app's own namespace.
 pub const BROKER: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 3);
 
+/// For trials of networks (RFC 2544): the canary's address for apps is one of these.
+pub const TRIALS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 15);
+
 const BLOCKS: u32 = 0x6440_0000;
 const STAGES_MAX: u16 = 8192;
 /// Links to the outside start here: 100.96.0.0/11, two addresses for each zone.
@@ -38,6 +41,11 @@ pub fn in_block(stage: u16, replica: u8) -> Ipv4Addr {
 pub fn uplink(slot: u16, zone: u8) -> (Ipv4Addr, Ipv4Addr) {
     let base = UPLINKS + (u32::from(slot % 8192) << 8) + (u32::from(zone) << 1);
     (Ipv4Addr::from(base), Ipv4Addr::from(base + 1))
+}
+
+/// Both ends of the link to the canary, outer end first.
+pub fn canary_link(slot: u16) -> (Ipv4Addr, Ipv4Addr) {
+    uplink(slot, 64)
 }
 
 /// Who has which address. It is kept on disk, so that replicas that outlive an agent keep theirs.

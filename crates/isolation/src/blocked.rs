@@ -32,9 +32,50 @@ pub fn ranges(more: &[Ipv4Net]) -> Vec<Ipv4Net> {
     Ipv4Net::aggregate(&all)
 }
 
+/// `ranges` without one address, in order.
+pub(crate) fn without(ranges: &[Ipv4Net], hole: Ipv4Addr) -> Vec<Ipv4Net> {
+    let mut left: Vec<_> = ranges.iter().flat_map(|range| split(*range, hole)).collect();
+    left.sort();
+    left
+}
+
+/// A range as the ranges beside the hole: one of each size below its own.
+fn split(mut range: Ipv4Net, hole: Ipv4Addr) -> Vec<Ipv4Net> {
+    let mut beside = Vec::new();
+    while range.contains(&hole) {
+        let Ok(halves) = range.subnets(range.prefix_len() + 1) else { return beside };
+        for half in halves {
+            if half.contains(&hole) {
+                range = half;
+            } else {
+                beside.push(half);
+            }
+        }
+    }
+    beside.push(range);
+    beside
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hole_is_one_address_wide() {
+        let hole = Ipv4Addr::new(198, 18, 7, 9);
+        let (all, left) = (ranges(&[]), without(&ranges(&[]), hole));
+        let has = |ranges: &[Ipv4Net], to: Ipv4Addr| ranges.iter().any(|range| range.contains(&to));
+        let count = |ranges: &[Ipv4Net]| ranges.iter().map(|range| 1_u64 << (32 - range.prefix_len())).sum::<u64>();
+        assert!(has(&all, hole) && !has(&left, hole));
+        assert_eq!(count(&all), count(&left) + 1);
+        for beside in [Ipv4Addr::new(198, 18, 7, 8), Ipv4Addr::new(198, 18, 7, 10), Ipv4Addr::new(198, 19, 255, 255)] {
+            assert!(has(&left, beside), "{beside}");
+        }
+        for pair in left.windows(2) {
+            assert!(pair[0].broadcast() < pair[1].network(), "{pair:?}");
+        }
+        assert_eq!(without(&all, Ipv4Addr::new(8, 8, 8, 8)), all);
+    }
 
     #[test]
     fn neighbours_are_merged_and_nothing_overlaps() {

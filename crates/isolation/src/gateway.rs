@@ -1,7 +1,7 @@
 //! The NAT gateway of a zone: the only way out, with that zone's address as the source.
 
 use crate::{
-    Namespace, Plan, PlanError, Route, Topology, ZoneNet, address, blocked, name,
+    Namespace, Plan, PlanError, Route, Topology, ZoneNet, address, name,
     plan::{Link, MAIN, anywhere, only},
     router::TABLE,
     rules::{Chain, Hook, Match, Members, Rule, Ruleset, Set, Verdict},
@@ -68,6 +68,7 @@ fn rules(topology: &Topology, zone: &ZoneNet, prober: std::net::Ipv4Addr) -> Rul
     senders.extend(
         topology.stages.iter().map(|stage| (name::stage_link(&stage.account), address::block(stage.block))),
     );
+    senders.extend([address::GATEWAY, zone.uplink.inner].map(|own| ("lo".to_owned(), only(own))));
     let from_stages = || Match::In("s*".into());
     let pre = vec![
         Rule::no_ipv6(),
@@ -112,7 +113,7 @@ fn rules(topology: &Topology, zone: &ZoneNet, prober: std::net::Ipv4Addr) -> Rul
     Ruleset {
         table: TABLE.into(),
         sets: vec![
-            Set { name: "blocked", members: Members::Ranges(blocked::ranges(&topology.blocked)) },
+            Set { name: "blocked", members: Members::Ranges(topology.blocked_ranges()) },
             Set { name: "senders", members: Members::Senders(senders) },
         ],
         chains,

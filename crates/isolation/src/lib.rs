@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod blocked;
+mod canary;
 mod error;
 mod gateway;
 mod json;
@@ -22,6 +23,6 @@ pub use gateway::PROBE_PORT;
 pub use json::{normalise, read_counters, set_update, transaction, undo};
 pub use name::Installation;
 pub use plan::{
-    Caps, Failover, Link, MAIN, Namespace, Outside, Plan, Policy, ReplicaNet, Route, StageNet, Topology,
+    Canary, Caps, Failover, Link, MAIN, Namespace, Outside, Packets, Plan, Policy, ReplicaNet, Route, StageNet, Topology,
     Uplink, ZoneNet, plan,
 };

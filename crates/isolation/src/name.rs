@@ -52,6 +52,16 @@ impl Installation {
         self.name('u', zone.as_str().as_bytes())
     }
 
+    /// Namespace of the machine outside that answers while isolation is verified; also the link to it there.
+    pub fn canary(&self) -> String {
+        self.name('c', b"canary")
+    }
+
+    /// Number of the routing table by which gateways' packets find it.
+    pub fn canary_table(&self) -> u32 {
+        0x4000_0000 | (hash(self.0.as_bytes()) as u32 >> 8)
+    }
+
     /// Table in the namespace that the gateways go out by; it is shared with others.
     pub fn table(&self) -> String {
         format!("bastide_{}", self.0)
@@ -80,13 +90,17 @@ pub fn stage_link(account: &str) -> String {
 /// The first `count` letters of a hash (FNV-1a with a finishing mix, 64 bits). Nobody outside chooses ids, and
 /// the planner refuses two of one name.
 fn letters(id: &[u8], count: usize) -> String {
+    let hash = hash(id);
+    (0..count).map(|place| LETTERS[(hash >> (5 * place)) as usize % 32] as char).collect()
+}
+
+fn hash(id: &[u8]) -> u64 {
     let mut hash = id.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
     });
     hash ^= hash >> 33;
     hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash ^= hash >> 33;
-    (0..count).map(|place| LETTERS[(hash >> (5 * place)) as usize % 32] as char).collect()
+    hash ^ (hash >> 33)
 }
 
 #[cfg(test)]
@@ -104,6 +118,7 @@ mod tests {
             here.gateway(&zone),
             here.probe(&zone),
             here.uplink(&zone),
+            here.canary(),
         ] {
             assert_eq!(name.len(), BYTES_MAX);
             assert!(name.starts_with(&here.prefix()), "{name}");

@@ -1,6 +1,6 @@
 //! From what there is to what the kernel should have.
 
-use crate::{Installation, PlanError, address, gateway, name, router, rules::Ruleset, uplink};
+use crate::{Installation, PlanError, address, blocked, canary, gateway, name, router, rules::Ruleset, uplink};
 use bastide_types::{ReplicaId, ZoneName};
 use ipnet::Ipv4Net;
 use std::{
@@ -23,6 +23,8 @@ pub struct Topology {
     pub blocked: Vec<Ipv4Net>,
     /// Limits.
     pub caps: Caps,
+    /// A machine outside that answers while isolation is being verified.
+    pub canary: Option<Canary>,
 }
 
 /// A zone with its NAT gateway.
@@ -90,6 +92,18 @@ pub struct ReplicaNet {
     pub address: Ipv4Addr,
 }
 
+/// A machine outside of our own, a namespace: there is not always an internet to try things on. Only what the
+/// gateways send finds it, so the host's own traffic to these addresses goes where it always went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Canary {
+    /// Address of the host's end of the link to it.
+    pub outer: Ipv4Addr,
+    /// Its address for apps, of [`address::TRIALS`]: the one hole in the blocked ranges.
+    pub open: Ipv4Addr,
+    /// Addresses of blocked ranges that lead to it as well, for as far as a packet comes.
+    pub closed: Vec<Ipv4Addr>,
+}
+
 /// Limits of one customer's stage, over all its replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caps {
@@ -102,6 +116,17 @@ pub struct Caps {
 impl Default for Caps {
     fn default() -> Self {
         Self { tcp: 4000, udp: 1000 }
+    }
+}
+
+impl Topology {
+    /// What no app may reach now.
+    pub fn blocked_ranges(&self) -> Vec<Ipv4Net> {
+        let ranges = blocked::ranges(&self.blocked);
+        match &self.canary {
+            Some(canary) => blocked::without(&ranges, canary.open),
+            None => ranges,
+        }
     }
 }
 
@@ -131,7 +156,7 @@ pub struct Namespace {
     pub addresses: Vec<(String, Ipv4Addr)>,
     /// Routes.
     pub routes: Vec<Route>,
-    /// Which table holds for what came in by which link.
+    /// Which table holds for what.
     pub policies: Vec<Policy>,
     /// More settings than all namespaces have: name below `/proc/sys/net` and value.
     pub settings: Vec<(&'static str, &'static str)>,
@@ -153,13 +178,22 @@ pub struct Route {
     pub table: u32,
 }
 
-/// What came in by `link` is routed by `table`.
+/// Some packets are routed by `table`, and by the main table when it has no route for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// Link.
-    pub link: String,
+    /// Which.
+    pub of: Packets,
     /// Table.
     pub table: u32,
+}
+
+/// Packets for which a [`Policy`] holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Packets {
+    /// They came in by this link.
+    CameBy(String),
+    /// This is their source, before it is translated.
+    From(Ipv4Addr),
 }
 
 /// A pair of links: a cable between two namespaces.
@@ -201,7 +235,10 @@ pub fn plan(topology: &Topology) -> Result<Plan, PlanError> {
     for stage in &topology.stages {
         router::plan(topology, stage, &mut plan, add)?;
     }
-    let outside = uplink::plan(topology);
+    let mut outside = uplink::plan(topology);
+    if let Some(machine) = &topology.canary {
+        canary::plan(topology, machine, &mut outside, &mut plan, add)?;
+    }
     add(&mut plan, Plan::OUTSIDE.to_owned(), outside)?;
     links_differ(&plan)?;
     Ok(plan)
@@ -233,6 +270,19 @@ fn check(topology: &Topology) -> Result<(), PlanError> {
         }
         if zone.uplink.inner == zone.uplink.outer {
             return Err(PlanError::Address(zone.uplink.inner));
+        }
+    }
+    if let Some(canary) = &topology.canary {
+        let blocked = blocked::ranges(&topology.blocked);
+        let own = |to: &Ipv4Addr| addresses.contains(to) || *to == canary.outer;
+        if !address::TRIALS.contains(&canary.open) || own(&canary.open) {
+            return Err(PlanError::Address(canary.open));
+        }
+        let is_wrong = |to: &&Ipv4Addr| {
+            own(to) || **to == canary.open || !blocked.iter().any(|net| net.contains(*to))
+        };
+        if let Some(wrong) = canary.closed.iter().find(is_wrong) {
+            return Err(PlanError::Address(*wrong));
         }
     }
     let inner: BTreeSet<_> = topology.zones.iter().map(|zone| zone.uplink.inner).collect();

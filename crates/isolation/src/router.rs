@@ -4,7 +4,7 @@
 //! it sends goes to the gateway of its zone or nowhere.
 
 use crate::{
-    Namespace, Plan, PlanError, Policy, Route, StageNet, Topology, address, blocked, name,
+    Namespace, Packets, Plan, PlanError, Policy, Route, StageNet, Topology, address, name,
     plan::{Link, MAIN, anywhere, only},
     rules::{Chain, Hook, Match, Members, Rule, Ruleset, Set, Verdict},
 };
@@ -47,7 +47,7 @@ pub(crate) fn plan(
         let (link, there) = (name::replica_link(replica.id), topology.installation.replica(replica.id));
         let exit = exit(stage, &replica.zone);
         let ordinal = topology.zones.iter().position(|zone| zone.zone == *exit).unwrap_or_default();
-        router.policies.push(Policy { link: link.clone(), table: FIRST_TABLE + ordinal as u32 });
+        router.policies.push(Policy { of: Packets::CameBy(link.clone()), table: FIRST_TABLE + ordinal as u32 });
         router.routes.push(Route { to: only(replica.address), via: None, link: link.clone(), table: MAIN });
         let namespace = Namespace {
             addresses: vec![("lo".into(), address::BROKER), ("eth0".into(), replica.address)],
@@ -101,7 +101,7 @@ fn rules(topology: &Topology, stage: &StageNet) -> Ruleset {
     Ruleset {
         table: TABLE.into(),
         sets: vec![
-            Set { name: "blocked", members: Members::Ranges(blocked::ranges(&topology.blocked)) },
+            Set { name: "blocked", members: Members::Ranges(topology.blocked_ranges()) },
             Set { name: "senders", members: Members::Senders(senders) },
             Set { name: "ways", members: Members::Ways(ways) },
         ],

@@ -150,15 +150,20 @@ impl Chain {
         Self { hook, priority, drops, rules }
     }
 
-    /// What everybody has: nothing for this namespace itself gets in, and only answers get out.
+    /// What everybody has: nothing for this namespace itself gets in, and only answers get out. It may speak to
+    /// itself: that is how verification proves that what it makes listen here does listen.
     pub fn closed() -> [Self; 2] {
+        let (into, out) = (Match::In("lo".into()), Match::Out("lo".into()));
         [
-            Self::filter(Hook::Input, 0, true, vec![]),
+            Self::filter(Hook::Input, 0, true, vec![Rule::new("self-in", vec![into], Verdict::Accept)]),
             Self::filter(
                 Hook::Output,
                 0,
                 true,
-                vec![Rule::new("answers", vec![Match::Known], Verdict::Accept)],
+                vec![
+                    Rule::new("answers", vec![Match::Known], Verdict::Accept),
+                    Rule::new("self-out", vec![out], Verdict::Accept),
+                ],
             ),
         ]
     }

@@ -2,7 +2,7 @@
 //! host may never do for apps: answer them, or route them to anything but the internet.
 
 use crate::{
-    Namespace, Outside, Route, Topology, blocked,
+    Namespace, Outside, Route, Topology,
     gateway::PROBE_PORT,
     plan::{MAIN, only},
     rules::{Chain, Hook, Match, Members, Rule, Ruleset, Set, Verdict},
@@ -58,7 +58,7 @@ fn rules(topology: &Topology, routes_already: bool) -> Ruleset {
     Ruleset {
         table: topology.installation.table(),
         sets: vec![
-            Set { name: "blocked", members: Members::Ranges(blocked::ranges(&topology.blocked)) },
+            Set { name: "blocked", members: Members::Ranges(topology.blocked_ranges()) },
             Set {
                 name: "probes",
                 members: Members::Ranges(ipnet::Ipv4Net::aggregate(

@@ -5,7 +5,7 @@
 //! own: a connection exists only if its first packet came through.
 
 use crate::{
-    plan::{MAIN, Namespace, Plan},
+    plan::{MAIN, Namespace, Packets, Plan},
     rules::{Chain, Hook, Match, Members, Ruleset, Verdict},
 };
 use std::net::Ipv4Addr;
@@ -105,7 +105,7 @@ fn step(plan: &Plan, here: &str, came_by: Option<&str>, packet: &mut Packet) -> 
     if came_by.is_some() && !namespace.forwards && here != Plan::OUTSIDE {
         return Step::End(End::Stopped(here.into(), "does-not-forward".into()));
     }
-    let link = route(namespace, came_by, packet.to);
+    let link = route(namespace, came_by, packet);
     if link.is_none() && here != Plan::OUTSIDE {
         return Step::End(End::NoRoute(here.into()));
     }
@@ -133,11 +133,14 @@ fn step(plan: &Plan, here: &str, came_by: Option<&str>, packet: &mut Packet) -> 
 }
 
 /// The link that a packet is routed to: policies first, then the main table; the longest prefix wins.
-fn route<'a>(namespace: &'a Namespace, came_by: Option<&str>, to: Ipv4Addr) -> Option<&'a str> {
-    let tables = namespace.policies.iter().filter(|policy| Some(policy.link.as_str()) == came_by);
+fn route<'a>(namespace: &'a Namespace, came_by: Option<&str>, packet: &Packet) -> Option<&'a str> {
+    let tables = namespace.policies.iter().filter(|policy| match &policy.of {
+        Packets::CameBy(link) => Some(link.as_str()) == came_by,
+        Packets::From(source) => *source == packet.from,
+    });
     // The main table comes first in the kernel only for local addresses; policies have a higher priority.
     for table in tables.map(|policy| policy.table).chain([MAIN]) {
-        let fits = namespace.routes.iter().filter(|route| route.table == table && route.to.contains(&to));
+        let fits = namespace.routes.iter().filter(|route| route.table == table && route.to.contains(&packet.to));
         if let Some(route) = fits.max_by_key(|route| route.to.prefix_len()) {
             return Some(&route.link);
         }

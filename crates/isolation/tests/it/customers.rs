@@ -2,7 +2,7 @@
 
 use crate::town::{INTERNET, planned, topology};
 use bastide_isolation::{
-    Outside, Plan, ReplicaNet, StageNet, Topology, address, blocked,
+    Canary, Outside, Plan, ReplicaNet, StageNet, Topology, address, blocked, plan as plan_of,
     walk::{End, Packet, Protocol, walk},
 };
 use ipnet::Ipv4Net;
@@ -87,6 +87,39 @@ proptest! {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_canary_opens_one_address_and_no_more(
+        stages in prop::collection::vec(prop::collection::vec(1_u8..3, 2..4), 1..4),
+        host: bool,
+    ) {
+        let mut topology = topology(&stages, host, false);
+        let closed = vec![Ipv4Addr::new(10, 9, 8, 7), Ipv4Addr::new(198, 18, 3, 5), Ipv4Addr::new(11, 2, 0, 9)];
+        let canary = Canary { outer: address::canary_link(7).0, open: Ipv4Addr::new(198, 18, 3, 4), closed };
+        topology.canary = Some(canary.clone());
+        let plan = planned(&topology);
+        let machine = topology.installation.canary();
+        for replica in topology.stages.iter().flat_map(|stage| &stage.replicas) {
+            let start = topology.installation.replica(replica.id);
+            let to = |to| Packet { from: replica.address, to, protocol: Protocol::Udp };
+            let open = walk(&plan, &start, to(canary.open)).end;
+            prop_assert_eq!(open, End::Delivered(machine.clone()));
+            for closed in &canary.closed {
+                let end = walk(&plan, &start, to(*closed)).end;
+                prop_assert!(matches!(end, End::Stopped(..)), "{end:?}");
+            }
+        }
+        // What no gateway sent goes where it always went.
+        for to in [canary.open, canary.closed[0]] {
+            let end = walk(&plan, Plan::OUTSIDE, Packet { from: HOST, to, protocol: Protocol::Udp }).end;
+            let is_left = matches!(end, End::Left { .. });
+            prop_assert!(is_left, "{end:?}");
+        }
+        topology.canary = Some(Canary { open: Ipv4Addr::new(198, 20, 0, 1), ..canary.clone() });
+        prop_assert!(plan_of(&topology).is_err());
+        topology.canary = Some(Canary { closed: vec![INTERNET], ..canary });
+        prop_assert!(plan_of(&topology).is_err());
     }
 
     #[test]

@@ -32,6 +32,10 @@ const NOT_WALKED: &[(char, &str)] = &[
     ('z', "known"),
     ('z', "answers"),
     ('o', "known"),
+    ('s', "self-in"),
+    ('s', "self-out"),
+    ('z', "self-in"),
+    ('z', "self-out"),
     // Says again what the policy routing says, for the day when a route is wrong.
     ('s', "no-way"),
     ('s', "cap-tcp"),

@@ -1,7 +1,7 @@
 //! The rules as people review them.
 
 use crate::town::{planned, topology};
-use bastide_isolation::{PlanError, plan};
+use bastide_isolation::{Packets, PlanError, plan};
 use std::fmt::Write as _;
 
 #[test]
@@ -22,7 +22,11 @@ fn the_rules_of_a_small_town() {
             );
         }
         for policy in &namespace.policies {
-            let _ = writeln!(text, "what came by {} has table {}", policy.link, policy.table);
+            match &policy.of {
+                Packets::CameBy(link) => writeln!(text, "what came by {link} has table {}", policy.table),
+                Packets::From(source) => writeln!(text, "what is from {source} has table {}", policy.table),
+            }
+            .unwrap();
         }
         for chain in namespace.rules.iter().flat_map(|rules| &rules.chains) {
             let end = if chain.drops { "drop" } else { "accept" };

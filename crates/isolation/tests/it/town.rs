@@ -52,6 +52,7 @@ pub fn topology(stages: &[Vec<u8>], host: bool, failover: bool) -> Topology {
         outside: if host { Outside::Host { routes_already: false } } else { Outside::Given },
         blocked: vec!["11.2.0.0/16".parse().unwrap()],
         caps: Caps::default(),
+        canary: None,
     }
 }
 
