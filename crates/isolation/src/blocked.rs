@@ -65,10 +65,13 @@ mod tests {
         let hole = Ipv4Addr::new(198, 18, 7, 9);
         let (all, left) = (ranges(&[]), without(&ranges(&[]), hole));
         let has = |ranges: &[Ipv4Net], to: Ipv4Addr| ranges.iter().any(|range| range.contains(&to));
-        let count = |ranges: &[Ipv4Net]| ranges.iter().map(|range| 1_u64 << (32 - range.prefix_len())).sum::<u64>();
+        let count =
+            |ranges: &[Ipv4Net]| ranges.iter().map(|range| 1_u64 << (32 - range.prefix_len())).sum::<u64>();
         assert!(has(&all, hole) && !has(&left, hole));
         assert_eq!(count(&all), count(&left) + 1);
-        for beside in [Ipv4Addr::new(198, 18, 7, 8), Ipv4Addr::new(198, 18, 7, 10), Ipv4Addr::new(198, 19, 255, 255)] {
+        for beside in
+            [Ipv4Addr::new(198, 18, 7, 8), Ipv4Addr::new(198, 18, 7, 10), Ipv4Addr::new(198, 19, 255, 255)]
+        {
             assert!(has(&left, beside), "{beside}");
         }
         for pair in left.windows(2) {

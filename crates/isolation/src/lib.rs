@@ -23,6 +23,6 @@ pub use gateway::PROBE_PORT;
 pub use json::{normalise, read_counters, set_update, transaction, undo};
 pub use name::Installation;
 pub use plan::{
-    Canary, Caps, Failover, Link, MAIN, Namespace, Outside, Packets, Plan, Policy, ReplicaNet, Route, StageNet, Topology,
-    Uplink, ZoneNet, plan,
+    Canary, Caps, Failover, Link, MAIN, Namespace, Outside, Packets, Plan, Policy, ReplicaNet, Route,
+    StageNet, Topology, Uplink, ZoneNet, plan,
 };

@@ -1,6 +1,8 @@
 //! From what there is to what the kernel should have.
 
-use crate::{Installation, PlanError, address, blocked, canary, gateway, name, router, rules::Ruleset, uplink};
+use crate::{
+    Installation, PlanError, address, blocked, canary, gateway, name, router, rules::Ruleset, uplink,
+};
 use bastide_types::{ReplicaId, ZoneName};
 use ipnet::Ipv4Net;
 use std::{
@@ -278,9 +280,8 @@ fn check(topology: &Topology) -> Result<(), PlanError> {
         if !address::TRIALS.contains(&canary.open) || own(&canary.open) {
             return Err(PlanError::Address(canary.open));
         }
-        let is_wrong = |to: &&Ipv4Addr| {
-            own(to) || **to == canary.open || !blocked.iter().any(|net| net.contains(*to))
-        };
+        let is_wrong =
+            |to: &&Ipv4Addr| own(to) || **to == canary.open || !blocked.iter().any(|net| net.contains(*to));
         if let Some(wrong) = canary.closed.iter().find(is_wrong) {
             return Err(PlanError::Address(*wrong));
         }

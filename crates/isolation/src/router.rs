@@ -47,7 +47,9 @@ pub(crate) fn plan(
         let (link, there) = (name::replica_link(replica.id), topology.installation.replica(replica.id));
         let exit = exit(stage, &replica.zone);
         let ordinal = topology.zones.iter().position(|zone| zone.zone == *exit).unwrap_or_default();
-        router.policies.push(Policy { of: Packets::CameBy(link.clone()), table: FIRST_TABLE + ordinal as u32 });
+        router
+            .policies
+            .push(Policy { of: Packets::CameBy(link.clone()), table: FIRST_TABLE + ordinal as u32 });
         router.routes.push(Route { to: only(replica.address), via: None, link: link.clone(), table: MAIN });
         let namespace = Namespace {
             addresses: vec![("lo".into(), address::BROKER), ("eth0".into(), replica.address)],

@@ -140,7 +140,8 @@ fn route<'a>(namespace: &'a Namespace, came_by: Option<&str>, packet: &Packet) -
     });
     // The main table comes first in the kernel only for local addresses; policies have a higher priority.
     for table in tables.map(|policy| policy.table).chain([MAIN]) {
-        let fits = namespace.routes.iter().filter(|route| route.table == table && route.to.contains(&packet.to));
+        let fits =
+            namespace.routes.iter().filter(|route| route.table == table && route.to.contains(&packet.to));
         if let Some(route) = fits.max_by_key(|route| route.to.prefix_len()) {
             return Some(&route.link);
         }
