@@ -2,12 +2,9 @@
 
 use bastide_types::{
     AppId, CustomerId, Digest, ReplicaId, Snapshot, StageName, ZoneName,
-    message::{ReplicaFacts, ReplicaState},
+    message::{Reach, ReplicaFacts, ReplicaState},
 };
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::SocketAddr,
-};
+use std::collections::{BTreeMap, HashMap};
 
 /// An app in a stage.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,8 +22,8 @@ pub struct AppKey {
 pub struct Endpoint {
     /// Which one.
     pub replica: ReplicaId,
-    /// Where it listens.
-    pub addr: SocketAddr,
+    /// How it is reached.
+    pub reach: Reach,
     /// The revision that it runs.
     pub revision: Digest,
 }
@@ -46,19 +43,19 @@ impl Directory {
         let mut apps = HashMap::new();
         for customer in snapshot.customers.values() {
             for (stage_name, stage) in &customer.stages {
-                let said: HashMap<ReplicaId, SocketAddr> = facts
+                let said: HashMap<ReplicaId, Reach> = facts
                     .get(&stage.account)
                     .into_iter()
                     .flat_map(|facts| &facts.replicas)
                     .filter(|fact| fact.state == ReplicaState::Ready)
-                    .filter_map(|fact| Some((fact.id, fact.addr?)))
+                    .filter_map(|fact| Some((fact.id, fact.reach?)))
                     .collect();
                 for app in stage.apps.values() {
                     let mut zones: BTreeMap<ZoneName, Vec<Endpoint>> = BTreeMap::new();
                     for (replica, zone) in &app.replicas {
-                        if let Some(addr) = said.get(replica) {
+                        if let Some(reach) = said.get(replica) {
                             let endpoint =
-                                Endpoint { replica: *replica, addr: *addr, revision: app.revision };
+                                Endpoint { replica: *replica, reach: *reach, revision: app.revision };
                             zones.entry(zone.clone()).or_default().push(endpoint);
                         }
                     }

@@ -55,6 +55,12 @@ paths! {
     nats => "nats";
     /// Platform: database and blobs.
     platform => "platform";
+    /// Socket broker's door for gateways.
+    broker_gateways => "run/sockets/gateways.sock";
+    /// Socket broker's door for the egress role.
+    broker_egress => "run/sockets/egress.sock";
+    /// There when the runtime is told to end for good, with all replicas.
+    down_mark => "run/down";
     /// Runtime agent: images, replicas, state.
     runtime => "runtime";
     /// Secret of the operator's first API client.

@@ -69,7 +69,9 @@ pub async fn run(args: UpArgs) -> Result<()> {
         bail!("this machine is not ready:\n\n{}", check::report(&checks));
     }
     files::write_private(&layout.supervisor(), &serde_json::to_vec(&Identity::own()?)?)?;
-    let _ = std::fs::remove_file(layout.up());
+    for stale in [layout.up(), layout.down_mark()] {
+        let _ = std::fs::remove_file(stale);
+    }
     let outcome = supervise(&args, &layout, begun).await;
     for path in [layout.up(), layout.supervisor()] {
         let _ = std::fs::remove_file(path);
@@ -117,6 +119,10 @@ async fn supervise(args: &UpArgs, layout: &Layout, begun: Instant) -> Result<()>
         () = stop.cancelled() => Ok(()),
     };
     eprintln!("Stopping …");
+    // Apps end with the rest; a runtime that only restarts leaves them running.
+    if let Err(error) = files::write_private(&layout.down_mark(), b"") {
+        tracing::error!(error = format!("{error:#}"), "apps may go on running");
+    }
     fleet.stop().await;
     signals.abort();
     outcome

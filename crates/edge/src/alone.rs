@@ -11,8 +11,8 @@ use crate::{
 };
 use bastide_cache::{Cache, Limits as CacheLimits, Site, Status};
 use bastide_proxy::{
-    Limits, Listener, Pool, PoolLimits, RefusedHead, Request, Response, Service, Upstream, UpstreamError,
-    UpstreamTls, accept_tls, allowed_cores, reuse_port_listener, run_workers, serve, upgrade,
+    Limits, Listener, Place, Pool, PoolLimits, RefusedHead, Request, Response, Service, Upstream,
+    UpstreamError, UpstreamTls, accept_tls, allowed_cores, reuse_port_listener, run_workers, serve, upgrade,
 };
 use bastide_types::{
     Code, RequestId,
@@ -115,7 +115,7 @@ fn origin(text: &str) -> Result<Upstream, Error> {
         "https" => Some(origin_tls(bare).map_err(|why| wrong(&why))?),
         _ => return Err(wrong("http or https")),
     };
-    Ok(Upstream { addr, tls, http2: false })
+    Ok(Upstream { place: Place::Address(addr), tls, http2: false })
 }
 
 fn origin_tls(host: &str) -> Result<UpstreamTls, String> {

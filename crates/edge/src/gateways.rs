@@ -2,7 +2,7 @@
 
 use crate::{context::Context, refusal::Refusal, site::Target, view::View};
 use bastide_balancer::{Rotation, RoundRobin};
-use bastide_proxy::{Pool, Request, Response, Upstream, UpstreamError, UpstreamTls};
+use bastide_proxy::{Place, Pool, Request, Response, Upstream, UpstreamError, UpstreamTls};
 use bastide_tls::NodeTls;
 use bastide_types::{Code, Role, ZoneName};
 use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
@@ -26,7 +26,9 @@ impl Gateways {
         let tls = UpstreamTls { config, server_name };
         let zones: Vec<_> = zones
             .iter()
-            .map(|(zone, addr)| (zone.clone(), Upstream { addr: *addr, tls: Some(tls.clone()), http2: true }))
+            .map(|(zone, addr)| {
+                (zone.clone(), Upstream { place: Place::Address(*addr), tls: Some(tls.clone()), http2: true })
+            })
             .collect();
         Ok(Self { turns: RoundRobin::new(zones.len()), zones, apps: Rotation::new() })
     }

@@ -17,11 +17,7 @@ use bastide_types::{
     CustomerName, ReplicaId, StageName,
     egress::{EgressCaller, EgressOrder, EgressPolicy, EgressReceipt},
 };
-use std::{
-    collections::HashMap,
-    os::{fd::OwnedFd, unix::fs::PermissionsExt},
-    sync::Arc,
-};
+use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc};
 use tokio::{
     net::{TcpListener, UdpSocket, UnixListener, UnixStream},
     sync::watch,
@@ -37,21 +33,10 @@ pub async fn run(
     let names = Resolver::new(&config.name_servers)?;
     let flows = FlowLog::open(&config.flow_log)?;
     let station = Arc::new(Station::new(names, NamespaceDialer::new(config.broker.clone()), flows));
-    let listener = listen(&config.control)?;
+    let listener = handover::listen(&config.control).map_err(Error::file(&config.control))?;
     ready();
     Control::new(station, &config, stop).serve(listener).await;
     Ok(())
-}
-
-/// Binds the control socket. It lives in a directory that only this user may enter.
-fn listen(path: &std::path::Path) -> Result<UnixListener, Error> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::file(path)(error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(Error::file(path))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(Error::file(path))?;
-    Ok(listener)
 }
 
 /// What is served now.
@@ -88,7 +73,7 @@ impl<N: Names, D: Dial> Control<N, D> {
                 () = stop.cancelled() => break,
             };
             let Ok((stream, _)) = stream else { continue };
-            if !same_user(&stream) {
+            if !handover::same_user(&stream) {
                 tracing::warn!("another user may not give orders");
                 continue;
             }
@@ -183,13 +168,4 @@ fn listener(socket: OwnedFd) -> std::io::Result<TcpListener> {
     let listener = std::net::TcpListener::from(socket);
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
-}
-
-/// Root may always, besides the user of this process.
-fn same_user(stream: &UnixStream) -> bool {
-    let own = std::fs::metadata("/proc/self").map(|meta| std::os::unix::fs::MetadataExt::uid(&meta));
-    match (stream.peer_cred(), own) {
-        (Ok(peer), Ok(own)) => peer.uid() == own || peer.uid() == 0,
-        _ => false,
-    }
 }

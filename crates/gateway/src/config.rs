@@ -26,6 +26,8 @@ pub struct Config {
     pub assertion_key_file: PathBuf,
     /// Key that seals login cookies, 32 bytes; the same for all gateways.
     pub cookie_key_file: PathBuf,
+    /// Unix socket of the node's socket broker, which connects to replicas in namespaces of their own.
+    pub broker: PathBuf,
     /// Platform replicas.
     pub platform: Vec<SocketAddr>,
     /// Longest wait for the head of an app's answer, in milliseconds. Default 60 000.

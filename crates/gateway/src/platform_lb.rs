@@ -2,30 +2,31 @@
 
 use crate::{refusal::Refusal, retry::repeatable};
 use bastide_balancer::RoundRobin;
-use bastide_proxy::{Pool, Request, Response, Upstream, UpstreamError, UpstreamTls};
+use bastide_proxy::{Place, Pool, Request, Response, Upstream, UpstreamError, UpstreamTls};
 use bastide_tls::NodeTls;
 use bastide_types::{Code, Role};
 use std::{net::SocketAddr, time::Instant};
 
 /// Platform replicas and whose turn it is.
 pub(crate) struct PlatformBalancer {
+    addrs: Vec<SocketAddr>,
     replicas: Vec<Upstream>,
     turns: RoundRobin,
 }
 
 impl PlatformBalancer {
-    pub(crate) fn new(node: &NodeTls, replicas: &[SocketAddr]) -> Result<Self, bastide_tls::TlsError> {
+    pub(crate) fn new(node: &NodeTls, addrs: &[SocketAddr]) -> Result<Self, bastide_tls::TlsError> {
         let config = node.client_config(Role::Platform, &[b"h2"])?;
         let server_name = bastide_tls::node::server_name(Role::Platform);
         let server_name = rustls_name(&server_name);
         let upstream = |addr: &SocketAddr| Upstream {
-            addr: *addr,
+            place: Place::Address(*addr),
             tls: Some(UpstreamTls { config: config.clone(), server_name: server_name.clone() }),
             http2: true,
         };
-        let replicas: Vec<_> = replicas.iter().map(upstream).collect();
+        let replicas: Vec<_> = addrs.iter().map(upstream).collect();
         let turns = RoundRobin::new(replicas.len());
-        Ok(Self { replicas, turns })
+        Ok(Self { addrs: addrs.to_owned(), replicas, turns })
     }
 
     /// Sends a request to the replica whose turn it is. One that cannot be reached is passed over; a request
@@ -49,7 +50,7 @@ impl PlatformBalancer {
             if matches!(failure.error, UpstreamError::TimedOut) && failure.unsent.is_none() {
                 return Err(Refusal::new(Code::GatewayTimeout));
             }
-            let addr = self.replicas[index].addr;
+            let addr = self.addrs[index];
             tracing::warn!(replica = %addr, error = chain(&failure.error), "platform replica did not answer");
             self.turns.failed(index, Instant::now());
             tried.push(index);

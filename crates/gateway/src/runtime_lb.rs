@@ -8,9 +8,9 @@ use crate::{
     view::View,
 };
 use bastide_balancer::{AppKey, Endpoint, Rotation};
-use bastide_proxy::{Pool, Request, Response, Upstream, UpstreamError};
-use bastide_types::{Code, ZoneName};
-use std::time::Instant;
+use bastide_proxy::{Broker, Place, Pool, Request, Response, Upstream, UpstreamError};
+use bastide_types::{Code, ZoneName, message::Reach};
+use std::{path::PathBuf, time::Instant};
 
 /// Replicas that are tried for one request: the first and two more.
 const TRIES: usize = 3;
@@ -18,13 +18,20 @@ const TRIES: usize = 3;
 /// Whose turn it is, and how many repeats are still allowed.
 pub(crate) struct RuntimeBalancer {
     zone: ZoneName,
+    broker: Broker,
     turns: Rotation,
     budget: RetryBudget,
 }
 
 impl RuntimeBalancer {
-    pub(crate) fn new(zone: ZoneName) -> Self {
-        Self { zone, turns: Rotation::new(), budget: RetryBudget::new(Instant::now()) }
+    /// `broker`: the socket file of the node's socket broker, for replicas that have no address.
+    pub(crate) fn new(zone: ZoneName, broker: PathBuf) -> Self {
+        Self {
+            zone,
+            broker: Broker::at(broker),
+            turns: Rotation::new(),
+            budget: RetryBudget::new(Instant::now()),
+        }
     }
 
     /// Sends a request to the replica whose turn it is. One that cannot be reached is passed over (nothing
@@ -45,8 +52,7 @@ impl RuntimeBalancer {
             let Some(endpoint) = self.turns.pick_replica(app, &self.zone, &view.directory, &tried) else {
                 break;
             };
-            let to = Upstream { addr: endpoint.addr, tls: None, http2: false };
-            let failure = match pool.send(&to, request, deadline).await {
+            let failure = match pool.send(&self.upstream(&endpoint), request, deadline).await {
                 Ok(response) => return Ok((endpoint, response)),
                 Err(failure) => failure,
             };
@@ -65,5 +71,12 @@ impl RuntimeBalancer {
             return Err(Refusal::new(Code::NoReplica).with("retry-after", "1"));
         }
         Err(Refusal::new(Code::ReplicaFailed))
+    }
+
+    fn upstream(&self, endpoint: &Endpoint) -> Upstream {
+        Upstream::clear(match endpoint.reach {
+            Reach::Address(addr) => Place::Address(addr),
+            Reach::Broker => Place::Replica(endpoint.replica, self.broker.clone()),
+        })
     }
 }

@@ -49,7 +49,7 @@ pub async fn run_on(
         view: view.clone(),
         pool: Pool::new(PoolLimits::default()),
         platform,
-        runtime: RuntimeBalancer::new(config.zone.clone()),
+        runtime: RuntimeBalancer::new(config.zone.clone(), config.broker),
         zone: config.zone,
         tokens: TokenCache::new(config.tokens_max),
         sessions: Sessions::new(seal),

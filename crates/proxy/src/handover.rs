@@ -12,16 +12,70 @@ use rustix::{
     },
 };
 use std::{
+    fs::{self, File},
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
 };
-use tokio::{io::Interest, net::UnixStream};
+use tokio::{
+    io::Interest,
+    net::{UnixListener, UnixStream},
+};
 
 /// Most bytes of the text of one message.
 pub const TEXT_BYTES_MAX: usize = 256 * 1024;
 /// Most descriptors of one message.
 pub const DESCRIPTORS_MAX: usize = 4;
 const PREFIX: usize = 4;
+/// Longest path that a socket's name holds (unix(7), less the NUL).
+const NAME_BYTES_MAX: usize = 107;
+
+/// Listens at a socket file that only this user may use. What lay there before, of a dead process, is removed.
+///
+/// # Errors
+/// Also when the directory is not there: it is for the caller to make it, for this user only.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let (name, _dir) = short(path)?;
+    let listener = UnixListener::bind(name)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Connects to a socket file.
+pub async fn connect(path: &Path) -> io::Result<UnixStream> {
+    let (name, _dir) = short(path)?;
+    UnixStream::connect(name).await
+}
+
+/// The path, or a shorter one by way of its directory, which stays open until it was used.
+fn short(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
+    if path.as_os_str().len() <= NAME_BYTES_MAX {
+        return Ok((path.to_owned(), None));
+    }
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let dir = File::open(dir)?;
+    let short = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name);
+    Ok((short, Some(dir)))
+}
+
+/// Whether the other side runs as the user of this process, or as root.
+pub fn same_user(stream: &UnixStream) -> bool {
+    let own = fs::metadata("/proc/self").map(|meta| meta.uid());
+    match (stream.peer_cred(), own) {
+        (Ok(peer), Ok(own)) => peer.uid() == own || peer.uid() == 0,
+        _ => false,
+    }
+}
 
 /// Sends a message.
 pub async fn send(stream: &UnixStream, text: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -132,5 +186,21 @@ mod tests {
         here.try_write(&[0, 0]).unwrap();
         drop(here);
         assert_eq!(receive(&there).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn a_socket_file_with_a_long_name_is_for_its_user_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("x".repeat(120));
+        fs::create_dir(&deep).unwrap();
+        let path = deep.join("broker.sock");
+        for _life in 0..2 {
+            let listener = listen(&path).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            let (connected, accepted) = tokio::join!(connect(&path), listener.accept());
+            assert!(connected.is_ok() && same_user(&accepted.unwrap().0));
+        }
+        assert_eq!(connect(&deep.join("none.sock")).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(listen(&dir.path().join("none/broker.sock")).is_err());
     }
 }

@@ -5,6 +5,7 @@
 //! the ones that are refused. HTTP/2 and all upstream connections are hyper's.
 
 pub mod body;
+pub mod broker;
 pub mod error;
 pub mod h1;
 mod h2;
@@ -20,11 +21,12 @@ pub mod upgrade;
 pub mod worker;
 
 pub use body::{Body, BodyError, Prefix};
+pub use broker::Broker;
 pub use error::{HeadFault, SendFailure, UpstreamError};
 pub use limits::Limits;
 pub use listener::{Accept, Listener, accept_tls, serve};
 pub use peer::{Peer, TlsInfo};
-pub use pool::{Pool, PoolLimits, Upstream, UpstreamTls};
+pub use pool::{Place, Pool, PoolLimits, Upstream, UpstreamTls};
 pub use problem::problem_response;
 pub use raw_head::{RawHead, RefusedHead};
 pub use worker::{allowed_cores, reuse_port_listener, run_workers};

@@ -1,19 +1,18 @@
 //! The agent of one stage: keeps what should run running, and tells what does.
 
 use crate::{
-    driver::{Launch, Life, RuntimeDriver, Started},
+    driver::{Found, Launch, Life, RuntimeDriver, Started},
     image::Images,
     plan::{Action, plan},
     probe::probe,
 };
 use bastide_bus::{Bus, facts};
 use bastide_types::{
-    Digest, ReplicaId,
-    message::{DesiredReplica, ReplicaFact, ReplicaFacts, ReplicaState, StageState},
+    CustomerName, Digest, ReplicaId, StageName,
+    message::{DesiredReplica, Reach, ReplicaFact, ReplicaFacts, ReplicaState, StageState},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -30,12 +29,14 @@ const RESTART_LONGEST: Duration = Duration::from_secs(60);
 const WELL_AFTER: Duration = Duration::from_secs(60);
 /// Time between the word that a replica drains and its SIGTERM: gateways hear it first.
 const DRAIN_NOTICE: Duration = Duration::from_millis(500);
+/// Longest silence of an agent that finds running replicas.
+const FIRST_WORD: Duration = Duration::from_secs(1);
 const HEARTBEAT: Duration = Duration::from_secs(2);
 const REPORT_LIMIT: Duration = Duration::from_secs(2);
 
 /// What all agents of a node share.
 pub(crate) struct Node<D> {
-    pub(crate) driver: D,
+    pub(crate) driver: Arc<D>,
     pub(crate) images: Images,
     /// Images that any stage of this node needs, by account.
     pub(crate) needed: Mutex<BTreeMap<String, Vec<Digest>>>,
@@ -47,8 +48,8 @@ struct Told {
 }
 
 impl Told {
-    fn set(&self, id: ReplicaId, state: ReplicaState, addr: Option<SocketAddr>, reason: Option<String>) {
-        let fact = ReplicaFact { addr, reason, ..ReplicaFact::new(id, state) };
+    fn set(&self, id: ReplicaId, state: ReplicaState, reach: Option<Reach>, reason: Option<String>) {
+        let fact = ReplicaFact { reach, reason, ..ReplicaFact::new(id, state) };
         self.facts.send_if_modified(|facts| facts.insert(id, fact.clone()) != Some(fact));
     }
     fn forget(&self, id: ReplicaId) {
@@ -58,40 +59,63 @@ impl Told {
     }
 }
 
-/// Looks after one stage until `stop`, then stops its replicas.
+/// How the agents of a node end.
+#[derive(Clone, Default)]
+pub(crate) struct Ends {
+    /// All replicas are stopped. Comes before `over`.
+    pub(crate) stop: CancellationToken,
+    /// The agents end. Without `stop`, replicas go on running for the next life of the role.
+    pub(crate) over: CancellationToken,
+}
+
+/// Looks after one stage until its end. `found` are its replicas that run already.
 pub(crate) async fn run<D: RuntimeDriver>(
     node: Arc<Node<D>>,
     bus: Bus,
     account: String,
+    found: Vec<Found>,
     mut desired: watch::Receiver<Option<Arc<StageState>>>,
-    stop: CancellationToken,
+    ends: Ends,
 ) {
     let told = Arc::new(Told { facts: watch::channel(BTreeMap::new()).0 });
     let keepers = TaskTracker::new();
     let mut kept: BTreeMap<ReplicaId, CancellationToken> = BTreeMap::new();
     let (generation, heard) = watch::channel(0);
-    let tellers = tell(bus.clone(), told.facts.subscribe(), heard, stop.clone());
+    let keep =
+        |kept: &mut BTreeMap<ReplicaId, CancellationToken>, stage: Stage, replica: DesiredReplica, first| {
+            let drain = ends.stop.child_token();
+            kept.insert(replica.id, drain.clone());
+            told.set(replica.id, ReplicaState::Starting, None, None);
+            let (node, bus, told, over) = (node.clone(), bus.clone(), told.clone(), ends.over.clone());
+            keepers.spawn(Keeper { node, bus, told, stage, replica }.keep(first, drain, over));
+        };
+    for Found { launch, started } in found {
+        let stage = Stage { account: launch.account, customer: launch.customer, stage: launch.stage };
+        keep(&mut kept, stage, launch.replica, Some(started));
+    }
+    let tellers = async {
+        // What gateways know of replicas that ran already holds until each was asked how it is.
+        let mut facts = told.facts.subscribe();
+        let asked = facts.wait_for(|all| all.values().all(|fact| fact.state != ReplicaState::Starting));
+        drop(tokio::time::timeout(FIRST_WORD, asked).await);
+        tell(bus.clone(), told.facts.subscribe(), heard, ends.over.clone()).await;
+    };
     let work = async {
         loop {
             let state = desired.borrow_and_update().clone();
             // A replica whose keeper has ended is not known any more.
             kept.retain(|id, _| told.facts.borrow().contains_key(id));
+            if let Some(state) = &state {
+                node.driver.enact(state).await;
+            }
             let known: BTreeSet<_> = kept.keys().copied().collect();
             let draining = kept.iter().filter(|(_, drain)| drain.is_cancelled()).map(|(id, _)| *id).collect();
             for action in plan(state.as_deref(), &known, &draining) {
                 match (action, &state) {
                     (Action::Start(replica), Some(state)) => {
-                        let drain = stop.child_token();
-                        kept.insert(replica.id, drain.clone());
-                        told.set(replica.id, ReplicaState::Starting, None, None);
-                        let keeper = Keeper {
-                            node: node.clone(),
-                            bus: bus.clone(),
-                            told: told.clone(),
-                            state: state.clone(),
-                            replica: *replica,
-                        };
-                        keepers.spawn(keeper.keep(drain));
+                        let (account, customer) = (account.clone(), state.customer.clone());
+                        let stage = Stage { account, customer, stage: state.stage.clone() };
+                        keep(&mut kept, stage, *replica, None);
                     }
                     (Action::Drain(id), _) => {
                         if let Some(drain) = kept.get(&id) {
@@ -108,7 +132,7 @@ pub(crate) async fn run<D: RuntimeDriver>(
             }
             tokio::select! {
                 changed = desired.changed() => if changed.is_err() { return },
-                () = stop.cancelled() => return,
+                () = ends.over.cancelled() => return,
             }
         }
     };
@@ -175,23 +199,34 @@ async fn pause(changes: &mut watch::Receiver<BTreeMap<ReplicaId, ReplicaFact>>, 
     }
 }
 
+/// Whose replica it is.
+struct Stage {
+    account: String,
+    customer: CustomerName,
+    stage: StageName,
+}
+
 /// Looks after one replica.
 struct Keeper<D> {
     node: Arc<Node<D>>,
     bus: Bus,
     told: Arc<Told>,
-    state: Arc<StageState>,
+    stage: Stage,
     replica: DesiredReplica,
 }
 
 impl<D: RuntimeDriver> Keeper<D> {
-    async fn keep(self, drain: CancellationToken) {
+    /// Keeps it running until `drain`, then stops it; after `over` alone it is left as it is. `first` is a life
+    /// that began already.
+    async fn keep(self, mut first: Option<Started>, drain: CancellationToken, over: CancellationToken) {
         let mut wait = RESTART_FIRST;
         while !drain.is_cancelled() {
             let begun = Instant::now();
             let why = tokio::select! {
-                why = self.live() => why,
+                biased;
                 () = drain.cancelled() => break,
+                () = over.cancelled() => return,
+                why = self.live(first.take()) => why,
             };
             tracing::warn!(replica = %self.replica.id, app = %self.replica.app_name, why, "replica ended");
             self.told.set(self.replica.id, ReplicaState::Failed, None, Some(why));
@@ -200,8 +235,10 @@ impl<D: RuntimeDriver> Keeper<D> {
                 wait = RESTART_FIRST;
             }
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                biased;
                 () = drain.cancelled() => break,
+                () = over.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
             }
             wait = (wait * 2).min(RESTART_LONGEST);
         }
@@ -214,27 +251,20 @@ impl<D: RuntimeDriver> Keeper<D> {
     }
 
     /// One life of the replica; returns why it ended.
-    async fn live(&self) -> String {
+    async fn live(&self, begun: Option<Started>) -> String {
         let id = self.replica.id;
         self.told.set(id, ReplicaState::Starting, None, None);
-        let root = match self.node.images.root(&self.bus, &self.replica.image).await {
-            Ok(root) => root,
-            Err(error) => return format!("no image: {}", chain(&error)),
+        let begun = match begun {
+            Some(begun) => Ok(begun),
+            None => self.start().await,
         };
-        let launch = Launch {
-            replica: self.replica.clone(),
-            customer: self.state.customer.clone(),
-            stage: self.state.stage.clone(),
-            root,
-        };
-        let started = match self.node.driver.start(launch).await {
+        let Started { reach, mut life } = match begun {
             Ok(started) => started,
-            Err(error) => return chain(&error),
+            Err(why) => return why,
         };
-        let Started { addr, mut life } = started;
         let mut ended = life.clone();
         tokio::select! {
-            never = self.watch(addr) => match never {},
+            never = self.watch(reach) => match never {},
             end = ended.wait_for(|life| *life != Life::Running) => drop(end),
         }
         match life.borrow_and_update().clone() {
@@ -243,24 +273,36 @@ impl<D: RuntimeDriver> Keeper<D> {
         }
     }
 
+    async fn start(&self) -> Result<Started, String> {
+        let root = self.node.images.root(&self.bus, &self.replica.image).await;
+        let launch = Launch {
+            account: self.stage.account.clone(),
+            customer: self.stage.customer.clone(),
+            stage: self.stage.stage.clone(),
+            replica: self.replica.clone(),
+            root: root.map_err(|error| format!("no image: {}", chain(&error)))?,
+        };
+        self.node.driver.start(launch).await.map_err(|error| chain(&error))
+    }
+
     /// Probes for ever: ready after one good answer, not ready after some bad ones.
-    async fn watch(&self, addr: SocketAddr) -> std::convert::Infallible {
+    async fn watch(&self, reach: Reach) -> std::convert::Infallible {
         let path = self.replica.manifest.health();
         let (mut ready, mut lost) = (false, 0);
         loop {
-            match probe(addr, path).await {
+            match probe(&*self.node.driver, self.replica.id, path).await {
                 Ok(()) => {
                     if !ready {
                         tracing::info!(replica = %self.replica.id, app = %self.replica.app_name, zone = %self.replica.zone, "replica ready");
                     }
                     (ready, lost) = (true, 0);
-                    self.told.set(self.replica.id, ReplicaState::Ready, Some(addr), None);
+                    self.told.set(self.replica.id, ReplicaState::Ready, Some(reach), None);
                 }
                 Err(reason) => {
                     lost += 1;
                     if !ready || lost >= PROBES_LOST {
                         ready = false;
-                        self.told.set(self.replica.id, ReplicaState::Starting, Some(addr), Some(reason));
+                        self.told.set(self.replica.id, ReplicaState::Starting, Some(reach), Some(reason));
                     }
                 }
             }

@@ -13,6 +13,11 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The executable of Bastide: starts apps so that none outlives the agent, and serves static apps.
     pub executable: PathBuf,
+    /// Socket files of the socket broker.
+    pub doors: Doors,
+    /// A file that is there when the role is told to end for good: then replicas are stopped. Without it they go
+    /// on running for the next life of the role, where the driver can do that.
+    pub down_mark: PathBuf,
     /// How replicas are started.
     #[serde(default)]
     pub driver: DriverKind,
@@ -24,6 +29,17 @@ pub struct Config {
     /// Most bytes of one unpacked image. Default 1 GiB.
     #[serde(default = "default_image_bytes_max")]
     pub image_bytes_max: u64,
+}
+
+/// Socket files of the socket broker, in directories for this user only. Who asks behind which file decides what
+/// may be asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Doors {
+    /// For gateways: connections to replicas.
+    pub gateways: PathBuf,
+    /// For the egress role: sockets behind the zones' gateways.
+    pub egress: PathBuf,
 }
 
 /// Drivers.

@@ -5,6 +5,7 @@
 //! nobody from outside.
 
 mod agent;
+pub mod broker;
 pub mod config;
 pub mod driver;
 mod error;

@@ -2,9 +2,10 @@
 
 use crate::{
     Config, Error,
-    agent::{self, Node, chain},
+    agent::{self, Ends, Node, chain},
+    broker::{self, Door},
     config::DriverKind,
-    driver::{RuntimeDriver, process::ProcessDriver},
+    driver::{Found, RuntimeDriver, process::ProcessDriver},
     image::Images,
 };
 use bastide_bus::{
@@ -26,11 +27,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// How often the node asks for its stages; a new customer's stages appear within this time.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const ASK_LIMIT: Duration = Duration::from_secs(3);
+/// How long replicas that no agent looks after get to end.
+const STRAY_GRACE: Duration = Duration::from_secs(10);
 /// How often images that nobody needs are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(300);
 
-/// Runs the agents of this node until `stop`, then stops all replicas. `ready` is called once, when the
-/// node knows its stages.
+/// Runs the agents of this node until `stop`. Replicas of a driver whose replicas outlive the role go on running
+/// then, unless [`Config::down_mark`] is there. `ready` is called once, when the node knows its stages.
 pub async fn run(
     config: Config,
     ready: Box<dyn FnOnce() + Send>,
@@ -40,16 +43,36 @@ pub async fn run(
         return Err(Error::NoIsolation);
     }
     private_dir(&config.state_dir)?;
-    let driver = match config.driver {
-        DriverKind::Process => ProcessDriver::new(config.executable.clone(), config.state_dir.join("logs"))?,
-    };
-    tracing::warn!(
-        "{}: apps run as plain child processes; they can reach each other and read this user's files",
-        driver.isolation().label()
-    );
-    driver.clean_up().await?;
+    match config.driver {
+        DriverKind::Process => {
+            let driver = ProcessDriver::new(config.executable.clone(), config.state_dir.join("logs"))?;
+            tracing::warn!(
+                "{}: apps run as plain child processes; they can reach each other and read this user's files",
+                driver.isolation().label()
+            );
+            run_with(driver, config, ready, stop).await
+        }
+    }
+}
+
+async fn run_with<D: RuntimeDriver>(
+    driver: D,
+    config: Config,
+    ready: Box<dyn FnOnce() + Send>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let driver = Arc::new(driver);
+    let ends = Ends::default();
+    let down_mark = config.down_mark.clone();
+    let brokers = TaskTracker::new();
+    for (path, door) in [(&config.doors.gateways, Door::Gateways), (&config.doors.egress, Door::Egress)] {
+        private_dir(path.parent().unwrap_or(path))?;
+        let listener = broker::open(path)?;
+        brokers.spawn(broker::serve(listener, door, driver.clone(), ends.over.clone()));
+    }
+    let found = driver.attach().await?;
     let images = Images::new(config.state_dir.join("images"), config.image_bytes_max)?;
-    let node = Arc::new(Node { driver, images, needed: Mutex::default() });
+    let node = Arc::new(Node { driver: driver.clone(), images, needed: Mutex::default() });
     let seed_file = config.state_dir.join("node.seed");
     let key = NodeKey::load_or_create(&seed_file)?;
     let key_text =
@@ -61,18 +84,42 @@ pub async fn run(
         node,
         seed_file,
         verify_key,
-        stop: stop.clone(),
+        ends: ends.clone(),
         agents: HashMap::new(),
+        found: by_account(found),
         tasks: TaskTracker::new(),
     };
-    stages.follow(&bus, key.public(), ready).await;
+    let ending = async {
+        stop.cancelled().await;
+        if !driver.outlived() || down_mark.exists() {
+            ends.stop.cancel();
+        }
+        ends.over.cancel();
+    };
+    tokio::join!(stages.follow(&bus, key.public(), ready), ending);
     stages.tasks.close();
     stages.tasks.wait().await;
     for bus in stages.agents.into_values() {
         bus.close().await;
     }
     bus.close().await;
+    brokers.close();
+    brokers.wait().await;
+    if ends.stop.is_cancelled() {
+        for found in stages.found.into_values().flatten() {
+            driver.stop(found.launch.replica.id, STRAY_GRACE).await;
+        }
+        driver.close().await;
+    }
     Ok(())
+}
+
+fn by_account(found: Vec<Found>) -> HashMap<String, Vec<Found>> {
+    let mut all: HashMap<String, Vec<Found>> = HashMap::new();
+    for one in found {
+        all.entry(one.launch.account.clone()).or_default().push(one);
+    }
+    all
 }
 
 struct Stages<D> {
@@ -80,8 +127,10 @@ struct Stages<D> {
     node: Arc<Node<D>>,
     seed_file: PathBuf,
     verify_key: VerifyKey,
-    stop: CancellationToken,
+    ends: Ends,
     agents: HashMap<String, Bus>,
+    /// Running replicas of stages that have no agent yet, by account.
+    found: HashMap<String, Vec<Found>>,
     tasks: TaskTracker,
 }
 
@@ -91,7 +140,7 @@ impl<D: RuntimeDriver> Stages<D> {
         let mut known: Vec<StageGrant> = self.read_grants();
         self.apply(&known).await;
         let mut swept = tokio::time::Instant::now();
-        while !self.stop.is_cancelled() {
+        while !self.ends.over.is_cancelled() {
             match state::grants(bus, user_key, ASK_LIMIT).await {
                 Ok(grants) => {
                     if grants != known {
@@ -99,6 +148,7 @@ impl<D: RuntimeDriver> Stages<D> {
                         self.write_grants(&grants);
                         known = grants;
                     }
+                    self.stop_strays(&known);
                     ready.take().into_iter().for_each(|ready| ready());
                 }
                 Err(error) => {
@@ -115,7 +165,7 @@ impl<D: RuntimeDriver> Stages<D> {
             }
             tokio::select! {
                 () = tokio::time::sleep(ASK_EVERY) => {}
-                () = self.stop.cancelled() => {}
+                () = self.ends.over.cancelled() => {}
             }
         }
     }
@@ -142,7 +192,7 @@ impl<D: RuntimeDriver> Stages<D> {
         }
     }
 
-    async fn start(&self, grant: &StageGrant) -> Result<Bus, Error> {
+    async fn start(&mut self, grant: &StageGrant) -> Result<Bus, Error> {
         let dir = self.config.state_dir.join("stages").join(&grant.account);
         private_dir(&dir)?;
         let bus = Bus::connect(&bastide_bus::Config {
@@ -154,15 +204,29 @@ impl<D: RuntimeDriver> Stages<D> {
             name: self.config.bus.name.clone(),
         })
         .await?;
-        let desired = state::follow(&bus, &dir, self.verify_key.clone(), &grant.account, self.stop.clone());
+        let desired =
+            state::follow(&bus, &dir, self.verify_key.clone(), &grant.account, self.ends.over.clone());
+        let found = self.found.remove(&grant.account).unwrap_or_default();
         self.tasks.spawn(agent::run(
             self.node.clone(),
             bus.clone(),
             grant.account.clone(),
+            found,
             desired,
-            self.stop.clone(),
+            self.ends.clone(),
         ));
         Ok(bus)
+    }
+
+    /// Stops replicas of an earlier life whose stage the Platform does not name any more: no desired state of
+    /// theirs can come.
+    fn stop_strays(&mut self, named: &[StageGrant]) {
+        let strays = self.found.extract_if(|account, _| !named.iter().any(|grant| grant.account == *account));
+        for replica in strays.flat_map(|(_, found)| found).map(|found| found.launch.replica.id) {
+            tracing::warn!(%replica, "stopped, for its stage is not on this node any more");
+            let node = self.node.clone();
+            self.tasks.spawn(async move { node.driver.stop(replica, STRAY_GRACE).await });
+        }
     }
 
     fn sweep(&self) {

@@ -380,16 +380,6 @@ pub struct EgressReceipt {
     pub error: Option<String>,
 }
 
-/// What the egress role asks of the runtime role's socket broker: a TCP socket made inside the gateway
-/// namespace of a zone. It comes as a descriptor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SocketOrder {
-    /// Whose gateway.
-    pub zone: ZoneName,
-    /// For an IPv6 destination.
-    pub v6: bool,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

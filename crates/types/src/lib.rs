@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod assertion;
+pub mod broker;
 pub mod digest;
 pub mod egress;
 pub mod header;

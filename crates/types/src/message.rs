@@ -174,8 +174,9 @@ pub struct ReplicaFact {
     pub id: ReplicaId,
     /// How it is.
     pub state: ReplicaState,
-    /// Where the gateway of its zone reaches it.
-    pub addr: Option<SocketAddr>,
+    /// How gateways reach it.
+    #[serde(default)]
+    pub reach: Option<Reach>,
     /// Why it is not ready, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -193,7 +194,7 @@ pub struct ReplicaFact {
 impl ReplicaFact {
     /// A replica in this state, of which nothing more is known.
     pub fn new(id: ReplicaId, state: ReplicaState) -> Self {
-        Self { id, state, addr: None, reason: None, restarts: 0, last_end: None, usage: None }
+        Self { id, state, reach: None, reason: None, restarts: 0, last_end: None, usage: None }
     }
 }
 
@@ -222,6 +223,16 @@ pub struct Usage {
 
 /// Seconds over which use is measured.
 pub const USAGE_WINDOW_S: u64 = 15;
+
+/// How gateways reach a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reach {
+    /// At an address of the node's own network.
+    Address(SocketAddr),
+    /// By a socket that the node's broker makes inside the replica's namespace.
+    Broker,
+}
 
 /// How a replica is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

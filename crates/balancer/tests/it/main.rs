@@ -4,7 +4,7 @@
 use bastide_balancer::{AppKey, Directory, Rotation};
 use bastide_types::{
     AppId, AppName, CustomerId, CustomerName, Digest, Domains, ReplicaId, Snapshot, StageName, ZoneName,
-    message::{ReplicaFact, ReplicaFacts, ReplicaState},
+    message::{Reach, ReplicaFact, ReplicaFacts, ReplicaState},
     snapshot::{App, Customer, Issuer, Stage, WafPolicy},
 };
 use proptest::prelude::*;
@@ -23,7 +23,7 @@ fn world(zones: &[&str]) -> (Snapshot, HashMap<String, ReplicaFacts>, AppKey) {
     let replicas: BTreeMap<ReplicaId, ZoneName> =
         zones.iter().map(|name| (ReplicaId::generate(), zone(name))).collect();
     let facts = replicas.keys().map(|id| ReplicaFact {
-        addr: Some(([127, 0, 0, 1], 1).into()),
+        reach: Some(Reach::Address(([127, 0, 0, 1], 1).into())),
         ..ReplicaFact::new(*id, ReplicaState::Ready)
     });
     let facts = ReplicaFacts { boot: 1, sequence: 1, generation: 1, replicas: facts.collect() };

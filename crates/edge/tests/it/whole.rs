@@ -7,7 +7,7 @@ use bastide_tls::{LocalCa, NodeTls};
 use bastide_types::{
     AccessRule, AppId, AppName, CustomerId, CustomerName, Digest, Domains, ReplicaId, Role, Route, Snapshot,
     StageName, ZoneName, header,
-    message::{ReplicaFact, ReplicaFacts, ReplicaState},
+    message::{Reach, ReplicaFact, ReplicaFacts, ReplicaState},
     snapshot::{App, Customer, Issuer, Stage, WafPolicy},
 };
 use http::HeaderValue;
@@ -212,7 +212,7 @@ fn write_state(dir: &Path, snapshot: &Snapshot) {
     let customer = snapshot.customers.values().next().unwrap();
     let apps = customer.stages[&StageName::production()].apps.values();
     let replicas = apps.flat_map(|app| app.replicas.keys()).map(|id| ReplicaFact {
-        addr: Some(([127, 0, 0, 1], 1).into()),
+        reach: Some(Reach::Address(([127, 0, 0, 1], 1).into())),
         ..ReplicaFact::new(*id, ReplicaState::Ready)
     });
     let facts = ReplicaFacts { boot: 1, sequence: 1, generation: 1, replicas: replicas.collect() };

@@ -6,7 +6,8 @@ use bastide_egress::{Config, Control, Dial, FlowLog, Names, NamespaceDialer, Sta
 use bastide_proxy::handover;
 use bastide_types::{
     AppName, CustomerName, ReplicaId, StageName, ZoneName,
-    egress::{EgressCaller, EgressMode, EgressOrder, EgressPolicy, EgressReceipt, SocketOrder},
+    broker::{SocketOrder, SocketReceipt},
+    egress::{EgressCaller, EgressMode, EgressOrder, EgressPolicy, EgressReceipt},
 };
 use std::{
     io,
@@ -101,8 +102,7 @@ impl World {
         let listener = UnixListener::bind(&config.control).unwrap();
         tokio::spawn(control.serve(listener));
         let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let tcp = std::net::TcpListener::bind(udp.local_addr().unwrap()).unwrap();
+        let (udp, tcp) = one_port();
         let replica = ReplicaId::generate();
         let world = Self {
             proxy: proxy.local_addr().unwrap(),
@@ -310,6 +310,16 @@ async fn the_resolver_gives_public_addresses_and_nothing_else() {
     }
 }
 
+/// A UDP socket and a TCP listener on one port; somebody else may have either.
+fn one_port() -> (std::net::UdpSocket, std::net::TcpListener) {
+    loop {
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        if let Ok(tcp) = std::net::TcpListener::bind(udp.local_addr().unwrap()) {
+            return (udp, tcp);
+        }
+    }
+}
+
 #[tokio::test]
 async fn names_that_no_call_may_reach_are_not_looked_up() {
     let world = World::new(policy(EgressMode::Enforce, &["api.example.com:443"])).await;
@@ -353,9 +363,10 @@ async fn the_dialer_connects_with_a_socket_of_the_broker() {
         let (stream, _) = broker.accept().await.unwrap();
         let (text, _) = handover::receive(&stream).await.unwrap();
         let order: SocketOrder = serde_json::from_slice(&text).unwrap();
-        assert_eq!((order.zone.as_str(), order.v6), ("b", false));
+        assert_eq!(order, SocketOrder::Outside { zone: ZoneName::new("b").unwrap(), v6: false });
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        handover::send(&stream, b"{}", &[socket.as_fd()]).await.unwrap();
+        let receipt = serde_json::to_vec(&SocketReceipt { refusal: None }).unwrap();
+        handover::send(&stream, &receipt, &[socket.as_fd()]).await.unwrap();
     };
     let dialer = NamespaceDialer::new(path.clone());
     let zone = ZoneName::new("b").unwrap();

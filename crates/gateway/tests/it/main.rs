@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // the whole binary is a test, also what helps its tests
 
 mod apps;
+mod broker;
 mod browser;
 mod peers;
 mod platform;

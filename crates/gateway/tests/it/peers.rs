@@ -19,6 +19,6 @@ async fn only_edges_get_through_the_handshake() {
     let mut request = Request::new(Body::empty());
     request.headers_mut().insert("host", "demo.apps.localhost:8443".parse().unwrap());
     let mut to = stranger.upstream(Role::Edge, "edge");
-    to.addr = world.upstream(Role::Edge, "edge").addr;
+    to.place = world.upstream(Role::Edge, "edge").place;
     assert!(pool.send(&to, request, Instant::now() + LONG).await.is_err(), "an edge of another installation");
 }

@@ -1,16 +1,17 @@
 //! What the tests stand in: certificates, keys, a Snapshot on disk, apps, platform replicas, one gateway.
 
+use crate::broker::Broker;
 use bastide_gateway::{Config, run_on};
 use bastide_identity::{Claims, SigningKey, mint, opaque::Opaque, pkce};
 use bastide_proxy::{
-    Body, Limits, Listener, Pool, PoolLimits, RefusedHead, Request, Response, Service, Upstream, UpstreamTls,
-    accept_tls, serve,
+    Body, Limits, Listener, Place, Pool, PoolLimits, RefusedHead, Request, Response, Service, Upstream,
+    UpstreamTls, accept_tls, serve,
 };
 use bastide_tls::{LocalCa, NodeTls};
 use bastide_types::{
     AccessRule, AppId, AppName, CustomerId, CustomerName, Digest, Domains, ReplicaId, Role, Route, Snapshot,
     StageName, ZoneName,
-    message::{ReplicaFact, ReplicaFacts, ReplicaState},
+    message::{Reach, ReplicaFact, ReplicaFacts, ReplicaState},
     snapshot::{App, Customer, Issuer, Stage, WafPolicy},
 };
 use http::{HeaderMap, Method, StatusCode};
@@ -253,6 +254,8 @@ pub struct World {
     /// An app that only tunnels.
     live: (ReplicaId, SocketAddr),
     pub revision: Digest,
+    /// Reaches the replicas, where that is not done by address.
+    pub broker: Option<Broker>,
     gateway: SocketAddr,
     stop: CancellationToken,
     task: Option<JoinHandle<Result<(), bastide_gateway::Error>>>,
@@ -294,6 +297,15 @@ impl Answer {
 
 impl World {
     pub async fn new() -> Self {
+        Self::with(false).await
+    }
+
+    /// Its replicas have no address; a broker reaches them.
+    pub async fn by_broker() -> Self {
+        Self::with(true).await
+    }
+
+    async fn with(broker: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ca = LocalCa::create_internal(OffsetDateTime::now_utc()).unwrap();
         ca.write(&dir.path().join("ca.pem"), &dir.path().join("ca.key")).unwrap();
@@ -307,6 +319,7 @@ impl World {
             shop: Vec::new(),
             live: (ReplicaId::generate(), crate::sockets::app().await),
             revision: Digest::from_sha256([7; 32]),
+            broker: None,
             gateway: ([127, 0, 0, 1], 0).into(),
             stop: CancellationToken::new(),
             task: None,
@@ -320,6 +333,10 @@ impl World {
             let tls = world.node(Role::Platform, name).server_config(&[Role::Gateway], &[b"h2"]).unwrap();
             let (state, keys) = (world.state.clone(), world.keys.clone());
             world.platform.push(Server::start(PlatformReplica { name: name.into(), state, keys }, Some(tls)));
+        }
+        if broker {
+            let replicas = world.shop.iter().map(|(id, server)| (*id, server.addr)).collect();
+            world.broker = Some(Broker::start(&world.dir.path().join("broker.sock"), replicas));
         }
         world.start().await;
         world
@@ -400,8 +417,10 @@ impl World {
         let signed = signer.sign(&snapshot).unwrap();
         self.write("snapshot.json", bastide_bus::snapshot::serialize(&snapshot, &signed).unwrap().1);
         let replicas = self.shop.iter().map(|(id, server)| (*id, server.addr)).chain([self.live]);
-        let replicas = replicas
-            .map(|(id, addr)| ReplicaFact { addr: Some(addr), ..ReplicaFact::new(id, ReplicaState::Ready) });
+        let replicas = replicas.map(|(id, addr)| ReplicaFact {
+            reach: Some(if self.broker.is_some() { Reach::Broker } else { Reach::Address(addr) }),
+            ..ReplicaFact::new(id, ReplicaState::Ready)
+        });
         let facts = ReplicaFacts { boot: 1, sequence: 1, generation: 1, replicas: replicas.collect() };
         let facts = json!({"accounts": {"DEMO": {"facts": facts, "retired": []}}});
         self.write("facts.json", facts.to_string());
@@ -424,6 +443,7 @@ impl World {
             snapshot_verify_key_file: self.write("snapshot.pub", signer.verify_key().to_base64url()),
             assertion_key_file: self.write("assertion.key", self.assertion_key.to_pkcs8()),
             cookie_key_file: self.write("cookie.key", [9; 32]),
+            broker: self.dir.path().join("broker.sock"),
             platform: self.platform.iter().map(|server| server.addr).collect(),
             deadline_ms: 60_000,
             platform_deadline_ms: 60_000,
@@ -447,7 +467,11 @@ impl World {
     pub fn upstream(&self, role: Role, name: &str) -> Upstream {
         let config = self.node(role, name).client_config(Role::Gateway, &[b"h2"]).unwrap();
         let server_name = bastide_tls::server_name(Role::Gateway).try_into().unwrap();
-        Upstream { addr: self.gateway, tls: Some(UpstreamTls { config, server_name }), http2: true }
+        Upstream {
+            place: Place::Address(self.gateway),
+            tls: Some(UpstreamTls { config, server_name }),
+            http2: true,
+        }
     }
 
     /// Sends a request as the edge.

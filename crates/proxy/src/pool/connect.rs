@@ -1,6 +1,6 @@
 //! Making a connection, with TLS where it is wanted.
 
-use super::{PoolLimits, Upstream};
+use super::{Place, PoolLimits, Upstream};
 use hyper_util::rt::TokioIo;
 use std::{io, pin::Pin};
 use tokio::{
@@ -16,6 +16,13 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 /// A connection, clear or not.
 pub(crate) type Io = TokioIo<Pin<Box<dyn Wire>>>;
 
+/// A clear connection that is there already.
+pub(crate) fn clear(tcp: TcpStream) -> io::Result<Io> {
+    tcp.set_nodelay(true)?;
+    let wire: Pin<Box<dyn Wire>> = Box::pin(tcp);
+    Ok(TokioIo::new(wire))
+}
+
 /// Connects within the connect timeout and the deadline.
 pub(crate) async fn connect(to: &Upstream, limits: &PoolLimits, deadline: Instant) -> io::Result<Io> {
     let until = deadline.min(Instant::now() + limits.connect_timeout);
@@ -26,7 +33,10 @@ pub(crate) async fn connect(to: &Upstream, limits: &PoolLimits, deadline: Instan
 }
 
 async fn dial(to: &Upstream) -> io::Result<Io> {
-    let tcp = TcpStream::connect(to.addr).await?;
+    let tcp = match &to.place {
+        Place::Address(addr) => TcpStream::connect(addr).await?,
+        Place::Replica(replica, broker) => broker.replica(*replica).await?,
+    };
     tcp.set_nodelay(true)?;
     let wire: Pin<Box<dyn Wire>> = match &to.tls {
         None => Box::pin(tcp),

@@ -1,6 +1,10 @@
 //! HTTP/1.1 upstreams: one request at a time per connection, idle ones kept.
 
-use super::{Pool, PoolLimits, Upstream, connect::connect, sent, unsent};
+use super::{
+    Key, Pool, PoolLimits, Upstream,
+    connect::{Io, clear, connect},
+    sent, unsent,
+};
 use crate::{Body, BodyError, Request, Response, SendFailure, UpstreamError, upgrade};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, Version, header};
@@ -8,14 +12,14 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
 };
-use tokio::time::{Instant, timeout_at};
-
-type Key = (SocketAddr, String);
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 
 struct Idle {
     sender: SendRequest<Body>,
@@ -53,7 +57,7 @@ impl Connections {
         prepare(&mut request);
         // An idle connection may have died meanwhile; then another takes the request, which was not sent.
         while let Some(sender) = self.take(&key, pool).await {
-            match self.exchange(pool, &key, sender, request, deadline).await {
+            match self.exchange(pool, Some(&key), sender, request, deadline).await {
                 Err(failure)
                     if failure.unsent.is_some() && !matches!(failure.error, UpstreamError::TimedOut) =>
                 {
@@ -66,23 +70,34 @@ impl Connections {
             Ok(io) => io,
             Err(error) => return Err(unsent(UpstreamError::Connect(error), request)),
         };
-        let sender = match hyper::client::conn::http1::handshake::<_, Body>(io).await {
-            Ok((sender, connection)) => {
-                pool.tasks.spawn(async move {
-                    // Its errors reach whoever waits for an answer on it.
-                    let _ = connection.with_upgrades().await;
-                });
-                sender
-            }
-            Err(error) => return Err(unsent(UpstreamError::BeforeHead(error), request)),
+        match handshake(pool, io).await {
+            Ok(sender) => self.exchange(pool, Some(&key), sender, request, deadline).await,
+            Err(error) => Err(unsent(UpstreamError::BeforeHead(error), request)),
+        }
+    }
+
+    pub(super) async fn send_over(
+        &self,
+        pool: &Pool,
+        stream: TcpStream,
+        mut request: Request,
+        deadline: Instant,
+    ) -> Result<Response, Box<SendFailure>> {
+        prepare(&mut request);
+        let io = match clear(stream) {
+            Ok(io) => io,
+            Err(error) => return Err(unsent(UpstreamError::Connect(error), request)),
         };
-        self.exchange(pool, &key, sender, request, deadline).await
+        match handshake(pool, io).await {
+            Ok(sender) => self.exchange(pool, None, sender, request, deadline).await,
+            Err(error) => Err(unsent(UpstreamError::BeforeHead(error), request)),
+        }
     }
 
     async fn exchange(
         &self,
         pool: &Pool,
-        key: &Key,
+        key: Option<&Key>,
         mut sender: SendRequest<Body>,
         request: Request,
         deadline: Instant,
@@ -101,7 +116,7 @@ impl Connections {
             return switched(response, wants_upgrade, deadline).await;
         }
         let (head, body) = response.into_parts();
-        let back = Some((self.clone(), key.clone(), sender, pool.limits.clone()));
+        let back = key.map(|key| (self.clone(), key.clone(), sender, pool.limits.clone()));
         Ok(http::Response::from_parts(head, Body::stream(Lent { body, back })))
     }
 
@@ -137,6 +152,15 @@ impl Connections {
             idle.push(Idle { sender, since: now });
         }
     }
+}
+
+async fn handshake(pool: &Pool, io: Io) -> hyper::Result<SendRequest<Body>> {
+    let (sender, connection) = hyper::client::conn::http1::handshake::<_, Body>(io).await?;
+    pool.tasks.spawn(async move {
+        // Its errors reach whoever waits for an answer on it.
+        let _ = connection.with_upgrades().await;
+    });
+    Ok(sender)
 }
 
 fn prepare(request: &mut Request) {

@@ -1,6 +1,6 @@
 //! HTTP/2 upstreams: one connection per upstream carries all requests of a worker.
 
-use super::{Pool, Upstream, connect::connect, sent, unsent};
+use super::{Key, Pool, Upstream, connect::connect, sent, unsent};
 use crate::{
     Body, Request, Response, SendFailure, UpstreamError,
     upgrade::{Tunnel, Wanted},
@@ -10,13 +10,11 @@ use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::time::{Instant, timeout_at};
 
-type Key = (SocketAddr, String);
 type Slot = Arc<tokio::sync::Mutex<Option<SendRequest<Body>>>>;
 
 const STREAM_WINDOW: u32 = 1024 * 1024;

@@ -4,9 +4,10 @@ mod connect;
 mod h1;
 mod h2;
 
-use crate::{Request, Response, SendFailure, UpstreamError};
+use crate::{Broker, Request, Response, SendFailure, UpstreamError};
+use bastide_types::ReplicaId;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::time::Instant;
+use tokio::{net::TcpStream, time::Instant};
 use tokio_util::task::TaskTracker;
 
 /// Limits of a pool.
@@ -29,12 +30,29 @@ impl Default for PoolLimits {
 /// Where requests go.
 #[derive(Debug, Clone)]
 pub struct Upstream {
-    /// Address.
-    pub addr: SocketAddr,
+    /// Where it is.
+    pub place: Place,
     /// TLS, and who must answer; clear without it.
     pub tls: Option<UpstreamTls>,
     /// HTTP/2 instead of HTTP/1.1.
     pub http2: bool,
+}
+
+/// Where an upstream is.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// At an address.
+    Address(SocketAddr),
+    /// In a namespace of its own: connections are made by the broker. They are kept by replica, so a kept one
+    /// costs no more than any other.
+    Replica(ReplicaId, Broker),
+}
+
+/// Under what connections are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    Address(SocketAddr, String),
+    Replica(ReplicaId),
 }
 
 /// TLS towards an upstream.
@@ -47,9 +65,19 @@ pub struct UpstreamTls {
 }
 
 impl Upstream {
-    fn key(&self) -> (SocketAddr, String) {
-        let name = self.tls.as_ref().map(|tls| tls.server_name.to_str().into_owned()).unwrap_or_default();
-        (self.addr, name)
+    /// Clear HTTP/1.1, as apps speak it.
+    pub const fn clear(place: Place) -> Self {
+        Self { place, tls: None, http2: false }
+    }
+
+    fn key(&self) -> Key {
+        match &self.place {
+            Place::Address(addr) => {
+                let name = self.tls.as_ref().map(|tls| tls.server_name.to_str().into_owned());
+                Key::Address(*addr, name.unwrap_or_default())
+            }
+            Place::Replica(replica, _) => Key::Replica(*replica),
+        }
     }
 }
 
@@ -89,6 +117,19 @@ impl Pool {
         } else {
             self.h1.send(self, to, request, deadline).await
         }
+    }
+
+    /// Sends one request over a connection that is there already and is closed afterwards: for probes.
+    ///
+    /// # Errors
+    /// As [`Pool::send`].
+    pub async fn send_over(
+        &self,
+        stream: TcpStream,
+        request: Request,
+        deadline: Instant,
+    ) -> Result<Response, Box<SendFailure>> {
+        self.h1.send_over(self, stream, request, deadline).await
     }
 }
 

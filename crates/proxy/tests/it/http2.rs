@@ -6,8 +6,8 @@ use crate::{
     start, start_with, talk,
 };
 use bastide_proxy::{
-    Accept, Body, Limits, Peer, Pool, PoolLimits, RawHead, RefusedHead, Request, Response, Service, Upstream,
-    UpstreamTls, accept_tls,
+    Accept, Body, Limits, Peer, Place, Pool, PoolLimits, RawHead, RefusedHead, Request, Response, Service,
+    Upstream, UpstreamTls, accept_tls,
 };
 use http_body_util::BodyExt;
 use rcgen::{CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
@@ -66,7 +66,11 @@ fn mutual() -> Mutual {
 impl Mutual {
     fn upstream(&self, addr: SocketAddr) -> Upstream {
         let server_name = ServerName::try_from("hop.internal").unwrap();
-        Upstream { addr, tls: Some(UpstreamTls { config: self.client.clone(), server_name }), http2: true }
+        Upstream {
+            place: Place::Address(addr),
+            tls: Some(UpstreamTls { config: self.client.clone(), server_name }),
+            http2: true,
+        }
     }
 }
 
@@ -176,7 +180,7 @@ async fn a_request_given_back_goes_elsewhere_unchanged() {
         ("/x?y".into(), &"a.example:8443".parse().unwrap())
     );
     let server = start(Arc::new(Echo::default()), Limits::default());
-    let to = Upstream { addr: server.addr, tls: None, http2: false };
+    let to = Upstream::clear(Place::Address(server.addr));
     let response = pool.send(&to, request, soon()).await.unwrap();
     assert_eq!(response.status(), 200);
 }

@@ -1,7 +1,9 @@
 //! Through the hop to an origin: what the origin receives, reuse, upgrades.
 
 use crate::{start, talk};
-use bastide_proxy::{Body, Limits, Pool, PoolLimits, RefusedHead, Request, Response, Service, Upstream};
+use bastide_proxy::{
+    Body, Limits, Place, Pool, PoolLimits, RefusedHead, Request, Response, Service, Upstream,
+};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -31,7 +33,7 @@ impl Service for Forward {
 }
 
 pub(crate) fn forward(addr: SocketAddr) -> Arc<Forward> {
-    forward_to(Upstream { addr, tls: None, http2: false })
+    forward_to(Upstream::clear(Place::Address(addr)))
 }
 
 pub(crate) fn forward_to(to: Upstream) -> Arc<Forward> {
@@ -93,7 +95,7 @@ async fn an_origin_that_is_not_there_gives_the_request_back() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let pool = Pool::new(PoolLimits::default());
     let request = http::Request::builder().uri("/").header("host", "a").body(Body::empty()).unwrap();
-    let to = Upstream { addr: free, tls: None, http2: false };
+    let to = Upstream::clear(Place::Address(free));
     let failure = pool.send(&to, request, Instant::now() + Duration::from_secs(20)).await.unwrap_err();
     assert!(failure.unsent.is_some(), "{failure:?}");
 }

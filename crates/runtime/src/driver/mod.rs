@@ -3,13 +3,22 @@
 pub mod process;
 
 use crate::Error;
-use bastide_types::{CustomerName, StageName, message::DesiredReplica};
-use std::{future::Future, net::SocketAddr, path::PathBuf, time::Duration};
-use tokio::sync::watch;
+use bastide_types::{
+    CustomerName, ReplicaId, StageName, ZoneName,
+    message::{DesiredReplica, Reach, StageState},
+};
+use serde::{Deserialize, Serialize};
+use std::{future::Future, io, net::SocketAddr, os::fd::OwnedFd, path::PathBuf, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
 
 /// What keeps replicas apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
+    /// Namespaces, limits and filters of the kernel.
+    Kernel,
     /// Nothing.
     None,
 }
@@ -18,20 +27,23 @@ impl Isolation {
     /// The word in logs and status.
     pub const fn label(self) -> &'static str {
         match self {
+            Self::Kernel => "isolation: kernel",
             Self::None => "isolation: NONE",
         }
     }
 }
 
 /// A replica to start.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
-    /// What should run.
-    pub replica: DesiredReplica,
+    /// Account of its stage on the bus.
+    pub account: String,
     /// For whom.
     pub customer: CustomerName,
     /// Where.
     pub stage: StageName,
+    /// What should run.
+    pub replica: DesiredReplica,
     /// Its unpacked image.
     pub root: PathBuf,
 }
@@ -46,22 +58,80 @@ pub enum Life {
 }
 
 /// A started replica.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Started {
-    /// Where the gateway reaches it.
-    pub addr: SocketAddr,
+    /// How gateways reach it.
+    pub reach: Reach,
     /// Changes once, when it ends.
     pub life: watch::Receiver<Life>,
 }
 
-/// Starts and stops replicas on this node.
+/// A replica that runs already.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// What was started.
+    pub launch: Launch,
+    /// As [`RuntimeDriver::start`] said it.
+    pub started: Started,
+}
+
+/// What a replica uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time since it was started.
+    pub cpu: Duration,
+    /// Memory now, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// Starts and stops replicas on this node, and makes sockets into their networks.
 pub trait RuntimeDriver: Send + Sync + 'static {
     /// What keeps replicas apart under this driver.
     fn isolation(&self) -> Isolation;
-    /// Removes what a dead run left behind. Called once, before anything is started.
-    fn clean_up(&self) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Whether replicas go on running when the role ends; the next life of the role finds them by
+    /// [`RuntimeDriver::attach`].
+    fn outlived(&self) -> bool;
+
+    /// The replicas that an earlier life of the role started and that still run. Whatever else it left is
+    /// removed. Called once, before anything is started.
+    fn attach(&self) -> impl Future<Output = Result<Vec<Found>, Error>> + Send;
+
+    /// What holds for the network of a stage from now on. Called with every new desired state, before its
+    /// replicas are started.
+    fn enact(&self, state: &StageState) -> impl Future<Output = ()> + Send;
+
     /// Starts a replica.
     fn start(&self, launch: Launch) -> impl Future<Output = Result<Started, Error>> + Send;
+
     /// Asks a replica to end, and kills it after `grace`. Returns when it is gone.
-    fn stop(&self, replica: bastide_types::ReplicaId, grace: Duration) -> impl Future<Output = ()> + Send;
+    fn stop(&self, replica: ReplicaId, grace: Duration) -> impl Future<Output = ()> + Send;
+
+    /// Connects to the port of a replica, as gateways do.
+    ///
+    /// # Errors
+    /// `NotFound` when it does not run here, `ConnectionRefused` when nothing listens there.
+    fn connect(&self, replica: ReplicaId) -> impl Future<Output = io::Result<TcpStream>> + Send;
+
+    /// Listens inside the network of a replica, where only its own processes can call.
+    ///
+    /// # Errors
+    /// `NotFound` when it does not run here, `Unsupported` when replicas have no network of their own.
+    fn listen(
+        &self,
+        replica: ReplicaId,
+        at: SocketAddr,
+    ) -> impl Future<Output = io::Result<TcpListener>> + Send;
+
+    /// A TCP socket, not connected, whose only way out is the gateway of a zone.
+    ///
+    /// # Errors
+    /// `NotFound` when the zone is not here, `Unsupported` when zones have no gateways.
+    fn outside(&self, zone: &ZoneName, v6: bool) -> impl Future<Output = io::Result<OwnedFd>> + Send;
+
+    /// What a replica uses now; `None` when that is not known.
+    fn usage(&self, replica: ReplicaId) -> Option<Usage>;
+
+    /// The role ends and all its replicas are stopped: takes away what was made for them together.
+    fn close(&self) -> impl Future<Output = ()> + Send;
 }

@@ -3,9 +3,13 @@
 //! Every replica has a process group of its own, an environment that holds only what it should know, and
 //! a log of bounded size. Replicas end with the agent.
 
-use super::{Isolation, Launch, Life, RuntimeDriver, Started};
+use super::{Found, Isolation, Launch, Life, RuntimeDriver, Started, Usage};
 use crate::Error;
-use bastide_types::{ReplicaId, manifest::Kind};
+use bastide_types::{
+    ReplicaId, ZoneName,
+    manifest::Kind,
+    message::{Reach, StageState},
+};
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
@@ -13,9 +17,9 @@ use nix::{
 use std::{
     collections::HashMap,
     ffi::OsString,
-    fs,
+    fs, io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    os::unix::fs::OpenOptionsExt,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
     path::PathBuf,
     process::Stdio,
     sync::{Arc, Mutex, PoisonError, mpsc},
@@ -36,6 +40,7 @@ pub struct ProcessDriver {
 
 #[derive(Clone)]
 struct Running {
+    addr: SocketAddr,
     group: Pid,
     life: watch::Receiver<Life>,
 }
@@ -144,10 +149,16 @@ impl RuntimeDriver for ProcessDriver {
         Isolation::None
     }
 
-    async fn clean_up(&self) -> Result<(), Error> {
-        // Children end with the agent (`exec_child`), so a dead run leaves nothing running.
-        Ok(())
+    fn outlived(&self) -> bool {
+        false
     }
+
+    async fn attach(&self) -> Result<Vec<Found>, Error> {
+        // Children end with the agent (`exec_child`), so a dead run leaves nothing running.
+        Ok(Vec::new())
+    }
+
+    async fn enact(&self, _: &StageState) {}
 
     async fn start(&self, launch: Launch) -> Result<Started, Error> {
         let addr = free_port()?;
@@ -162,7 +173,7 @@ impl RuntimeDriver for ProcessDriver {
         self.running
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, Running { group: Pid::from_raw(pid), life: life.clone() });
+            .insert(id, Running { addr, group: Pid::from_raw(pid), life: life.clone() });
         let running = self.running.clone();
         // Its owner is the child: it ends when the child does.
         tokio::spawn(async move {
@@ -175,7 +186,7 @@ impl RuntimeDriver for ProcessDriver {
             running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
             sender.send_replace(Life::Ended(why));
         });
-        Ok(Started { addr, life })
+        Ok(Started { reach: Reach::Address(addr), life })
     }
 
     async fn stop(&self, replica: ReplicaId, grace: Duration) {
@@ -188,4 +199,24 @@ impl RuntimeDriver for ProcessDriver {
             let _ = running.life.wait_for(|life| *life != Life::Running).await;
         }
     }
+
+    async fn connect(&self, replica: ReplicaId) -> io::Result<tokio::net::TcpStream> {
+        let addr =
+            self.running.lock().unwrap_or_else(PoisonError::into_inner).get(&replica).map(|one| one.addr);
+        tokio::net::TcpStream::connect(addr.ok_or(io::ErrorKind::NotFound)?).await
+    }
+
+    async fn listen(&self, _: ReplicaId, _: SocketAddr) -> io::Result<tokio::net::TcpListener> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    async fn outside(&self, _: &ZoneName, _: bool) -> io::Result<OwnedFd> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn usage(&self, _: ReplicaId) -> Option<Usage> {
+        None
+    }
+
+    async fn close(&self) {}
 }

@@ -5,7 +5,8 @@ use bastide_runtime::{
     driver::{Launch, Life, RuntimeDriver, process::ProcessDriver},
 };
 use bastide_types::{
-    AppId, AppName, CustomerName, Digest, Manifest, ReplicaId, StageName, ZoneName, message::DesiredReplica,
+    AppId, AppName, CustomerName, Digest, Manifest, ReplicaId, StageName, ZoneName,
+    message::{DesiredReplica, Reach},
 };
 use std::{
     fs,
@@ -47,7 +48,13 @@ fn launch(dir: &Path, script: &str) -> Launch {
         draining: false,
         assertion_keys: "{}".into(),
     };
-    Launch { replica, customer: CustomerName::new("acme").unwrap(), stage: StageName::test(), root }
+    Launch {
+        account: "A".into(),
+        replica,
+        customer: CustomerName::new("acme").unwrap(),
+        stage: StageName::test(),
+        root,
+    }
 }
 
 async fn wait_for(path: &Path) -> String {
@@ -84,7 +91,8 @@ async fn an_app_sees_only_its_own_environment_and_ends_politely() {
     ] {
         assert!(seen.contains(expected), "{expected} in {seen}");
     }
-    assert!(seen.contains(&format!("PORT={}", started.addr.port())));
+    let Reach::Address(addr) = started.reach else { panic!("{:?}", started.reach) };
+    assert!(seen.contains(&format!("PORT={}", addr.port())));
     for foreign in ["HOME=", "CARGO", "USER="] {
         assert!(!seen.contains(foreign), "{foreign} in {seen}");
     }
@@ -142,7 +150,8 @@ async fn a_program_that_is_not_there_is_an_end_and_not_a_hang() {
 async fn without_leave_nothing_runs_that_is_not_isolated() {
     let config: Config = serde_json::from_value(serde_json::json!({
         "bus": { "url": "tls://127.0.0.1:1", "ca_file": "/none", "name": "n" },
-        "state_dir": "/none", "executable": "/none", "deploy_key_file": "/none",
+        "state_dir": "/none", "executable": "/none", "deploy_key_file": "/none", "down_mark": "/none",
+        "doors": { "gateways": "/none/a", "egress": "/none/b" },
     }))
     .unwrap();
     let refused =
