@@ -5,7 +5,7 @@
 
 use crate::{
     Config, Error,
-    caller::Caller,
+    caller::{Caller, Inside},
     dial::{Dial, NamespaceDialer},
     dns::NameService,
     flow::FlowLog,
@@ -16,6 +16,7 @@ use bastide_proxy::handover;
 use bastide_types::{
     CustomerName, ReplicaId, StageName,
     egress::{EgressCaller, EgressOrder, EgressPolicy, EgressReceipt},
+    network::{is_internal, is_internal_name},
 };
 use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc};
 use tokio::{
@@ -47,7 +48,13 @@ pub struct Control<N, D> {
     stop: CancellationToken,
     tasks: TaskTracker,
     policies: HashMap<(CustomerName, StageName), watch::Sender<Arc<EgressPolicy>>>,
-    replicas: HashMap<ReplicaId, CancellationToken>,
+    replicas: HashMap<ReplicaId, Served>,
+}
+
+/// A replica that is served.
+struct Served {
+    stop: CancellationToken,
+    inside: watch::Sender<Inside>,
 }
 
 impl<N: Names, D: Dial> Control<N, D> {
@@ -106,10 +113,17 @@ impl<N: Names, D: Dial> Control<N, D> {
 
     fn obey(&mut self, order: EgressOrder, sockets: Vec<OwnedFd>) -> Result<(), String> {
         match order {
-            EgressOrder::Admit { caller, policy } => {
+            EgressOrder::Admit { caller, policy, names } => {
                 self.dismiss(caller.replica);
+                let inside = inside(names)?;
                 let policy = self.enact(caller.customer.clone(), caller.stage.clone(), policy);
-                self.admit(caller, policy, sockets).map_err(|error| error.to_string())
+                self.admit(caller, policy, inside, sockets).map_err(|error| error.to_string())
+            }
+            EgressOrder::Names { replica, names } => {
+                let inside = inside(names)?;
+                let served = self.replicas.get(&replica).ok_or("this replica is not served")?;
+                served.inside.send_replace(inside);
+                Ok(())
             }
             EgressOrder::Policy { customer, stage, policy } => {
                 self.enact(customer, stage, policy);
@@ -139,6 +153,7 @@ impl<N: Names, D: Dial> Control<N, D> {
         &mut self,
         who: EgressCaller,
         policy: watch::Receiver<Arc<EgressPolicy>>,
+        inside: Inside,
         sockets: Vec<OwnedFd>,
     ) -> std::io::Result<()> {
         let [proxy, udp, tcp]: [OwnedFd; 3] =
@@ -149,8 +164,9 @@ impl<N: Names, D: Dial> Control<N, D> {
         udp.set_nonblocking(true)?;
         let udp = UdpSocket::from_std(udp)?;
         let stop = self.stop.child_token();
-        self.replicas.insert(who.replica, stop.clone());
-        let caller = Arc::new(Caller::new(who, policy, self.connections_max));
+        let (inside, found) = watch::channel(inside);
+        self.replicas.insert(who.replica, Served { stop: stop.clone(), inside });
+        let caller = Arc::new(Caller::new(who, policy, found, self.connections_max));
         let names = NameService::new(self.station.clone(), caller.clone(), self.lookups_per_s);
         self.tasks.spawn(names.serve(udp, tcp, stop.clone()));
         self.tasks.spawn(self.station.clone().serve(proxy, caller, stop));
@@ -158,9 +174,17 @@ impl<N: Names, D: Dial> Control<N, D> {
     }
 
     fn dismiss(&mut self, replica: ReplicaId) {
-        if let Some(stop) = self.replicas.remove(&replica) {
-            stop.cancel();
+        if let Some(served) = self.replicas.remove(&replica) {
+            served.stop.cancel();
         }
+    }
+}
+
+/// A name of ours that led elsewhere would take a call where the app does not mean it to go.
+fn inside(names: Inside) -> Result<Inside, String> {
+    match names.iter().find(|(name, address)| !is_internal_name(name) || !is_internal(**address)) {
+        Some((name, address)) => Err(format!("`{name}` may not lead to {address}")),
+        None => Ok(names),
     }
 }
 

@@ -1,5 +1,8 @@
 //! The resolver that an app finds inside its namespace: names to public addresses, and nothing else.
 //!
+//! Names below `internal` lead to what is inside that very namespace: the apps that it may call, its
+//! database. They are answered from the runtime role's orders and never asked outside.
+//!
 //! It answers A and AAAA. Other types get an empty answer: they are of little use to an app and of much
 //! use to a tunnel. Private answers are taken out, names that no call may reach are refused, and a
 //! replica may ask only so often.
@@ -11,7 +14,10 @@ use crate::{
     journey::{Station, blank},
     resolve::Names,
 };
-use bastide_types::egress::{Host, forbidden_range};
+use bastide_types::{
+    egress::{Host, forbidden_range},
+    network::is_internal_name,
+};
 use hickory_resolver::proto::{
     op::{Message, MessageType, OpCode, ResponseCode},
     rr::{DNSClass, Name, RData, Record, RecordType},
@@ -201,6 +207,10 @@ impl<N: Names, D: Dial> NameService<N, D> {
         let begun = Instant::now();
         let text = name.to_ascii();
         let Ok(Host::Name(host)) = text.parse::<Host>() else { return Err(ResponseCode::NXDomain) };
+        if is_internal_name(&host) {
+            let address = self.caller.inside(&host).ok_or(ResponseCode::NXDomain)?;
+            return Ok(if kind == RecordType::A { vec![address.into()] } else { Vec::new() });
+        }
         if !self.caller.policy().may_resolve(&host) {
             let why = self.caller.policy().decide(&Host::Name(host.clone()), None, 0).why;
             self.note(host, why, begun);

@@ -23,7 +23,7 @@ mod relay;
 mod resolve;
 mod socks;
 
-pub use caller::Caller;
+pub use caller::{Caller, Inside};
 pub use config::Config;
 pub use control::{Control, run};
 pub use dial::{Dial, NamespaceDialer};

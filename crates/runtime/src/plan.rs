@@ -41,6 +41,7 @@ mod tests {
     use super::*;
     use bastide_types::{
         AppId, AppName, CustomerName, Digest, Manifest, StageName, ZoneName, network::StageNetwork,
+        service::Services,
     };
 
     fn replica(id: ReplicaId, draining: bool) -> DesiredReplica {
@@ -56,6 +57,8 @@ mod tests {
             manifest,
             draining,
             assertion_keys: String::new(),
+            serving: true,
+            services: Services::default(),
         }
     }
 
@@ -68,6 +71,7 @@ mod tests {
             stage: StageName::test(),
             replicas,
             network: StageNetwork::default(),
+            postgres: None,
         }
     }
 

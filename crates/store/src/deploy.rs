@@ -268,7 +268,8 @@ impl CustomerStore<'_> {
         rows.iter().map(|row| Ok((parse(row.try_get(0)?)?, row.try_get(1)?))).collect()
     }
 
-    /// Makes a revision serve; all other replicas of the app drain from `drain_at` on.
+    /// Makes a revision serve; all other replicas of the app drain from `drain_at` on. The stage's generation
+    /// rises: its other apps call the new revision.
     pub async fn serve(
         &self,
         write: &mut Write,
@@ -293,6 +294,7 @@ impl CustomerStore<'_> {
                 self.drain(write, stage, replica.id, drain_at).await?;
             }
         }
+        self.raise_generation(write, stage).await?;
         raise_revision(write).await
     }
 

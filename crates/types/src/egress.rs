@@ -4,10 +4,11 @@
 //! What decides is always the address that is dialled, never a string: a name is resolved once, each
 //! answer is judged here, and that very address is dialled.
 
-use crate::{AppName, CustomerName, ReplicaId, StageName, ZoneName};
+use crate::{AppName, CustomerName, ReplicaId, StageName, ZoneName, network::is_internal_name};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
@@ -294,6 +295,9 @@ impl EgressPolicy {
     /// Decides on one call: forbidden ranges first, which nobody can allow, then `deny`, `allow`, `mode`.
     /// Without `address` (a name not yet resolved) rules on networks do not count.
     pub fn decide(&self, host: &Host, address: Option<IpAddr>, port: u16) -> EgressDecision {
+        if matches!(host, Host::Name(name) if is_internal_name(name)) {
+            return EgressDecision::new(false, "internal: such names are called without a proxy");
+        }
         let address = address.or(match host {
             Host::Address(address) => Some(*address),
             Host::Name(_) => None,
@@ -321,7 +325,8 @@ impl EgressPolicy {
     pub fn may_resolve(&self, name: &str) -> bool {
         let names =
             |rule: &&EgressRule| rule.covers(&Host::Name(name.to_owned()), None, rule.port.unwrap_or(1));
-        if self.deny.iter().filter(|rule| rule.port.is_none()).any(|rule| names(&rule)) {
+        let denied = self.deny.iter().filter(|rule| rule.port.is_none()).any(|rule| names(&rule));
+        if denied || is_internal_name(name) {
             return false;
         }
         self.mode != EgressMode::Enforce
@@ -356,6 +361,16 @@ pub enum EgressOrder {
         caller: EgressCaller,
         /// What its stage may do.
         policy: EgressPolicy,
+        /// Names below `internal` that it finds, each with an address inside its namespace.
+        #[serde(default)]
+        names: BTreeMap<String, Ipv4Addr>,
+    },
+    /// Other names for a replica, in force at once.
+    Names {
+        /// Which.
+        replica: ReplicaId,
+        /// Names below `internal`, each with an address inside its namespace.
+        names: BTreeMap<String, Ipv4Addr>,
     },
     /// Another policy for all replicas of a stage, in force at once.
     Policy {
@@ -533,7 +548,9 @@ mod tests {
             policy(EgressMode::Enforce, &["*.example.com:443"], &["bad.example.com", "half.example.com:80"]);
         assert!(p.may_resolve("api.example.com") && p.may_resolve("half.example.com"));
         assert!(!p.may_resolve("secret.tunnel.evil.com") && !p.may_resolve("bad.example.com"));
-        assert!(policy(EgressMode::Open, &[], &[]).may_resolve("a.b"));
+        let open = policy(EgressMode::Open, &["*.internal"], &[]);
+        assert!(open.may_resolve("a.b") && !open.may_resolve("secret.internal"));
+        assert!(!open.decide(&host("b.internal"), None, 80).allowed, "no rule leads such a name outside");
     }
 
     proptest! {

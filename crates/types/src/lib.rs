@@ -19,6 +19,7 @@ pub mod network;
 pub mod problem;
 pub mod role;
 pub mod secret;
+pub mod service;
 pub mod snapshot;
 
 pub use access::{AccessRule, Route};

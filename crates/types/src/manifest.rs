@@ -4,11 +4,13 @@ pub mod image;
 pub mod probes;
 pub mod resources;
 pub mod scale;
+pub mod services;
 
 pub use image::ImageSource;
 pub use probes::{Probe, Probes, StartupProbe};
 pub use resources::Resources;
 pub use scale::{REPLICAS_MAX, Scale};
+pub use services::{Postgres, Services};
 
 use crate::{AppName, Route};
 use serde::{Deserialize, Serialize};
@@ -38,6 +40,9 @@ pub struct Manifest {
     /// Environment of the app. Names are letters, digits and `_`; `PORT` and `BASTIDE_*` are ours.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// What it has besides, in each stage its own.
+    #[serde(default, skip_serializing_if = "Services::is_empty")]
+    pub services: Services,
 }
 
 /// The `[app]` table.
@@ -184,12 +189,12 @@ impl Manifest {
                 }
             }
         }
+        services::check(self)?;
         for (key, value) in &self.env {
-            let word = key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-            if !word || key.is_empty() || key.as_bytes()[0].is_ascii_digit() {
+            if !is_variable(key) {
                 return fail("env", "names are letters, digits and `_`, and start with no digit");
             }
-            if key == "PORT" || key.starts_with("BASTIDE_") {
+            if is_ours(key) {
                 return fail("env", "`PORT` and `BASTIDE_*` are set by Bastide");
             }
             if value.len() > 32 * 1024 || value.contains('\0') {
@@ -206,6 +211,15 @@ pub(crate) fn is_path(path: &str) -> bool {
         && !path.contains("//")
         && !path.split('/').any(|part| part == ".." || part == ".")
         && path.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'%' | b'\\'))
+}
+
+fn is_variable(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && name.as_bytes().first().is_some_and(|b| !b.is_ascii_digit())
+}
+
+fn is_ours(name: &str) -> bool {
+    name == "PORT" || name.starts_with("BASTIDE_")
 }
 
 fn is_role(role: &str) -> bool {

@@ -16,6 +16,7 @@
 use crate::{
     AppId, AppName, CustomerId, CustomerName, Digest, Manifest, Problem, ReplicaId, StageName, ZoneName,
     network::StageNetwork,
+    service::{PostgresServer, Services},
 };
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -127,6 +128,9 @@ pub struct StageState {
     /// What its apps may reach.
     #[serde(default)]
     pub network: StageNetwork,
+    /// The server that holds the databases of its apps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<PostgresServer>,
 }
 
 /// One replica that should run.
@@ -152,6 +156,12 @@ pub struct DesiredReplica {
     pub draining: bool,
     /// Public keys of gateways as a JWK set, so that the app can check assertions.
     pub assertion_keys: String,
+    /// True when it belongs to the revision that serves: other apps of the stage call only such replicas.
+    #[serde(default)]
+    pub serving: bool,
+    /// What it has besides.
+    #[serde(default, skip_serializing_if = "Services::is_empty")]
+    pub services: Services,
 }
 
 /// What runs in one stage: always the full list, never a difference.

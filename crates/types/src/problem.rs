@@ -105,6 +105,8 @@ codes! {
         "Wait until it has ended; `bastide status <app>` shows it.";
     StageOrder = "B-DEPLOY-0422", 409, "This revision has not run in the stage before.",
         "An app goes through the stages in order: publish deploys to the first, promote moves the same image on.";
+    ServiceMissing = "B-SVC-0409", 409, "This installation does not offer that service.",
+        "`[services.postgres]` needs a PostgreSQL server that the operator has configured, and a runtime that isolates apps from each other. Nothing was kept. Ask your operator, or take the table out of `bastide.toml`.";
     IsolationMissing = "B-RT-0403", 403, "The runtime here isolates nothing.",
         "The `process` driver has no isolation. It runs only after `--allow-no-isolation`.";
     Internal = "B-0500", 500, "Something went wrong on our side.",

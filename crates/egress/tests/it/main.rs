@@ -10,6 +10,7 @@ use bastide_types::{
     egress::{EgressCaller, EgressMode, EgressOrder, EgressPolicy, EgressReceipt},
 };
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::AsFd,
@@ -24,6 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
+const BLOG: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 2);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A small DNS: what is not here does not exist.
@@ -33,6 +35,7 @@ impl Names for Book {
     async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         let private = IpAddr::from([10, 0, 0, 1]);
         Ok(match name {
+            name if name.ends_with("internal") => panic!("{name} is asked outside"),
             "api.example.com" | "other.example.org" => vec![PUBLIC.into()],
             "rebind.example.com" => vec![private],
             "mixed.example.com" => vec![private, PUBLIC.into(), "fd00::1".parse().unwrap()],
@@ -113,7 +116,8 @@ impl World {
             stop,
             _dir: dir,
         };
-        let order = EgressOrder::Admit { caller: caller(replica), policy };
+        let names = BTreeMap::from([("blog.internal".to_owned(), BLOG)]);
+        let order = EgressOrder::Admit { caller: caller(replica), policy, names };
         handover::send(
             &world.runtime,
             &serde_json::to_vec(&order).unwrap(),
@@ -328,6 +332,37 @@ async fn names_that_no_call_may_reach_are_not_looked_up() {
 }
 
 #[tokio::test]
+async fn names_inside_are_those_of_the_orders_and_are_never_asked_outside() {
+    // No call may leave at all: names inside are not a matter of the egress policy.
+    let world = World::new(policy(EgressMode::Enforce, &[])).await;
+    let answer = ask(&world, &query("Blog.Internal", 1)).await;
+    assert_eq!(outcome(&answer), (0, 1));
+    assert!(answer.ends_with(&BLOG.octets()));
+    assert_eq!(outcome(&ask(&world, &query("blog.internal", 28)).await), (0, 0), "no IPv6, but it exists");
+    assert_eq!(outcome(&ask(&world, &query("blog.internal", 16)).await), (0, 0));
+    for unknown in ["shop.internal", "x.blog.internal", "internal", "postgres.internal"] {
+        assert_eq!(outcome(&ask(&world, &query(unknown, 1)).await).0, 3, "{unknown}");
+        assert_eq!(outcome(&ask(&world, &query(unknown, 28)).await).0, 3, "{unknown}");
+    }
+    let answer = world.tunnel("blog.internal:80").await;
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("without a proxy"), "{answer}");
+
+    let (name, other) = ("shop.internal".to_owned(), Ipv4Addr::new(169, 254, 2, 3));
+    let names = EgressOrder::Names { replica: world.replica, names: BTreeMap::from([(name, other)]) };
+    world.order(&names).await.unwrap();
+    assert!(ask(&world, &query("shop.internal", 1)).await.ends_with(&other.octets()));
+    assert_eq!(outcome(&ask(&world, &query("blog.internal", 1)).await).0, 3, "in force at once");
+
+    for (name, address) in [("example.com", BLOG), ("blog.internal", PUBLIC)] {
+        let names = BTreeMap::from([(name.to_owned(), address)]);
+        let refused = world.order(&EgressOrder::Names { replica: world.replica, names }).await;
+        assert!(refused.unwrap_err().contains("may not lead"), "{name}");
+    }
+    let stranger = EgressOrder::Names { replica: ReplicaId::generate(), names: BTreeMap::new() };
+    assert!(world.order(&stranger).await.is_err());
+}
+
+#[tokio::test]
 async fn a_replica_that_is_dismissed_is_cut_off() {
     let world = World::new(policy(EgressMode::Open, &[])).await;
     let mut open = TcpStream::connect(world.proxy).await.unwrap();
@@ -345,8 +380,11 @@ async fn a_replica_that_is_dismissed_is_cut_off() {
 #[tokio::test]
 async fn orders_that_make_no_sense_are_refused_and_the_next_is_obeyed() {
     let world = World::new(policy(EgressMode::Open, &[])).await;
-    let lonely =
-        EgressOrder::Admit { caller: caller(ReplicaId::generate()), policy: EgressPolicy::default() };
+    let lonely = EgressOrder::Admit {
+        caller: caller(ReplicaId::generate()),
+        policy: EgressPolicy::default(),
+        names: BTreeMap::new(),
+    };
     assert!(world.order(&lonely).await.unwrap_err().contains("three sockets"));
     handover::send(&world.runtime, b"junk", &[]).await.unwrap();
     assert!(world.receipt().await.is_err());

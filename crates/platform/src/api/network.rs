@@ -9,7 +9,7 @@ use bastide_store::StoreError;
 use bastide_types::{
     AppName, Code, StageName,
     egress::{EgressDecision, Host, host_and_port},
-    network::StageNetwork,
+    network::{CALLEE_PORT, StageNetwork, internal_name, is_internal_name},
 };
 use serde::{Deserialize, Serialize};
 
@@ -84,8 +84,22 @@ pub(crate) async fn explain(
     let stage = known(&app, &caller, call.stage).await?;
     let (host, port) = host_and_port(&call.to)
         .map_err(|error| ApiError::because(Code::InputInvalid, format!("`{}`: {error}", call.to)))?;
-    let decision = caller.store(&app).network(&stage).await?.egress.decide(&host, None, port);
-    Ok(Json(explanation(decision, &host)))
+    let network = caller.store(&app).network(&stage).await?;
+    Ok(Json(match &host {
+        Host::Name(inside) if is_internal_name(inside) => explain_inside(&network, &name, inside, port),
+        _ => explanation(network.egress.decide(&host, None, port), &host),
+    }))
+}
+
+/// A call to a name below `internal`: to another app of the stage.
+fn explain_inside(network: &StageNetwork, from: &AppName, to: &str, port: u16) -> Explanation {
+    let callee = network.callees(from).find(|callee| internal_name(callee) == to);
+    let (allowed, why) = match callee {
+        Some(callee) if port == CALLEE_PORT => (true, format!("grant: {from} → {callee}")),
+        Some(_) => (false, format!("other apps are called on port {CALLEE_PORT}")),
+        None => (false, "no grant lets this app call another under that name".into()),
+    };
+    Explanation { allowed, reported: false, why, note: None }
 }
 
 fn explanation(decision: EgressDecision, host: &Host) -> Explanation {

@@ -57,6 +57,10 @@ pub(crate) async fn publish(
         let detail = format!("app.name is `{}`, but the request is for `{name}`", archive.manifest.app.name);
         return Err(ApiError::because(Code::ManifestInvalid, detail));
     }
+    if archive.manifest.services.postgres.is_some() {
+        let detail = "[services.postgres]: no PostgreSQL server is configured";
+        return Err(ApiError::because(Code::ServiceMissing, detail));
+    }
     let own = caller.store(app);
     let stages = own.stage_names().await?;
     let first: &StageName = stages.first().ok_or_else(|| ApiError::new(Code::ApiUnknown))?;

@@ -2,11 +2,15 @@
 
 use crate::{ApiError, App};
 use bastide_store::StageRow;
-use bastide_types::message::{DesiredReplica, StageState};
+use bastide_types::{
+    message::{DesiredReplica, StageState},
+    service::Services,
+};
 
 /// The desired state of a stage.
 pub(crate) async fn state(app: &App, stage: &StageRow) -> Result<StageState, ApiError> {
     let own = app.store.customer(stage.customer);
+    let serving = own.serving(&stage.name).await?;
     let mut replicas = Vec::new();
     for replica in own.replicas(&stage.name).await? {
         let Some(revision) = own.revision(replica.app, replica.revision).await? else { continue };
@@ -21,6 +25,8 @@ pub(crate) async fn state(app: &App, stage: &StageRow) -> Result<StageState, Api
             manifest: revision.manifest,
             draining: replica.drain_at == Some(0),
             assertion_keys: app.assertion_jwks.clone(),
+            serving: serving.get(&replica.app) == Some(&replica.revision),
+            services: Services::default(),
         });
     }
     Ok(StageState {
@@ -30,5 +36,6 @@ pub(crate) async fn state(app: &App, stage: &StageRow) -> Result<StageState, Api
         stage: stage.name.clone(),
         replicas,
         network: own.network(&stage.name).await?,
+        postgres: None,
     })
 }

@@ -83,6 +83,7 @@ async fn advance(app: &App, operation: &OperationRow) -> Result<(), ApiError> {
         let step = format!("revision {} serves in {}", operation.revision, operation.stage);
         own.set_step(&mut write, operation.id, "switch", "finished", &step).await?;
         write.commit().await.map_err(StoreError::from)?;
+        announce(app, operation.customer, &operation.stage).await?;
     } else if now_s() > operation.deadline {
         fail(app, operation, &new, &message).await?;
     }

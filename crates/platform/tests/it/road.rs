@@ -152,6 +152,10 @@ async fn a_published_app_serves_when_all_its_replicas_are_ready() {
     let zones: BTreeSet<&ZoneName> = state.replicas.iter().map(|replica| &replica.zone).collect();
     assert_eq!((state.replicas.len(), zones.len()), (2, 2), "one in each zone");
     assert_eq!(state.replicas[0].image.to_string(), image);
+    let serving = |state: &StageState| {
+        state.replicas.iter().filter(|r| r.serving).map(|r| r.revision_number).collect::<BTreeSet<_>>()
+    };
+    assert!(serving(&state).is_empty());
 
     // One of two is not enough.
     road.say(&development, &[&state.replicas[0]], ReplicaState::Ready).await;
@@ -169,8 +173,13 @@ async fn a_published_app_serves_when_all_its_replicas_are_ready() {
     // The next revision replaces it, and the old replicas go only after it serves.
     road.publish("two").await;
     assert_eq!(road.serves(&development).await, Some(1));
+    let before = road.desired(&development).await;
+    assert_eq!(serving(&before), BTreeSet::from([1]), "other apps do not call a revision on trial");
     road.all_ready(&development).await;
     assert_eq!(road.serves(&development).await, Some(2));
+    let after = road.desired(&development).await;
+    assert_eq!(serving(&after), BTreeSet::from([2]));
+    assert!(after.generation > before.generation, "the agents hear of it");
     let draining = async || {
         let state = road.desired(&development).await;
         let old: Vec<_> = state.replicas.iter().filter(|replica| replica.revision_number == 1).collect();
@@ -327,6 +336,12 @@ async fn network_settings_reach_the_agents_and_explain_themselves() {
     assert_eq!(explain("example.org:443").await.1["why"], "mode: enforce");
     assert!(explain("169.254.169.254:80").await.1["why"].as_str().unwrap().contains("metadata"));
     assert_eq!(explain("127.1:80").await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    let inside = explain("blog.internal:80").await.1;
+    assert_eq!((&inside["allowed"], inside["why"].as_str()), (&true.into(), Some("grant: shop → blog")));
+    for (to, why) in [("blog.internal:81", "port 80"), ("other.internal:80", "no grant")] {
+        let inside = explain(to).await.1;
+        assert!(inside["allowed"] == false && inside["why"].as_str().unwrap().contains(why), "{inside}");
+    }
 
     for wrong in
         [r#"{"egress":{"allow":["*"]}}"#, r#"{"grants":[{"from":"a","to":"a"}]}"#, "junk", r#"{"x":1}"#]

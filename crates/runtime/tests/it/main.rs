@@ -7,6 +7,7 @@ use bastide_runtime::{
 use bastide_types::{
     AppId, AppName, CustomerName, Digest, Manifest, ReplicaId, StageName, ZoneName,
     message::{DesiredReplica, Reach},
+    service::Services,
 };
 use std::{
     fs,
@@ -47,6 +48,8 @@ fn launch(dir: &Path, script: &str) -> Launch {
         manifest,
         draining: false,
         assertion_keys: "{}".into(),
+        serving: true,
+        services: Services::default(),
     };
     Launch {
         account: "A".into(),
