@@ -139,7 +139,9 @@ mod tests {
         assert!(is_internal_name("b.internal") && is_internal_name("internal"));
         assert!(!is_internal_name("xinternal") && !is_internal_name("internal.example"));
         assert!(is_internal(POSTGRES) && is_internal(callee(254)));
-        assert!(!is_internal(Ipv4Addr::new(169, 254, 1, 3)) && !is_internal(Ipv4Addr::new(169, 254, 169, 254)));
+        assert!(
+            !is_internal(Ipv4Addr::new(169, 254, 1, 3)) && !is_internal(Ipv4Addr::new(169, 254, 169, 254))
+        );
         assert_eq!(made.grants.len(), 1);
     }
 
