@@ -282,6 +282,7 @@ impl<D: RuntimeDriver> Keeper<D> {
             replica: self.replica.clone(),
             root: root.map_err(|error| format!("no image: {}", chain(&error)))?,
         };
+        self.node.driver.prepare(&launch).await.map_err(|error| chain(&error))?;
         self.node.driver.start(launch).await.map_err(|error| chain(&error))
     }
 

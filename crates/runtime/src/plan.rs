@@ -71,6 +71,7 @@ mod tests {
             stage: StageName::test(),
             replicas,
             network: StageNetwork::default(),
+            callees: std::collections::BTreeMap::new(),
             postgres: None,
         }
     }

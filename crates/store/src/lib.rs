@@ -92,6 +92,7 @@ impl Store {
             migration(1, "core", include_str!("../migrations/0001_core.sql")),
             migration(2, "identity", include_str!("../migrations/0002_identity.sql")),
             migration(3, "network", include_str!("../migrations/0003_network.sql")),
+            migration(4, "callee", include_str!("../migrations/0004_callee.sql")),
         ])
         .run(&pool)
         .await?;

@@ -15,11 +15,11 @@
 
 use crate::{
     AppId, AppName, CustomerId, CustomerName, Digest, Manifest, Problem, ReplicaId, StageName, ZoneName,
-    network::StageNetwork,
+    network::{POSTGRES, POSTGRES_NAME, StageNetwork, callee, internal_name},
     service::{PostgresServer, Services},
 };
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::{Ipv4Addr, SocketAddr}};
 
 /// Bytes of a blob in one message.
 pub const BLOB_CHUNK_BYTES: usize = 256 * 1024;
@@ -128,9 +128,30 @@ pub struct StageState {
     /// What its apps may reach.
     #[serde(default)]
     pub network: StageNetwork,
+    /// Numbers of the apps that others may call; their addresses inside the callers' namespaces.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub callees: BTreeMap<AppName, u8>,
     /// The server that holds the databases of its apps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresServer>,
+}
+
+impl StageState {
+    /// The apps that this replica may call, and where it finds each inside its own namespace.
+    pub fn callees(&self, replica: &DesiredReplica) -> BTreeMap<AppName, Ipv4Addr> {
+        let numbered = |app: &AppName| Some((app.clone(), callee(*self.callees.get(app)?)));
+        self.network.callees(&replica.app_name).filter_map(numbered).collect()
+    }
+
+    /// What this replica finds inside its own namespace, by name.
+    pub fn names(&self, replica: &DesiredReplica) -> BTreeMap<String, Ipv4Addr> {
+        let mut names: BTreeMap<_, _> =
+            self.callees(replica).into_iter().map(|(app, at)| (internal_name(&app), at)).collect();
+        if replica.services.postgres.is_some() {
+            names.insert(POSTGRES_NAME.into(), POSTGRES);
+        }
+        names
+    }
 }
 
 /// One replica that should run.
@@ -263,4 +284,75 @@ pub enum ReplicaState {
 pub struct StateChanged {
     /// The new generation.
     pub generation: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Secret, network::Grant, service::PostgresLogin};
+
+    fn state() -> StageState {
+        let app = |name: &str| AppName::new(name).unwrap();
+        let grant = |from: &str, to: &str| Grant { from: app(from), to: app(to) };
+        let grants = vec![grant("shop", "blog"), grant("shop", "mail"), grant("blog", "shop")];
+        StageState {
+            account: "A".into(),
+            generation: 1,
+            customer: CustomerName::new("acme").unwrap(),
+            stage: StageName::test(),
+            replicas: Vec::new(),
+            network: StageNetwork { grants, ..StageNetwork::default() },
+            callees: BTreeMap::from([(app("blog"), 2), (app("shop"), 7)]),
+            postgres: None,
+        }
+    }
+
+    fn replica(name: &str) -> DesiredReplica {
+        let manifest = serde_json::json!({ "app": { "name": name, "kind": "static" } });
+        DesiredReplica {
+            id: ReplicaId::generate(),
+            app: AppId::generate(),
+            app_name: AppName::new(name).unwrap(),
+            revision: Digest::from_sha256([0; 32]),
+            revision_number: 1,
+            zone: ZoneName::new("a").unwrap(),
+            image: Digest::from_sha256([0; 32]),
+            manifest: serde_json::from_value(manifest).unwrap(),
+            draining: false,
+            assertion_keys: String::new(),
+            serving: true,
+            services: Services::default(),
+        }
+    }
+
+    #[test]
+    fn a_replica_finds_what_it_may_call_and_its_database() {
+        let (state, mut shop) = (state(), replica("shop"));
+        let names = |names: &[(&str, [u8; 4])]| {
+            names.iter().map(|(name, at)| ((*name).to_owned(), Ipv4Addr::from(*at))).collect()
+        };
+        // `mail` has no number yet: it is not found, rather than found somewhere else.
+        assert_eq!(state.names(&shop), names(&[("blog.internal", [169, 254, 2, 2])]));
+        assert_eq!(state.names(&replica("blog")), names(&[("shop.internal", [169, 254, 2, 7])]));
+        assert!(state.names(&replica("mail")).is_empty());
+        shop.services.postgres = Some(PostgresLogin {
+            user: "u".into(),
+            database: "d".into(),
+            password: Secret::new("p"),
+            connections: 1,
+            url_variable: "X".into(),
+        });
+        let both = names(&[("blog.internal", [169, 254, 2, 2]), ("postgres.internal", [169, 254, 2, 1])]);
+        assert_eq!(state.names(&shop), both);
+    }
+
+    #[test]
+    fn a_state_of_an_older_platform_is_read() {
+        let mut text = serde_json::to_value(state()).unwrap();
+        for key in ["callees", "postgres", "network"] {
+            text.as_object_mut().unwrap().remove(key);
+        }
+        let read: StageState = serde_json::from_value(text).unwrap();
+        assert!(read.callees.is_empty() && read.postgres.is_none());
+    }
 }

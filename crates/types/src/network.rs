@@ -10,6 +10,8 @@ pub const GRANTS_MAX: usize = 500;
 pub const CALLEES_MAX: usize = 253;
 /// Names below this one lead to what is inside a replica's own namespace; they never leave the machine.
 pub const INTERNAL: &str = "internal";
+/// Numbers of such apps.
+pub const CALLEE_NUMBERS: std::ops::RangeInclusive<u8> = 2..=254;
 /// Where an app finds its database. It exists only inside the app's own namespace.
 pub const POSTGRES: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 1);
 /// The name of that.
@@ -22,7 +24,7 @@ pub fn internal_name(app: &AppName) -> String {
     format!("{app}.{INTERNAL}")
 }
 
-/// Where a caller finds the app with this number, 2 to 254.
+/// Where a caller finds the app with this number, one of [`CALLEE_NUMBERS`].
 pub fn callee(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(169, 254, 2, number)
 }

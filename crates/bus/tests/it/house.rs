@@ -278,6 +278,7 @@ pub fn stage_state(account: &str, generation: u64) -> StageState {
         stage: StageName::test(),
         replicas: Vec::new(),
         network: Default::default(),
+        callees: Default::default(),
         postgres: None,
     }
 }

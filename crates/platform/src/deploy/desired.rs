@@ -36,6 +36,7 @@ pub(crate) async fn state(app: &App, stage: &StageRow) -> Result<StageState, Api
         stage: stage.name.clone(),
         replicas,
         network: own.network(&stage.name).await?,
+        callees: own.callees(&stage.name).await?,
         postgres: None,
     })
 }

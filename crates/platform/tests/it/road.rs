@@ -328,6 +328,8 @@ async fn network_settings_reach_the_agents_and_explain_themselves() {
     assert!(told.generation > before.generation);
     assert_eq!(told.network.egress.allow[0].to_string(), "*.example.com:443");
     assert!(told.network.grants(&AppName::new("shop").unwrap(), &AppName::new("blog").unwrap()));
+    let names = told.names(&told.replicas[0]);
+    assert_eq!(names["blog.internal"].to_string(), "169.254.2.2");
     assert_eq!(road.desired(&StageName::test()).await.network, Default::default(), "only that stage");
 
     let explain =

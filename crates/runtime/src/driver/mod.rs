@@ -101,6 +101,10 @@ pub trait RuntimeDriver: Send + Sync + 'static {
     /// replicas are started.
     fn enact(&self, state: &StageState) -> impl Future<Output = ()> + Send;
 
+    /// Makes the network of a replica that is started next, so that there can be listeners inside before the
+    /// app runs. What is there already stays; where replicas have no network of their own nothing happens.
+    fn prepare(&self, launch: &Launch) -> impl Future<Output = Result<(), Error>> + Send;
+
     /// Starts a replica.
     fn start(&self, launch: Launch) -> impl Future<Output = Result<Started, Error>> + Send;
 

@@ -160,6 +160,10 @@ impl RuntimeDriver for ProcessDriver {
 
     async fn enact(&self, _: &StageState) {}
 
+    async fn prepare(&self, _launch: &Launch) -> Result<(), Error> {
+        Ok(())
+    }
+
     async fn start(&self, launch: Launch) -> Result<Started, Error> {
         let addr = free_port()?;
         let id = launch.replica.id;

@@ -6,9 +6,13 @@ use bastide_types::{
     AppId, AppName, CustomerId, CustomerName, Digest, Manifest, Problem, ReplicaId, Secret, StageName,
     ZoneName,
     message::{ReplicaFact, ReplicaFacts, ReplicaState},
+    network::{CALLEE_NUMBERS, CALLEES_MAX, Grant, StageNetwork},
 };
 use sqlx::{Connection, Row, SqliteConnection};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
 struct World {
     store: Store,
@@ -334,4 +338,37 @@ async fn a_second_start_keeps_everything() {
     assert_eq!(again.customer(acme).stage_names().await.unwrap(), StageName::defaults());
     assert_eq!(again.customer(acme).app_named(&shop()).await.unwrap(), None::<bastide_store::AppRow>);
     let _: AppId = publish(&again, acme, &shop()).await.app;
+}
+
+/// Lets `shop` call these apps; the numbers that there are then.
+async fn grant(world: &World, customer: CustomerId, callees: &[String]) -> BTreeMap<AppName, u8> {
+    let grants = callees.iter().map(|to| Grant { from: shop(), to: AppName::new(to.as_str()).unwrap() });
+    let network = StageNetwork { grants: grants.collect(), ..StageNetwork::default() };
+    let (own, stage) = (world.store.customer(customer), StageName::development());
+    let mut write = world.store.write().await.unwrap();
+    own.set_network(&mut write, &stage, &network).await.unwrap();
+    write.commit().await.unwrap();
+    own.callees(&stage).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_app_that_others_call_keeps_its_number_while_there_are_others_left() {
+    let world = World::new().await;
+    let (acme, beta) = (world.customer("acme").await, world.customer("beta").await);
+    let number = |numbers: &BTreeMap<AppName, u8>, app: &str| numbers[app];
+    let first = grant(&world, acme, &["a".into(), "b".into()]).await;
+    assert_eq!((number(&first, "a"), number(&first, "b")), (2, 3));
+    let second = grant(&world, acme, &["c".into(), "b".into()]).await;
+    assert_eq!((number(&second, "b"), number(&second, "c")), (3, 4), "the number of `a` is not given away");
+    assert_eq!(number(&grant(&world, acme, &["a".into()]).await, "a"), 2);
+    assert!(world.store.customer(beta).callees(&StageName::development()).await.unwrap().is_empty());
+    assert!(world.store.customer(acme).callees(&StageName::test()).await.unwrap().is_empty());
+
+    // All that a stage can have at a time, none of them granted before: the old ones give way.
+    let many: Vec<_> = (0..CALLEES_MAX).map(|n| format!("x{n}")).collect();
+    let full = grant(&world, acme, &many).await;
+    assert_eq!(full.len(), CALLEES_MAX);
+    assert_eq!(full.values().collect::<BTreeSet<_>>().len(), CALLEES_MAX);
+    assert!(full.values().all(|number| CALLEE_NUMBERS.contains(number)));
+    assert_eq!(grant(&world, acme, &many).await, full);
 }
