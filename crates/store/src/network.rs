@@ -51,12 +51,7 @@ impl CustomerStore<'_> {
         self.raise_generation(write, stage).await
     }
 
-    async fn number(
-        &self,
-        write: &mut Write,
-        stage: &StageName,
-        callees: &BTreeSet<&AppName>,
-    ) -> Result<()> {
+    async fn number(&self, write: &mut Write, stage: &StageName, callees: &BTreeSet<&AppName>) -> Result<()> {
         for app in callees {
             sqlx::query("UPDATE callee SET granted = ? WHERE customer = ? AND stage = ? AND app = ?")
                 .bind(now_s())
@@ -73,10 +68,8 @@ impl CustomerStore<'_> {
         .bind(stage.as_str())
         .fetch_all(&mut **write)
         .await?;
-        let known: Vec<(AppName, u8)> = rows
-            .iter()
-            .map(|row| Ok((parse(row.try_get(0)?)?, row.try_get(1)?)))
-            .collect::<Result<_>>()?;
+        let known: Vec<(AppName, u8)> =
+            rows.iter().map(|row| Ok((parse(row.try_get(0)?)?, row.try_get(1)?))).collect::<Result<_>>()?;
         let free = CALLEE_NUMBERS.filter(|number| known.iter().all(|(_, taken)| taken != number));
         // When all are taken, those go first that nobody may call and that were granted longest ago.
         let given_up = known.iter().filter(|(app, _)| !callees.contains(app)).map(|(_, number)| *number);
@@ -89,16 +82,14 @@ impl CustomerStore<'_> {
                 .bind(number)
                 .execute(&mut **write)
                 .await?;
-            sqlx::query(
-                "INSERT INTO callee (customer, stage, app, number, granted) VALUES (?, ?, ?, ?, ?)",
-            )
-            .bind(self.customer.to_string())
-            .bind(stage.as_str())
-            .bind(app.as_str())
-            .bind(number)
-            .bind(now_s())
-            .execute(&mut **write)
-            .await?;
+            sqlx::query("INSERT INTO callee (customer, stage, app, number, granted) VALUES (?, ?, ?, ?, ?)")
+                .bind(self.customer.to_string())
+                .bind(stage.as_str())
+                .bind(app.as_str())
+                .bind(number)
+                .bind(now_s())
+                .execute(&mut **write)
+                .await?;
         }
         Ok(())
     }

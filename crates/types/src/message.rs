@@ -19,7 +19,10 @@ use crate::{
     service::{PostgresServer, Services},
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, net::{Ipv4Addr, SocketAddr}};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 /// Bytes of a blob in one message.
 pub const BLOB_CHUNK_BYTES: usize = 256 * 1024;
