@@ -34,6 +34,7 @@ struct Shared {
     origin: Upstream,
     waf: Option<(Waf, WafPolicy)>,
     cache: Option<Cache>,
+    loop_id: headers::LoopId,
 }
 
 /// One worker.
@@ -73,8 +74,8 @@ pub fn run_alone(
             Some(accept_tls(config))
         }
     };
-    let shared =
-        Arc::new(Shared { origin, waf, cache: config.cache.then(|| Cache::new(CacheLimits::default())) });
+    let cache = config.cache.then(|| Cache::new(CacheLimits::default()));
+    let shared = Arc::new(Shared { origin, waf, cache, loop_id: headers::LoopId::alone() });
     let first = reuse_port_listener(config.listen).map_err(Error::Listen)?;
     let addr = first.local_addr().map_err(Error::Listen)?;
     let mut listening = vec![first];
@@ -173,7 +174,7 @@ impl Alone {
 
     async fn send(&self, cx: &Context, mut request: Request) -> Result<Response, Refusal> {
         let wanted = request.extensions().get::<upgrade::Wanted>().cloned();
-        headers::prepare(cx, &mut request, DEADLINE)?;
+        headers::prepare(cx, &self.shared.loop_id, &mut request, DEADLINE)?;
         for ours in [bastide_types::header::CLIENT_IP, bastide_types::header::DEADLINE_MS] {
             request.headers_mut().remove(ours);
         }

@@ -16,6 +16,9 @@ pub enum PathFault {
     /// A backslash, which some servers read as a slash.
     #[error("backslash-in-path")]
     Backslash,
+    /// More `..` than segments before them: who resolves it and who does not would differ.
+    #[error("path-above-root")]
+    AboveRoot,
 }
 
 /// The canonical form of a path that begins with `/`.
@@ -29,7 +32,7 @@ pub fn canonical(path: &str) -> Result<String, PathFault> {
         match segment {
             "" | "." => directory = last,
             ".." => {
-                segments.pop();
+                segments.pop().ok_or(PathFault::AboveRoot)?;
                 directory = last;
             }
             name => {
@@ -101,7 +104,6 @@ mod tests {
             ("/a/./b", "/a/b"),
             ("/a/../b", "/b"),
             ("/a/%2e%2E/b", "/b"),
-            ("/../../etc/passwd", "/etc/passwd"),
             ("/a/..", "/"),
             ("/a/b/.", "/a/b/"),
             ("/%61dmin", "/admin"),
@@ -126,6 +128,9 @@ mod tests {
             ("/a%00", PathFault::Control),
             ("/a%0d%0a", PathFault::Control),
             ("/a%5cb", PathFault::Backslash),
+            ("/..", PathFault::AboveRoot),
+            ("/../../etc/passwd", PathFault::AboveRoot),
+            ("/a/%2e%2e/../b", PathFault::AboveRoot),
         ] {
             assert_eq!(canonical(path), Err(fault), "{path}");
         }

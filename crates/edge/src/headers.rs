@@ -2,21 +2,34 @@
 
 use crate::context::Context;
 use bastide_proxy::{Request, Response, headers as hygiene};
-use bastide_types::{Code, header};
+use bastide_types::{Code, Domains, RequestId, header};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 
 use crate::refusal::Refusal;
 
-/// Our name in `Via` and `CDN-Loop`.
-const NAME: &str = "bastide";
-const VIA: &str = "1.1 bastide";
+/// Our name in `CDN-Loop` (RFC 8586): the same for all edges of one installation, another for every other,
+/// since one Bastide may well stand before another.
+pub(crate) struct LoopId(String);
+
+impl LoopId {
+    /// Of an installation: the host below which its Platform is served.
+    pub(crate) fn of(domains: &Domains) -> Self {
+        Self(format!("{}:{}", domains.platform, domains.https_port))
+    }
+    /// Of an edge that stands alone: a pseudonym for as long as it runs.
+    pub(crate) fn alone() -> Self {
+        Self(format!("bastide-{:08x}", RequestId::generate().0.as_u64_pair().1 as u32))
+    }
+}
 
 /// Removes what belongs to the client's connection and what only we may say. This comes before the cache,
 /// so that a variant is chosen by what the origin will see, and by nothing that a client nominates away.
 pub(crate) fn clean(headers: &mut HeaderMap) {
     hygiene::strip_hop_by_hop(headers);
     hygiene::strip_spoofable(headers);
+    // It was met when the client was told to go on.
+    headers.remove(http::header::EXPECT);
 }
 
 /// Whether an answer varies on what we say ourselves: about the client, or about this one request.
@@ -31,9 +44,14 @@ pub(crate) fn varies_on_ours(headers: &HeaderMap) -> bool {
 }
 
 /// Says what those behind us need to know; [`clean`] went before.
-pub(crate) fn prepare(cx: &Context, request: &mut Request, deadline: Duration) -> Result<(), Refusal> {
+pub(crate) fn prepare(
+    cx: &Context,
+    own: &LoopId,
+    request: &mut Request,
+    deadline: Duration,
+) -> Result<(), Refusal> {
     let headers = request.headers_mut();
-    if hygiene::loops(headers, NAME) {
+    if hygiene::loops(headers, &own.0) {
         return Err(Refusal::new(Code::LoopDetected));
     }
     hygiene::set_forwarded(headers, cx.peer.addr.ip(), cx.scheme(), &cx.authority);
@@ -41,9 +59,18 @@ pub(crate) fn prepare(cx: &Context, request: &mut Request, deadline: Duration) -
     set(headers, header::CLIENT_IP, &cx.peer.addr.ip().to_string());
     set(headers, header::DEADLINE_MS, &deadline.as_millis().to_string());
     set(headers, "traceparent", &traceparent(cx));
-    hygiene::append(headers, "via", VIA);
-    hygiene::append(headers, "cdn-loop", NAME);
+    hygiene::append(headers, "via", via(cx.raw.version));
+    hygiene::append(headers, "cdn-loop", &own.0);
     Ok(())
+}
+
+/// The protocol as it was received, and who we are (RFC 9110 §7.6.3).
+fn via(version: http::Version) -> &'static str {
+    match version {
+        http::Version::HTTP_2 => "2 bastide",
+        http::Version::HTTP_10 => "1.0 bastide",
+        _ => "1.1 bastide",
+    }
 }
 
 /// Removes what only those behind us should see, and adds what every answer carries.
@@ -51,6 +78,8 @@ pub(crate) fn finish(cx: &Context, response: &mut Response, hsts: Option<&'stati
     let headers = response.headers_mut();
     headers.remove(header::CACHEABLE);
     headers.remove(http::header::SERVER);
+    // It would lead all apps of the host elsewhere, and it is about a connection that is not ours.
+    headers.remove(http::header::ALT_SVC);
     set(headers, header::REQUEST_ID, &cx.id.to_string());
     if let Some(hsts) = hsts {
         headers.insert(http::header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(hsts));

@@ -13,7 +13,7 @@ use crate::{
     waf::Waf,
 };
 use bastide_cache::{Cache, Site, Status};
-use bastide_proxy::{Pool, RefusedHead, Request, Response, Service};
+use bastide_proxy::{HeadFault, Pool, RawHead, RefusedHead, Request, Response, Service};
 use bastide_tls::CertificateStore;
 use bastide_types::{Code, RequestId, header, snapshot::WafPolicy};
 use std::{
@@ -33,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) waf: Waf,
     pub(crate) cache: Cache,
     pub(crate) gateways: Gateways,
+    pub(crate) loop_id: headers::LoopId,
     pub(crate) access_log: Option<Lines>,
     pub(crate) deadline: Duration,
     pub(crate) body_limits: (u64, u64),
@@ -84,10 +85,25 @@ impl Edge {
         if !self.shared.certificates.covers(sni, &cx.host) {
             return Err(Refusal::new(Code::Misdirected));
         }
-        site::settle_path(request)?;
+        if let Err(refusal) = site::settle_path(request) {
+            return Err(self.ambiguous(cx, view, refusal));
+        }
         let found = site::find(cx, view, request, self.shared.body_limits)?;
         tracing::debug!(name: "edge.site", request = %cx.id, host = cx.host, site = ?cx.site);
         Ok(found)
+    }
+
+    /// A path that has no one meaning is refused, but the rules and the audit see it first.
+    fn ambiguous(&self, cx: &mut Context, view: &View, refusal: Refusal) -> Refusal {
+        let policy = site::policy_of(&view.snapshot, &cx.host);
+        let (raw, bytes) = (RawHead::clone(&cx.raw), cx.raw.bytes.clone().unwrap_or_default());
+        let reason = HeadFault::Target;
+        let head = RefusedHead { peer: cx.peer.clone(), raw, bytes, status: reason.status(), reason };
+        if self.shared.waf.inspect_refused(cx.id, policy, &head) {
+            cx.verdict = "block";
+            return Refusal::new(Code::WafBlocked);
+        }
+        refusal
     }
 
     /// A look-up is only made where the rule is public *now*; the key holds customer, stage and revision.
@@ -118,7 +134,7 @@ impl Edge {
             Target::App { .. } | Target::Stage => self.shared.deadline,
         };
         let left = limit.saturating_sub(cx.begun.elapsed());
-        headers::prepare(cx, &mut request, left)?;
+        headers::prepare(cx, &self.shared.loop_id, &mut request, left)?;
         let deadline = tokio::time::Instant::now() + left;
         self.shared.gateways.send(&self.pool, cx, view, &found.target, request, deadline).await
     }

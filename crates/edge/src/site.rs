@@ -8,7 +8,7 @@ use crate::{
 };
 use bastide_balancer::AppKey;
 use bastide_proxy::Request;
-use bastide_types::{AccessRule, AppName, Code, Site, access::rule_for, snapshot::WafPolicy};
+use bastide_types::{AccessRule, AppName, Code, Site, Snapshot, access::rule_for, snapshot::WafPolicy};
 
 /// A site of a Bastide.
 pub(crate) struct Found {
@@ -50,6 +50,15 @@ pub(crate) fn settle_path(request: &mut Request) -> Result<(), Refusal> {
         *request.uri_mut() = target.parse().map_err(|_| Refusal::new(Code::BadRequest))?;
     }
     Ok(())
+}
+
+/// The WAF policy of a host; the Platform's when nothing is served under it.
+pub(crate) fn policy_of<'s>(snapshot: &'s Snapshot, host: &str) -> &'s WafPolicy {
+    match snapshot.domains.site(host) {
+        Some(Site::Runtime(name, stage)) => snapshot.stage(&name, &stage).map(|(_, stage)| &stage.waf),
+        Some(Site::Platform(_)) | None => None,
+    }
+    .unwrap_or(&snapshot.platform_waf)
 }
 
 /// Finds the site. An unknown host and an unknown app are refused in the same words.

@@ -3,6 +3,7 @@
 use crate::{
     Config, Error,
     gateways::Gateways,
+    headers::LoopId,
     journey::{Edge, Shared},
     lines::Lines,
     view::View,
@@ -53,6 +54,7 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
         waf,
         cache: Cache::new(CacheLimits::default()),
         gateways: Gateways::new(&config.node, &config.gateways)?,
+        loop_id: LoopId::of(&config.domains),
         access_log,
         deadline: Duration::from_millis(config.deadline_ms),
         body_limits: (config.body_bytes_max, config.upload_bytes_max),

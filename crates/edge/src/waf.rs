@@ -151,15 +151,18 @@ impl Waf {
         }
     }
 
-    /// Runs the request's phases, without a body, and the audit for a head that is refused anyway.
-    pub(crate) fn inspect_refused(&self, id: RequestId, policy: &WafPolicy, head: &RefusedHead) {
-        let Some(set) = self.set(policy) else { return };
+    /// Runs the request's phases, without a body, and the audit for a head that is refused anyway. Tells
+    /// whether the rules would refuse it, too.
+    pub(crate) fn inspect_refused(&self, id: RequestId, policy: &WafPolicy, head: &RefusedHead) -> bool {
+        let Some(set) = self.set(policy) else { return false };
         let mut transaction = set.begin(connection(&head.peer, id));
-        if head_verdict(&mut transaction, &head.raw) == Verdict::Pass {
-            let _refused_anyway = transaction.request_body(b"", true);
+        let mut verdict = head_verdict(&mut transaction, &head.raw);
+        if verdict == Verdict::Pass {
+            verdict = transaction.request_body(b"", true);
         }
         let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         self.record(id, at, None, &mut transaction);
+        verdict != Verdict::Pass
     }
 
     fn obey(&self, cx: &mut Context, transaction: &mut Transaction, verdict: Verdict) -> Result<(), Refusal> {

@@ -23,6 +23,15 @@ pub enum HeadFault {
     /// A CR without LF.
     #[error("bare-cr")]
     BareCr,
+    /// An LF without CR.
+    #[error("bare-lf")]
+    BareLf,
+    /// A method that is not capital letters, `-` and `_`.
+    #[error("bad-method")]
+    Method,
+    /// TRACE, which shows a client's secrets to whoever may make it send one.
+    #[error("trace-not-served")]
+    Trace,
     /// No Host field.
     #[error("missing-host")]
     MissingHost,
@@ -75,6 +84,7 @@ impl HeadFault {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
             _ => StatusCode::BAD_REQUEST,
         }
     }

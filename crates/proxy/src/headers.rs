@@ -1,7 +1,7 @@
 //! Header hygiene: what belongs to one connection stays there, and nobody outside speaks for us.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
-use std::net::IpAddr;
+use http::{HeaderMap, HeaderName, HeaderValue, header, header::AsHeaderName};
+use std::{borrow::Cow, net::IpAddr};
 
 /// Fields that belong to one connection (RFC 9110 §7.6.1).
 const HOP_BY_HOP: &[&str] = &[
@@ -14,11 +14,28 @@ const HOP_BY_HOP: &[&str] = &[
     "proxy-authenticate",
     "proxy-authentication-info",
     "proxy-authorization",
+    "http2-settings",
 ];
 
-/// Fields that only we may set; compared with `_` read as `-`, since some servers read them alike.
+/// Fields that only we may set; compared with everything but letters and digits read as `-`, since some
+/// servers read them alike.
 const OURS: &[&str] = &[
     "forwarded",
+    "x-forwarded",
+    "forwarded-for",
+    "forwarded-proto",
+    "client-ip",
+    "x-remote-ip",
+    "x-remote-addr",
+    "x-remote-user",
+    "remote-addr",
+    "fastly-client-ip",
+    "x-azure-clientip",
+    "x-original-uri",
+    "x-original-forwarded-for",
+    "x-client-cert",
+    "x-ssl-client-cert",
+    "ssl-client-cert",
     "x-real-ip",
     "x-request-id",
     "remote-user",
@@ -38,25 +55,55 @@ const OURS: &[&str] = &[
 ];
 const OURS_BEGIN: &[&str] = &["x-bastide-", "x-forwarded-", "x-auth-request-", "x-os", "x-envoy-"];
 
+/// Fields that have a meaning for every server; under another spelling (`Content_Length`) they are removed,
+/// since servers after the model of CGI read both alike.
+const MEANINGFUL: &[&str] = &[
+    "host",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "te",
+    "trailer",
+    "expect",
+    "range",
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "origin",
+    "referer",
+    "via",
+    "cdn-loop",
+];
+
 /// Removes what belongs to one connection: the known fields and those that `Connection` nominates.
 ///
 /// Fields that must stay end-to-end may not be nominated away (`Host`, `Content-Length`, `Authorization`
 /// and the like): such a nomination is ignored.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let nominated: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+    let nominated: Vec<HeaderName> = list(headers, header::CONNECTION)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| !END_TO_END.contains(&name.as_str()) && !is_ours(name.as_str()))
         .collect();
+    // The one word of TE that everybody behind us understands (RFC 9110 §10.1.4): gRPC needs it.
+    let trailers = list(headers, header::TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
     for name in nominated {
         headers.remove(name);
     }
     for name in HOP_BY_HOP {
         headers.remove(*name);
     }
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// The members of a list field over all its lines, without the white space around them.
+pub(crate) fn list(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(name).iter();
+    lines.flat_map(|line| line.as_bytes().split(|b| *b == b',')).map(<[u8]>::trim_ascii)
 }
 
 const END_TO_END: &[&str] = &[
@@ -72,32 +119,40 @@ const END_TO_END: &[&str] = &[
 
 /// Removes the fields that only we may set, in every spelling.
 pub fn strip_spoofable(headers: &mut HeaderMap) {
-    let foreign: Vec<HeaderName> = headers.keys().filter(|name| is_ours(name.as_str())).cloned().collect();
+    let foreign = |name: &HeaderName| is_ours(name.as_str()) || is_misspelled(name.as_str());
+    let foreign: Vec<HeaderName> = headers.keys().filter(|name| foreign(name)).cloned().collect();
     for name in foreign {
         headers.remove(name);
     }
 }
 
-fn is_ours(name: &str) -> bool {
-    if name.contains('_') {
-        let name = name.replace('_', "-");
-        return is_ours_spelled(&name);
-    }
-    is_ours_spelled(name)
+/// Whether only we may set this field.
+pub(crate) fn is_ours(name: &str) -> bool {
+    let name = plainly(name);
+    OURS.contains(&&*name) || OURS_BEGIN.iter().any(|begin| name.starts_with(begin))
 }
 
-fn is_ours_spelled(name: &str) -> bool {
-    OURS.contains(&name) || OURS_BEGIN.iter().any(|begin| name.starts_with(begin))
+/// Whether this is another spelling of a field that has a meaning.
+fn is_misspelled(name: &str) -> bool {
+    match plainly(name) {
+        Cow::Borrowed(_) => false,
+        Cow::Owned(name) => MEANINGFUL.contains(&&*name),
+    }
+}
+
+fn plainly(name: &str) -> Cow<'_, str> {
+    if name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Cow::Borrowed(name);
+    }
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect::<String>().into()
 }
 
 /// Whether `CDN-Loop` already names us (RFC 8586).
 pub fn loops(headers: &HeaderMap, own: &str) -> bool {
-    headers
-        .get_all("cdn-loop")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|entry| entry.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(own))
+    let entries = list(headers, "cdn-loop");
+    entries
+        .filter_map(|entry| entry.split(|b| *b == b';').next())
+        .any(|id| id.trim_ascii().eq_ignore_ascii_case(own.as_bytes()))
 }
 
 /// Says who the client is and how it came here.
@@ -118,8 +173,10 @@ pub fn set_forwarded(headers: &mut HeaderMap, client: IpAddr, proto: &str, host:
 }
 
 /// Adds our entry to a list field such as `Via` or `CDN-Loop`.
-pub fn append(headers: &mut HeaderMap, name: &'static str, entry: &'static str) {
-    headers.append(HeaderName::from_static(name), HeaderValue::from_static(entry));
+pub fn append(headers: &mut HeaderMap, name: &'static str, entry: &str) {
+    if let Ok(entry) = HeaderValue::from_str(entry) {
+        headers.append(HeaderName::from_static(name), entry);
+    }
 }
 
 #[cfg(test)]
@@ -141,13 +198,23 @@ mod tests {
             ("x-secret", "1"),
             ("authorization", "Bearer x"),
             ("host", "a"),
-            ("te", "trailers"),
+            ("te", "gzip;q=0.5"),
             ("upgrade", "foo"),
         ]);
+        let broken = HeaderValue::from_bytes(b"\xff, x-other").unwrap();
+        headers.append("connection", broken);
+        headers.append("x-other", HeaderValue::from_static("1"));
         strip_hop_by_hop(&mut headers);
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["authorization", "host"]);
+    }
+
+    #[test]
+    fn of_te_only_trailers_is_passed_on() {
+        let mut headers = map(&[("te", "gzip, Trailers"), ("connection", "te")]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!((headers.len(), headers["te"].as_bytes()), (1, &b"trailers"[..]));
     }
 
     #[test]
@@ -161,16 +228,36 @@ mod tests {
             ("forwarded", "for=1"),
             ("remote_user", "root"),
             ("client-cert", "x"),
+            ("x.forwarded!for", "1"),
+            ("client_ip", "1"),
             ("accept", "*/*"),
+            ("api_key", "1"),
         ]);
         strip_spoofable(&mut headers);
-        assert_eq!(headers.len(), 1);
-        assert!(headers.contains_key("accept"));
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "api_key"]);
+    }
+
+    #[test]
+    fn other_spellings_of_what_has_a_meaning_go() {
+        let mut headers = map(&[
+            ("content-length", "3"),
+            ("content_length", "9"),
+            ("transfer_encoding", "chunked"),
+            ("proxy~authorization", "x"),
+            ("cookie", "a=b"),
+        ]);
+        strip_spoofable(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-length", "cookie"]);
     }
 
     #[test]
     fn a_loop_is_seen_by_our_name() {
         assert!(loops(&map(&[("cdn-loop", "other, Bastide; v=1")]), "bastide"));
+        assert!(loops(&map(&[("cdn-loop", "other"), ("cdn-loop", "x,bastide")]), "bastide"));
         assert!(!loops(&map(&[("cdn-loop", "bastide-other")]), "bastide"));
     }
 

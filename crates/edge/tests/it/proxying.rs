@@ -6,6 +6,7 @@ use crate::{
 };
 use bastide_edge::{Error, StandAlone, config::CertificateFile, run_alone};
 use bastide_tls::LocalCa;
+use std::io::{Read, Write};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
@@ -99,8 +100,46 @@ fn an_origin_that_is_away_is_said_so() {
 fn a_request_that_comes_back_is_refused() {
     let origin = ok();
     let edge = Alone::start(before(&origin));
-    assert_eq!(get(edge.addr, "/", "CDN-Loop: other, bastide\r\n").status, 508);
-    assert!(origin.received().is_empty());
+    // Another Bastide before this one is no loop.
+    assert_eq!(get(edge.addr, "/", "CDN-Loop: other, bastide\r\n").status, 200);
+    let received = &origin.received()[0];
+    assert_eq!(received.got("via"), ["1.1 bastide"]);
+    let [before, own] = received.got("cdn-loop")[..] else { panic!("{received:?}") };
+    assert_eq!(before, "other, bastide");
+    let looped = get(edge.addr, "/", &format!("CDN-Loop: {own};v=1, later\r\n"));
+    assert_eq!((looped.status, looped.code()), (508, "B-EDGE-0508".to_owned()));
+    assert_eq!(origin.received().len(), 1);
+}
+
+#[test]
+fn another_spelling_of_what_has_a_meaning_never_reaches_the_origin() {
+    let origin = ok();
+    let edge = Alone::start(before(&origin));
+    let lines = "Content_Length: 7\r\nTransfer_Encoding: chunked\r\nX.Forwarded.For: 6.6.6.6\r\nConnection: x_mine, X-Real-Ip\r\n\
+                 X_Mine: 1\r\nX_Other: kept\r\nHTTP2-Settings: AAA\r\nTE: gzip\r\n";
+    assert_eq!(get(edge.addr, "/", lines).status, 200);
+    let received = &origin.received()[0];
+    for gone in ["content_length", "transfer_encoding", "x.forwarded.for", "x_mine", "http2-settings", "te"] {
+        assert!(received.got(gone).is_empty(), "{gone}: {received:?}");
+    }
+    assert_eq!(received.got("x_other"), ["kept"]);
+}
+
+#[test]
+fn an_expectation_is_met_here_and_not_passed_on() {
+    let origin = ok();
+    let edge = Alone::start(before(&origin));
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+    let mut stream = crate::client::connect(edge.addr);
+    let (mut go_on, mut answer) = ([0; 25], String::new());
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.read_exact(&mut go_on).unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"hi").unwrap();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let received = &origin.received()[0];
+    assert_eq!((received.got("expect"), &received.body[..]), (vec![], &b"hi"[..]));
 }
 
 #[test]

@@ -350,6 +350,10 @@ fn one_path_is_one_address_however_it_is_spelled() {
     for target in ["/shop/%", "/shop/%zz", "/shop/%00", "/shop/%5c..%5c", "/shop/a%0d%0ab"] {
         assert_eq!(world.get(APPS, target).status, 400, "{target}");
     }
+    for target in ["/../shop/b", "/shop/../../shop/b", "/shop/%2e%2e/%2e%2e/shop/b"] {
+        assert_eq!(world.get(APPS, target).status, 400, "{target}");
+    }
+    assert_eq!(world.get(APPS, "/shop/%00<raw>").code(), "B-WAF-0403", "the rules see it first");
     assert_eq!(world.get(APPS, "/shop/../other/").status, 404);
     assert!(world.get(APPS, "/shop/a%2fb").body.contains(" /shop/a%2Fb\n"));
 }

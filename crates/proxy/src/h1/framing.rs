@@ -20,6 +20,8 @@ use tokio_util::io::poll_read_buf;
 
 /// Longest chunk-size line, extensions included.
 const SIZE_LINE_MAX: usize = 256;
+/// Most bytes of chunk extensions in a body: nobody reads them, and each costs us more than the client.
+const EXTENSION_BYTES_MAX: usize = 16 * 1024;
 /// Most bytes of trailers.
 const TRAILER_BYTES_MAX: usize = 8 * 1024;
 const TRAILER_COUNT_MAX: usize = 32;
@@ -99,25 +101,29 @@ pub(crate) enum Skipped {
 
 /// Decodes a body from a buffer. Plain: it does no I/O.
 #[derive(Debug)]
-pub struct Decoder(Part);
+pub struct Decoder {
+    part: Part,
+    extensions_left: usize,
+}
 
 impl Decoder {
     /// A decoder for this framing.
     pub fn new(framing: Framing) -> Self {
-        Self(match framing {
+        let part = match framing {
             Framing::None => Part::End,
             Framing::Length(length) => Part::Length(length),
             Framing::Chunked => Part::Size,
-        })
+        };
+        Self { part, extensions_left: EXTENSION_BYTES_MAX }
     }
 
     fn is_end(&self) -> bool {
-        self.0 == Part::End
+        self.part == Part::End
     }
 
     /// Bytes that are still to come at least.
     pub(crate) fn left_at_least(&self) -> u64 {
-        match self.0 {
+        match self.part {
             Part::Length(left) | Part::Chunk(left) => left,
             Part::Size | Part::ChunkEnd | Part::Trailers | Part::End => 0,
         }
@@ -125,7 +131,7 @@ impl Decoder {
 
     fn step(&mut self, buffer: &mut BytesMut) -> Result<Step, BodyError> {
         loop {
-            match self.0 {
+            match self.part {
                 Part::End => return Ok(Step::End),
                 Part::Length(left) | Part::Chunk(left) if buffer.is_empty() && left > 0 => {
                     return Ok(Step::More);
@@ -133,31 +139,32 @@ impl Decoder {
                 Part::Length(left) => {
                     let data = take(buffer, left);
                     let left = left - data.len() as u64;
-                    self.0 = if left == 0 { Part::End } else { Part::Length(left) };
+                    self.part = if left == 0 { Part::End } else { Part::Length(left) };
                     return Ok(Step::Data(data));
                 }
                 Part::Chunk(left) => {
                     let data = take(buffer, left);
                     let left = left - data.len() as u64;
-                    self.0 = if left == 0 { Part::ChunkEnd } else { Part::Chunk(left) };
+                    self.part = if left == 0 { Part::ChunkEnd } else { Part::Chunk(left) };
                     return Ok(Step::Data(data));
                 }
                 Part::ChunkEnd => match &buffer[..] {
                     [b'\r', b'\n', ..] => {
                         buffer.advance(2);
-                        self.0 = Part::Size;
+                        self.part = Part::Size;
                     }
                     [] | [b'\r'] => return Ok(Step::More),
                     _ => return Err(BodyError::Framing),
                 },
-                Part::Size => match size_line(buffer)? {
-                    None => return Ok(Step::More),
-                    Some(0) => self.0 = Part::Trailers,
-                    Some(size) => self.0 = Part::Chunk(size),
-                },
+                Part::Size => {
+                    let Some((size, extension)) = size_line(buffer)? else { return Ok(Step::More) };
+                    self.extensions_left =
+                        self.extensions_left.checked_sub(extension).ok_or(BodyError::Framing)?;
+                    self.part = if size == 0 { Part::Trailers } else { Part::Chunk(size) };
+                }
                 Part::Trailers => {
                     let Some(trailers) = trailers(buffer)? else { return Ok(Step::More) };
-                    self.0 = Part::End;
+                    self.part = Part::End;
                     return Ok(if trailers.is_empty() { Step::End } else { Step::Trailers(trailers) });
                 }
             }
@@ -204,8 +211,9 @@ fn take(buffer: &mut BytesMut, most: u64) -> Bytes {
     buffer.split_to(length).freeze()
 }
 
-/// Reads `hex[;extension]CRLF`; nothing else ends it, nothing else stands in it.
-fn size_line(buffer: &mut BytesMut) -> Result<Option<u64>, BodyError> {
+/// Reads `hex[;extension]CRLF`; nothing else ends it, nothing else stands in it. Gives the size and the length
+/// of the extension.
+fn size_line(buffer: &mut BytesMut) -> Result<Option<(u64, usize)>, BodyError> {
     let Some(end) = memchr::memchr(b'\n', &buffer[..buffer.len().min(SIZE_LINE_MAX)]) else {
         return if buffer.len() >= SIZE_LINE_MAX { Err(BodyError::Framing) } else { Ok(None) };
     };
@@ -226,7 +234,7 @@ fn size_line(buffer: &mut BytesMut) -> Result<Option<u64>, BodyError> {
     let size = line[..digits]
         .iter()
         .fold(0_u64, |size, b| size << 4 | u64::from(char::from(*b).to_digit(16).unwrap_or_default()));
-    Ok(Some(size))
+    Ok(Some((size, extension.len())))
 }
 
 fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, BodyError> {
@@ -248,11 +256,21 @@ fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, BodyError> {
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| BodyError::Framing)?;
         let value = HeaderValue::from_bytes(field.value).map_err(|_| BodyError::Framing)?;
-        if !FORBIDDEN_TRAILERS.contains(&name.as_str()) {
-            map.append(name, value);
-        }
+        map.append(name, value);
     }
+    clean_trailers(&mut map);
     Ok(Some(map))
+}
+
+/// Removes what must not come after a body: what belongs into a head, and what only we may say. Servers that
+/// put trailers among the fields of the head would believe it.
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
+    let bad = |name: &HeaderName| FORBIDDEN_TRAILERS.contains(&name.as_str());
+    let bad: Vec<HeaderName> = trailers.keys().filter(|name| bad(name)).cloned().collect();
+    for name in bad {
+        trailers.remove(name);
+    }
+    crate::headers::strip_spoofable(trailers);
 }
 
 /// Fields that must not come in trailers: framing, routing, authentication (RFC 9110 §6.5.1).
@@ -399,7 +417,7 @@ impl<R: AsyncRead + Unpin> http_body::Body for WireBody<R> {
 
     fn size_hint(&self) -> SizeHint {
         match (&self.inner, self.length) {
-            (Some((_, Decoder(Part::Length(left)))), _) => SizeHint::with_exact(*left),
+            (Some((_, Decoder { part: Part::Length(left), .. })), _) => SizeHint::with_exact(*left),
             (None, _) | (_, Some(_)) => SizeHint::with_exact(0),
             (Some(_), None) => SizeHint::default(),
         }
@@ -446,6 +464,22 @@ mod tests {
         ] {
             assert!(chunks(broken).is_err(), "{broken:?}");
         }
+    }
+
+    #[test]
+    fn extensions_of_chunks_are_bounded() {
+        let chunk = format!("1;{}\r\nx\r\n", "e".repeat(200));
+        assert!(chunks(&format!("{}0\r\n\r\n", chunk.repeat(80))).unwrap().is_some());
+        assert!(chunks(&format!("{}0\r\n\r\n", chunk.repeat(90))).is_err());
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_a_head_or_only_we_may_say() {
+        let mut buffer = BytesMut::from(
+            &b"0\r\nX-Sum: 7\r\nX-Bastide-User: root\r\nx_forwarded_for: 1\r\nContent-Length: 9\r\n\r\n"[..],
+        );
+        let Ok(Step::Trailers(trailers)) = Decoder::new(Framing::Chunked).step(&mut buffer) else { panic!() };
+        assert_eq!((trailers.len(), trailers["x-sum"].as_bytes()), (1, &b"7"[..]));
     }
 
     proptest! {

@@ -1,9 +1,9 @@
 //! Reading a head: exactly one meaning, or refused (RFC 9112).
 
-use crate::{HeadFault, Limits, RawHead, upgrade::Wanted};
+use crate::{HeadFault, Limits, RawHead, headers::list, upgrade::Wanted};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, uri::PathAndQuery};
-use std::{mem::MaybeUninit, sync::Arc};
+use std::{mem::MaybeUninit, net::Ipv6Addr, sync::Arc};
 
 /// How the body of a request is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,6 @@ pub fn skip_empty_lines(bytes: &[u8]) -> usize {
     let mut skipped = 0;
     while let Some(rest) = bytes.get(skipped..) {
         skipped += match rest {
-            [b'\n', ..] => 1,
             [b'\r', b'\n', ..] => 2,
             _ => break,
         };
@@ -108,23 +107,20 @@ pub fn parse(bytes: &Bytes, limits: &Limits) -> Result<Head, HeadFault> {
             .collect(),
         bytes: Some(bytes.clone()),
     };
+    if has_bare_lf(bytes) {
+        return Err(HeadFault::BareLf);
+    }
     let method = Method::from_bytes(method_text).map_err(|_| HeadFault::RequestLine)?;
     let headers = header_map(&raw, bytes)?;
     build(method, version, headers, raw)
 }
 
-fn build(method: Method, version: Version, headers: HeaderMap, raw: RawHead) -> Result<Head, HeadFault> {
-    if method == Method::CONNECT {
-        return Err(HeadFault::Connect);
-    }
-    let host = host(&headers, version)?;
+fn build(method: Method, version: Version, mut headers: HeaderMap, raw: RawHead) -> Result<Head, HeadFault> {
+    check_method(&method)?;
+    let host = host(&headers)?;
     let uri = uri(&raw.target, &method, host)?;
-    let framing = framing(&headers, version)?;
-    let expects_continue = match headers.get(header::EXPECT) {
-        None => false,
-        Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => version == Version::HTTP_11,
-        Some(_) => return Err(HeadFault::Expectation),
-    };
+    let framing = framing(&mut headers, version)?;
+    let expects_continue = expects_continue(&headers)? && version == Version::HTTP_11;
     let keep_alive = match version {
         Version::HTTP_11 => !connection_has(&headers, "close"),
         _ => connection_has(&headers, "keep-alive"),
@@ -149,6 +145,31 @@ fn build(method: Method, version: Version, headers: HeaderMap, raw: RawHead) -> 
         upgrade,
         raw: Arc::new(raw),
     })
+}
+
+/// Methods are capital letters, as all registered ones are: an origin that reads `get` as GET and a rule that
+/// does not would differ.
+pub(crate) fn check_method(method: &Method) -> Result<(), HeadFault> {
+    match method {
+        &Method::CONNECT => Err(HeadFault::Connect),
+        &Method::TRACE => Err(HeadFault::Trace),
+        other if other.as_str().bytes().all(|b| b.is_ascii_uppercase() || matches!(b, b'-' | b'_')) => Ok(()),
+        _ => Err(HeadFault::Method),
+    }
+}
+
+/// Whether the client waits for `100 Continue`; nobody knows how to meet any other expectation.
+pub(crate) fn expects_continue(headers: &HeaderMap) -> Result<bool, HeadFault> {
+    let mut expectations = headers.get_all(header::EXPECT).iter();
+    match expectations.all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        true => Ok(headers.contains_key(header::EXPECT)),
+        false => Err(HeadFault::Expectation),
+    }
+}
+
+/// Whether a line ends without CR: servers differ in whether that ends it (RFC 9112 §2.2).
+fn has_bare_lf(bytes: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', bytes).any(|at| at == 0 || bytes[at - 1] != b'\r')
 }
 
 fn fault(error: httparse::Error, bytes: &[u8]) -> HeadFault {
@@ -182,17 +203,14 @@ fn header_map(raw: &RawHead, bytes: &Bytes) -> Result<HeaderMap, HeadFault> {
     Ok(headers)
 }
 
-fn host(headers: &HeaderMap, version: Version) -> Result<Option<&[u8]>, HeadFault> {
+/// The one Host field. HTTP/1.0 may leave it out, but here it says whose request this is.
+fn host(headers: &HeaderMap) -> Result<&[u8], HeadFault> {
     let mut hosts = headers.get_all(header::HOST).iter();
-    let first = hosts.next();
-    if hosts.next().is_some() {
-        return Err(HeadFault::DuplicateHost);
-    }
-    match first {
-        None if version == Version::HTTP_11 => Err(HeadFault::MissingHost),
-        None => Ok(None),
-        Some(host) if is_host(host.as_bytes()) => Ok(Some(host.as_bytes())),
-        Some(_) => Err(HeadFault::MalformedHost),
+    match (hosts.next(), hosts.next()) {
+        (None, _) => Err(HeadFault::MissingHost),
+        (Some(_), Some(_)) => Err(HeadFault::DuplicateHost),
+        (Some(host), None) if is_host(host.as_bytes()) => Ok(host.as_bytes()),
+        (Some(_), None) => Err(HeadFault::MalformedHost),
     }
 }
 
@@ -201,8 +219,7 @@ pub fn is_host(text: &[u8]) -> bool {
     let (name, port) = match text {
         [b'[', rest @ ..] => {
             let Some(end) = memchr::memchr(b']', rest) else { return false };
-            let inner = rest[..end].iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'));
-            if !inner || end == 0 {
+            if !std::str::from_utf8(&rest[..end]).is_ok_and(|inner| inner.parse::<Ipv6Addr>().is_ok()) {
                 return false;
             }
             (&b"v6"[..], rest.get(end + 1..).unwrap_or_default())
@@ -225,7 +242,7 @@ pub fn is_host(text: &[u8]) -> bool {
 }
 
 /// The target as path and query. An absolute target must name the host of the Host field.
-fn uri(target: &[u8], method: &Method, host: Option<&[u8]>) -> Result<Uri, HeadFault> {
+fn uri(target: &[u8], method: &Method, host: &[u8]) -> Result<Uri, HeadFault> {
     if target == b"*" {
         return if *method == Method::OPTIONS { Ok(Uri::from_static("*")) } else { Err(HeadFault::Target) };
     }
@@ -242,7 +259,7 @@ fn uri(target: &[u8], method: &Method, host: Option<&[u8]>) -> Result<Uri, HeadF
     };
     let end = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    if host.is_some_and(|host| !host.eq_ignore_ascii_case(authority)) || !is_host(authority) {
+    if !host.eq_ignore_ascii_case(authority) {
         return Err(HeadFault::TargetHost);
     }
     match path.first() {
@@ -278,7 +295,20 @@ fn path_and_query(target: &[u8]) -> Result<Uri, HeadFault> {
     Uri::from_parts(parts).map_err(|_| HeadFault::Target)
 }
 
-fn framing(headers: &HeaderMap, version: Version) -> Result<Framing, HeadFault> {
+/// How the body is framed. The length is written anew as a plain number, since some read `010` as eight.
+fn framing(headers: &mut HeaderMap, version: Version) -> Result<Framing, HeadFault> {
+    let framing = said_framing(headers, version)?;
+    if let Some(said) = headers.get_mut(header::CONTENT_LENGTH)
+        && said.len() > 1
+        && said.as_bytes()[0] == b'0'
+    {
+        let length = if let Framing::Length(length) = framing { length } else { 0 };
+        *said = HeaderValue::from(length);
+    }
+    Ok(framing)
+}
+
+pub(crate) fn said_framing(headers: &HeaderMap, version: Version) -> Result<Framing, HeadFault> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
     match (lengths.next(), encodings.next()) {
@@ -306,12 +336,7 @@ fn framing(headers: &HeaderMap, version: Version) -> Result<Framing, HeadFault> 
 }
 
 fn connection_has(headers: &HeaderMap, word: &str) -> bool {
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|part| part.trim().eq_ignore_ascii_case(word))
+    list(headers, header::CONNECTION).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 #[cfg(test)]
@@ -350,6 +375,13 @@ mod tests {
         refuse("Host: a\r\nA: b\0c", HeadFault::HeaderValue);
         refuse("Host: a\r\nA: b\rc", HeadFault::HeaderValue);
         refuse("Host: a\r\nExpect: tea", HeadFault::Expectation);
+        refuse("Host: a\r\nExpect: 100-continue\r\nExpect: tea", HeadFault::Expectation);
+        refuse("Host: a\nA: b", HeadFault::BareLf);
+        for host in
+            ["", "a b", "a,b", "a:", "a:b", "a:70000", "u@a", "a/b", "[::1", "[:::]", "[1.2.3.4]", "[::1]x"]
+        {
+            refuse(&format!("Host: {host}"), HeadFault::MalformedHost);
+        }
     }
 
     #[test]
@@ -368,6 +400,9 @@ mod tests {
         check("GET /x#f HTTP/1.1", Some(HeadFault::Target));
         check("OPTIONS * HTTP/1.1", None);
         check("CONNECT a:443 HTTP/1.1", Some(HeadFault::Connect));
+        check("TRACE / HTTP/1.1", Some(HeadFault::Trace));
+        check("get / HTTP/1.1", Some(HeadFault::Method));
+        check("M-SEARCH / HTTP/1.1", None);
     }
 
     #[test]
@@ -379,10 +414,20 @@ mod tests {
 
     #[test]
     fn http_1_0_closes_and_has_no_transfer_encoding() {
-        let head = read("GET / HTTP/1.0\r\n\r\n").unwrap();
+        let head = read("GET / HTTP/1.0\r\nHost: a\r\n\r\n").unwrap();
         assert!(!head.keep_alive);
-        let chunked = read("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n");
+        assert_eq!(read("GET / HTTP/1.0\r\n\r\n").err(), Some(HeadFault::MissingHost));
+        let chunked = read("GET / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
         assert_eq!(chunked.err(), Some(HeadFault::TransferEncoding));
+    }
+
+    #[test]
+    fn a_length_is_passed_on_as_a_plain_number() {
+        for (said, told) in [("010", "10"), ("000", "0"), ("7", "7")] {
+            let head =
+                read(&format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {said}\r\n\r\n")).unwrap();
+            assert_eq!(head.headers["content-length"], told);
+        }
     }
 
     #[test]
@@ -390,7 +435,8 @@ mod tests {
         assert_eq!(end_of_head(b"GET / HTTP/1.1\r\n\r\nx", 0), Some(18));
         assert_eq!(end_of_head(b"GET / HTTP/1.1\n\nx", 15), Some(16));
         assert_eq!(end_of_head(b"GET / HTTP/1.1\r\n\r", 0), None);
-        assert_eq!(skip_empty_lines(b"\r\n\nGET"), 3);
+        assert_eq!(skip_empty_lines(b"\r\n\r\nGET"), 4);
+        assert_eq!(skip_empty_lines(b"\nGET"), 0);
     }
 
     proptest! {

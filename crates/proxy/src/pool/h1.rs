@@ -172,6 +172,10 @@ fn prepare(request: &mut Request) {
     if let Some(upgrade::Wanted(protocol)) = request.extensions().get::<upgrade::Wanted>().cloned() {
         request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         request.headers_mut().insert(header::UPGRADE, protocol);
+        request.headers_mut().remove(header::TE);
+    } else if request.headers().contains_key(header::TE) {
+        // RFC 9110 §10.1.4: TE is for this connection, and must be nominated.
+        request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("te"));
     }
 }
 

@@ -6,6 +6,7 @@ mod http2;
 mod origin;
 mod probes;
 mod recorded;
+mod smuggling;
 mod streams;
 
 use bastide_proxy::{

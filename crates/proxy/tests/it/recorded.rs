@@ -13,7 +13,7 @@ use tokio::{
     net::TcpListener,
 };
 
-type Seen = Arc<Mutex<Vec<String>>>;
+pub(crate) type Seen = Arc<Mutex<Vec<String>>>;
 
 /// Where a request ends that is framed as RFC 9112 says; none when it is not complete.
 fn end_of_request(bytes: &[u8]) -> Option<usize> {
@@ -36,7 +36,7 @@ fn end_of_request(bytes: &[u8]) -> Option<usize> {
 }
 
 /// An origin that remembers every request as it came, marked with its connection.
-async fn recording_origin() -> (SocketAddr, Seen) {
+pub(crate) async fn recording_origin() -> (SocketAddr, Seen) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let seen = Seen::default();
@@ -70,7 +70,7 @@ async fn recording_origin() -> (SocketAddr, Seen) {
     (addr, seen)
 }
 
-const SECOND: &str = "GET /second HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+pub(crate) const SECOND: &str = "GET /second HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
 /// Sends a probe and a second request; the origin must have received exactly `expected`, both over one
 /// connection.
@@ -85,10 +85,24 @@ async fn check(probe: &str, expected: &str) {
 
 #[tokio::test]
 async fn what_is_accepted_is_framed_anew() {
-    check("GET / HTTP/1.1\nHost: a\n\n", "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     check(
         "\r\n\r\nGET /<x> HTTP/1.1\r\nHost: a\r\nX-A:  spaced\t \r\n\r\n",
         "GET /%3Cx%3E HTTP/1.1\r\nhost: a\r\nx-a: spaced\r\n\r\n",
+    )
+    .await;
+    check(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 005\r\n\r\nhello",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello",
+    )
+    .await;
+    check(
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\tchunked \r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    )
+    .await;
+    check(
+        "GET / HTTP/1.1\r\nHost: a\r\nTE: gzip, trailers\r\nConnection: TE\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nte: trailers\r\nconnection: te\r\n\r\n",
     )
     .await;
     check(
@@ -111,49 +125,6 @@ async fn what_is_accepted_is_framed_anew() {
         "GET /x?y HTTP/1.1\r\nhost: A\r\n\r\n",
     )
     .await;
-}
-
-#[tokio::test]
-async fn what_is_refused_never_reaches_the_origin() {
-    for probe in [
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity, chunked\r\nContent-Length: 3\r\n\r\nabc",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\nhello",
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello",
-        "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX: y\rGET /z HTTP/1.1\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\n X: y\r\n\r\n",
-        "GET / HTTP/1.1\r\n Host: a\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
-        "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET / HTTP/1.2\r\nHost: a\r\n\r\n",
-        "GET / HTTP/1.1\r\n\r\n",
-    ] {
-        let (addr, seen) = recording_origin().await;
-        let server = start(forward(addr), Limits::default());
-        let answer = talk(server.addr, format!("{probe}{SECOND}").as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 400 "), "{probe:?} → {answer}");
-        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{probe:?} → {answer}");
-        assert!(seen.lock().unwrap().is_empty(), "{probe:?} → {seen:?}");
-    }
-}
-
-#[tokio::test]
-async fn broken_chunks_are_a_400_also_when_they_were_on_their_way() {
-    for chunks in
-        ["3\nabc\r\n0\r\n\r\n", "3;x\nabc\r\n0\r\n\r\n", "3\r\nabc\r\nzz\r\n", "3\r\nabcX\r\n0\r\n\r\n"]
-    {
-        let (addr, seen) = recording_origin().await;
-        let server = start(forward(addr), Limits::default());
-        let probe =
-            format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}{SECOND}");
-        let answer = talk(server.addr, probe.as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 400 "), "{chunks:?} → {answer}");
-        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{chunks:?} → {answer}");
-        let whole = seen.lock().unwrap().iter().any(|request| !request.contains(" cut: "));
-        assert!(!whole, "{chunks:?} → {seen:?}");
-    }
 }
 
 #[tokio::test]
