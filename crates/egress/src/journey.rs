@@ -7,10 +7,10 @@ use crate::{
     error::Refusal,
     flow::{Flow, FlowLog, Verdict},
     http,
-    relay::{self, Counted, relay},
     resolve::Names,
     socks,
 };
+use bastide_proxy::relay::{Counted, relay};
 use bastide_types::egress::Host;
 use std::{
     net::SocketAddr,
@@ -29,6 +29,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 /// Longest wait for a destination, all its addresses together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Longest silence of both sides. Clouds' NAT gateways end idle connections after 350 s; ours waits longer.
+const IDLE: Duration = Duration::from_mins(15);
 
 /// What serves calls: how names are found, how the outside is reached, and where flows are noted.
 pub struct Station<N, D> {
@@ -219,7 +221,7 @@ async fn carry(
         }
         Asked::Socks(..) => socks::accept(&mut client).await.map_err(std::io::Error::other)?,
     }
-    relay(client, far, counted, relay::IDLE).await
+    relay(client, far, counted, IDLE).await
 }
 
 /// Notes a call when it ends, however it ends.

@@ -19,7 +19,6 @@ mod error;
 mod flow;
 mod http;
 mod journey;
-mod relay;
 mod resolve;
 mod socks;
 

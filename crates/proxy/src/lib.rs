@@ -17,6 +17,7 @@ pub mod peer;
 pub mod pool;
 pub mod problem;
 pub mod raw_head;
+pub mod relay;
 pub mod upgrade;
 pub mod worker;
 

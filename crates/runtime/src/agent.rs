@@ -5,6 +5,7 @@ use crate::{
     image::Images,
     plan::{Action, plan},
     probe::probe,
+    relay::{Limits, Relays},
 };
 use bastide_bus::{Bus, facts};
 use bastide_types::{
@@ -78,6 +79,7 @@ pub(crate) async fn run<D: RuntimeDriver>(
     ends: Ends,
 ) {
     let told = Arc::new(Told { facts: watch::channel(BTreeMap::new()).0 });
+    let relays = Arc::new(Relays::new(node.driver.clone(), Limits::default(), ends.over.clone()));
     let keepers = TaskTracker::new();
     let mut kept: BTreeMap<ReplicaId, CancellationToken> = BTreeMap::new();
     let (generation, heard) = watch::channel(0);
@@ -87,7 +89,8 @@ pub(crate) async fn run<D: RuntimeDriver>(
             kept.insert(replica.id, drain.clone());
             told.set(replica.id, ReplicaState::Starting, None, None);
             let (node, bus, told, over) = (node.clone(), bus.clone(), told.clone(), ends.over.clone());
-            keepers.spawn(Keeper { node, bus, told, stage, replica }.keep(first, drain, over));
+            let relays = relays.clone();
+            keepers.spawn(Keeper { node, bus, told, relays, stage, replica }.keep(first, drain, over));
         };
     for Found { launch, started } in found {
         let stage = Stage { account: launch.account, customer: launch.customer, stage: launch.stage };
@@ -107,6 +110,7 @@ pub(crate) async fn run<D: RuntimeDriver>(
             kept.retain(|id, _| told.facts.borrow().contains_key(id));
             if let Some(state) = &state {
                 node.driver.enact(state).await;
+                relays.enact(state.clone()).await;
             }
             let known: BTreeSet<_> = kept.keys().copied().collect();
             let draining = kept.iter().filter(|(_, drain)| drain.is_cancelled()).map(|(id, _)| *id).collect();
@@ -142,7 +146,8 @@ pub(crate) async fn run<D: RuntimeDriver>(
             keepers.close();
             keepers.wait().await;
         },
-        tellers
+        tellers,
+        relays.follow(told.facts.subscribe()),
     );
 }
 
@@ -211,6 +216,7 @@ struct Keeper<D> {
     node: Arc<Node<D>>,
     bus: Bus,
     told: Arc<Told>,
+    relays: Arc<Relays<D>>,
     stage: Stage,
     replica: DesiredReplica,
 }
@@ -231,6 +237,7 @@ impl<D: RuntimeDriver> Keeper<D> {
             tracing::warn!(replica = %self.replica.id, app = %self.replica.app_name, why, "replica ended");
             self.told.set(self.replica.id, ReplicaState::Failed, None, Some(why));
             self.node.driver.stop(self.replica.id, Duration::ZERO).await;
+            self.relays.close(self.replica.id).await;
             if begun.elapsed() > WELL_AFTER {
                 wait = RESTART_FIRST;
             }
@@ -246,6 +253,7 @@ impl<D: RuntimeDriver> Keeper<D> {
         tokio::time::sleep(DRAIN_NOTICE).await;
         let grace = Duration::from_secs(self.replica.manifest.app.grace_s.into());
         self.node.driver.stop(self.replica.id, grace).await;
+        self.relays.close(self.replica.id).await;
         self.told.forget(self.replica.id);
         tracing::info!(replica = %self.replica.id, app = %self.replica.app_name, "replica stopped");
     }
@@ -255,7 +263,10 @@ impl<D: RuntimeDriver> Keeper<D> {
         let id = self.replica.id;
         self.told.set(id, ReplicaState::Starting, None, None);
         let begun = match begun {
-            Some(begun) => Ok(begun),
+            Some(begun) => {
+                self.listen_inside().await;
+                Ok(begun)
+            }
             None => self.start().await,
         };
         let Started { reach, mut life } = match begun {
@@ -283,7 +294,18 @@ impl<D: RuntimeDriver> Keeper<D> {
             root: root.map_err(|error| format!("no image: {}", chain(&error)))?,
         };
         self.node.driver.prepare(&launch).await.map_err(|error| chain(&error))?;
+        self.listen_inside().await;
         self.node.driver.start(launch).await.map_err(|error| chain(&error))
+    }
+
+    /// What cannot be made now is tried again later; the app runs meanwhile.
+    async fn listen_inside(&self) {
+        match self.relays.open(&self.replica).await {
+            Err(error) if error.kind() != std::io::ErrorKind::Unsupported => {
+                tracing::warn!(%error, replica = %self.replica.id, "cannot listen inside its network");
+            }
+            _ => {}
+        }
     }
 
     /// Probes for ever: ready after one good answer, not ready after some bad ones.

@@ -14,6 +14,7 @@ mod image;
 mod node;
 pub mod plan;
 mod probe;
+pub mod relay;
 pub mod static_server;
 pub mod unpack;
 

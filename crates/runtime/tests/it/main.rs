@@ -1,5 +1,7 @@
 //! The process driver, with real processes.
 
+mod relay;
+
 use bastide_runtime::{
     Config, Error,
     driver::{Launch, Life, RuntimeDriver, process::ProcessDriver},
