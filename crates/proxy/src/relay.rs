@@ -37,8 +37,11 @@ where
     let (far_read, far_write) = tokio::io::split(far);
     let moved = || counted.out.load(Ordering::Relaxed) + counted.back.load(Ordering::Relaxed);
     let both = async {
-        tokio::try_join!(carry(near_read, far_write, &counted.out), carry(far_read, near_write, &counted.back))
-            .map(|_| ())
+        tokio::try_join!(
+            carry(near_read, far_write, &counted.out),
+            carry(far_read, near_write, &counted.back)
+        )
+        .map(|_| ())
     };
     let silence = async {
         let mut before = moved();

@@ -74,11 +74,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            connections_max: 256,
-            connect: Duration::from_secs(2),
-            idle: Duration::from_mins(15),
-        }
+        Self { connections_max: 256, connect: Duration::from_secs(2), idle: Duration::from_mins(15) }
     }
 }
 
