@@ -10,7 +10,6 @@
 mod capture;
 pub mod cgroup;
 mod container;
-pub mod elf;
 mod error;
 mod handle;
 mod life;

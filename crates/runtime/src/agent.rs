@@ -285,7 +285,7 @@ impl<D: RuntimeDriver> Keeper<D> {
     }
 
     async fn start(&self) -> Result<Started, String> {
-        let root = self.node.images.root(&self.bus, &self.replica.image).await;
+        let root = self.node.images.root(&self.bus, &self.stage.account, &self.replica.image).await;
         let launch = Launch {
             account: self.stage.account.clone(),
             customer: self.stage.customer.clone(),

@@ -26,6 +26,9 @@ pub enum Error {
     /// An image that is not acceptable.
     #[error("the image is not acceptable: {0}")]
     Image(String),
+    /// An image that cannot be unpacked.
+    #[error("the image cannot be used")]
+    Unpack(#[from] bastide_image::Error),
     /// A program that cannot be started.
     #[error("cannot start {program}")]
     Start {

@@ -16,7 +16,6 @@ pub mod plan;
 mod probe;
 pub mod relay;
 pub mod static_server;
-pub mod unpack;
 
 pub use config::Config;
 pub use error::Error;

@@ -16,6 +16,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("bastide-proxy", 3),
     ("bastide-bus", 3),
     ("bastide-container", 3),
+    ("bastide-image", 3),
     ("bastide-store", 3),
     ("bastide-edge", 4),
     ("bastide-gateway", 4),

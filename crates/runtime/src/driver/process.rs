@@ -20,7 +20,7 @@ use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex, PoisonError, mpsc},
     time::Duration,
@@ -90,7 +90,12 @@ impl ProcessDriver {
                 let root = launch.root.clone().into();
                 (self.executable.clone().into(), vec!["static-server".into(), "--root".into(), root])
             }
-            Kind::Image => return Err(Error::Image("the process driver runs no images".into())),
+            // Nothing makes the image the root here, so only what needs nothing of it can run.
+            Kind::Image => {
+                let (program, arguments) =
+                    manifest.app.command.split_first().ok_or_else(|| Error::Image("no command".into()))?;
+                (inside(&launch.root, program)?.into(), arguments.iter().map(OsString::from).collect())
+            }
         };
         let name = program.to_string_lossy().into_owned();
         let mut command = Command::new(&self.executable);
@@ -113,6 +118,18 @@ impl ProcessDriver {
         }
         let open = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
         open.map_err(Error::file(&path))
+    }
+}
+
+/// The program of an image, wherever its links lead, as long as that is inside.
+fn inside(root: &Path, program: &str) -> Result<PathBuf, Error> {
+    let root = root.canonicalize().map_err(Error::file(root))?;
+    let found = root.join(program.trim_start_matches('/')).canonicalize();
+    match found {
+        Ok(path) if path.starts_with(&root) => Ok(path),
+        _ => Err(Error::Image(format!(
+            "the process driver does not find `{program}`: it runs images only when their program is named by its path"
+        ))),
     }
 }
 
