@@ -48,6 +48,11 @@ pub fn canary_link(slot: u16) -> (Ipv4Addr, Ipv4Addr) {
     uplink(slot, 64)
 }
 
+/// Both ends of the link to the machine beside the canary, outer end first.
+pub fn bystander_link(slot: u16) -> (Ipv4Addr, Ipv4Addr) {
+    uplink(slot, 65)
+}
+
 /// Who has which address. It is kept on disk, so that replicas that outlive an agent keep theirs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

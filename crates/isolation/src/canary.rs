@@ -28,8 +28,23 @@ pub(crate) fn plan(
     };
     outside.addresses.push((here.clone(), canary.outer));
     outside.routes.extend(all().map(|to| Route { to: only(*to), via: None, link: here.clone(), table }));
-    let sources = topology.zones.iter().map(|zone| zone.uplink.inner).chain([canary.outer]);
-    outside.policies.extend(sources.map(|source| Policy { of: Packets::From(source), table }));
+    let mut sources: Vec<_> =
+        topology.zones.iter().map(|zone| zone.uplink.inner).chain([canary.outer]).collect();
+    if let Some((outer, inner)) = canary.bystander {
+        let there = topology.installation.bystander();
+        let machine = Namespace {
+            addresses: vec![(LINK.into(), inner)],
+            routes: vec![Route { to: anywhere(), via: Some(outer), link: LINK.into(), table: MAIN }],
+            ..Namespace::default()
+        };
+        outside.addresses.push((there.clone(), outer));
+        outside.routes.push(Route { to: only(inner), via: None, link: there.clone(), table: MAIN });
+        sources.push(inner);
+        plan.links
+            .push(Link { near: (there.clone(), LINK.into()), far: (Plan::OUTSIDE.into(), there.clone()) });
+        add(plan, there, machine)?;
+    }
+    outside.policies.extend(sources.into_iter().map(|source| Policy { of: Packets::From(source), table }));
     plan.links.push(Link { near: (here.clone(), LINK.into()), far: (Plan::OUTSIDE.into(), here.clone()) });
     add(plan, here, machine)
 }

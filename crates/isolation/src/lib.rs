@@ -7,6 +7,7 @@
 pub mod address;
 pub mod blocked;
 mod canary;
+pub mod checks;
 mod error;
 mod gateway;
 mod json;

@@ -57,6 +57,11 @@ impl Installation {
         self.name('c', b"canary")
     }
 
+    /// Namespace of a machine beside it, for which the host does not route; also the link to it there.
+    pub fn bystander(&self) -> String {
+        self.name('c', b"bystander")
+    }
+
     /// Number of the routing table by which gateways' packets find it.
     pub fn canary_table(&self) -> u32 {
         0x4000_0000 | (hash(self.0.as_bytes()) as u32 >> 8)
@@ -119,6 +124,7 @@ mod tests {
             here.probe(&zone),
             here.uplink(&zone),
             here.canary(),
+            here.bystander(),
         ] {
             assert_eq!(name.len(), BYTES_MAX);
             assert!(name.starts_with(&here.prefix()), "{name}");

@@ -104,6 +104,8 @@ pub struct Canary {
     pub open: Ipv4Addr,
     /// Addresses of blocked ranges that lead to it as well, for as far as a packet comes.
     pub closed: Vec<Ipv4Addr>,
+    /// On a host that was no router: both ends of a link to yet another machine, outer end first.
+    pub bystander: Option<(Ipv4Addr, Ipv4Addr)>,
 }
 
 /// Limits of one customer's stage, over all its replicas.

@@ -18,6 +18,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("bastide-container", 3),
     ("bastide-image", 3),
     ("bastide-store", 3),
+    ("bastide-verify", 3),
     ("bastide-edge", 4),
     ("bastide-gateway", 4),
     ("bastide-egress", 4),

@@ -96,7 +96,7 @@ proptest! {
     ) {
         let mut topology = topology(&stages, host, false);
         let closed = vec![Ipv4Addr::new(10, 9, 8, 7), Ipv4Addr::new(198, 18, 3, 5), Ipv4Addr::new(11, 2, 0, 9)];
-        let canary = Canary { outer: address::canary_link(7).0, open: Ipv4Addr::new(198, 18, 3, 4), closed };
+        let canary = Canary { outer: address::canary_link(7).0, open: Ipv4Addr::new(198, 18, 3, 4), closed, bystander: host.then(|| address::bystander_link(7)) };
         topology.canary = Some(canary.clone());
         let plan = planned(&topology);
         let machine = topology.installation.canary();
@@ -115,6 +115,11 @@ proptest! {
             let end = walk(&plan, Plan::OUTSIDE, Packet { from: HOST, to, protocol: Protocol::Udp }).end;
             let is_left = matches!(end, End::Left { .. });
             prop_assert!(is_left, "{end:?}");
+        }
+        if let Some((_, inner)) = canary.bystander {
+            let packet = Packet { from: inner, to: canary.open, protocol: Protocol::Udp };
+            let end = walk(&plan, &topology.installation.bystander(), packet).end;
+            prop_assert_eq!(end, End::Stopped(Plan::OUTSIDE.into(), "no-router".into()));
         }
         topology.canary = Some(Canary { open: Ipv4Addr::new(198, 20, 0, 1), ..canary.clone() });
         prop_assert!(plan_of(&topology).is_err());

@@ -1,5 +1,6 @@
 //! Plans, walked through packet by packet.
 
+mod checks;
 mod customers;
 mod mutation;
 mod snapshot;
