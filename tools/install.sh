@@ -81,3 +81,7 @@ install_missing() { # all that building, running and testing need; further packa
   need_rust
   need_nats_server
 }
+
+build_hello() { # build_hello [--release]: the example program, linked statically as apps are, below target/static
+  cargo rustc --locked --quiet -p hello --bin hello --target-dir target/static "$@" -- -C target-feature=+crt-static
+}

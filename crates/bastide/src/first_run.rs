@@ -163,7 +163,7 @@ fn examples(layout: &Layout, args: &UpArgs, executable: &Path) -> Result<Vec<Pat
     if !site.is_dir() || !manifest.is_file() {
         bail!("{} does not hold the examples `site` and `hello`", dir.display());
     }
-    let program = executable.with_file_name("hello");
+    let program = hello(executable);
     let bundle = layout.run().join("hello");
     let mut found = vec![site];
     if program.exists() {
@@ -173,6 +173,16 @@ fn examples(layout: &Layout, args: &UpArgs, executable: &Path) -> Result<Vec<Pat
         found.push(bundle);
     }
     Ok(found)
+}
+
+/// The program of the example: linked statically below `target/static/<profile>`, as `./start` builds it, or
+/// beside an installed executable.
+fn hello(executable: &Path) -> PathBuf {
+    let built = || {
+        let profile = executable.parent()?;
+        Some(profile.parent()?.join("static").join(profile.file_name()?).join("hello"))
+    };
+    built().filter(|path| path.exists()).unwrap_or_else(|| executable.with_file_name("hello"))
 }
 
 struct Session {

@@ -31,7 +31,7 @@ impl Program {
         match self {
             Self::Static => None,
             Self::Dynamic { loader } => Some(format!(
-                "`{name}` is linked dynamically (it asks for `{loader}`), and the app holds no libraries: \
+                "`{name}` is linked dynamically (it asks for `{loader}`, which is not there): \
                  link it statically. Rust: `-C target-feature=+crt-static`; Go: CGO_ENABLED=0; C: -static"
             )),
             Self::Script => Some(format!(

@@ -5,7 +5,7 @@ mod client;
 mod product;
 
 pub use client::{Answer, Client};
-pub use product::{Options, Product};
+pub use product::{Options, Product, build_hello};
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {

@@ -19,6 +19,26 @@ pub struct Options {
     pub arguments: Vec<String>,
 }
 
+/// Builds the example app for this executable, linked statically as apps are. Quick when it is built.
+///
+/// # Errors
+/// What cargo says.
+pub fn build_hello(executable: &Path) -> Result<PathBuf> {
+    let profile = executable.parent().context("the executable lies in a directory")?;
+    let dir = profile.parent().context("in the target directory")?.join("static");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo.args(["rustc", "--locked", "--quiet", "-p", "hello", "--bin", "hello", "--target-dir"]).arg(&dir);
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    let output = cargo.args(["--", "-C", "target-feature=+crt-static"]).output()?;
+    if !output.status.success() {
+        bail!("the example is not built:\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(dir.join(profile.file_name().context("the profile has a name")?).join("hello"))
+}
+
 /// A running installation.
 pub struct Product {
     dir: tempfile::TempDir,

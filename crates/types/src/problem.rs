@@ -98,7 +98,7 @@ codes! {
     UploadTooLarge = "B-BUILD-0413", 413, "The upload is too large.",
         "At most 256 MiB packed, 1 GiB unpacked and 20 000 entries. Nothing was kept.";
     BinaryNotStatic = "B-BUILD-0424", 422, "The program cannot run here.",
-        "The program named by `app.command` must be in the archive and be an executable file for this machine.";
+        "The program named by `app.command` must be in the archive and be a program for this machine that needs nothing else: linked statically, or with its loader and libraries in the archive. Rust: `-C target-feature=+crt-static`; Go: CGO_ENABLED=0; C: -static.";
     DeployFailed = "B-DEPLOY-0500", 409, "The deployment failed; the revision before it keeps serving.",
         "The new replicas did not become ready in time. `bastide status <app>` says why, for each replica.";
     DeployBusy = "B-DEPLOY-0409", 409, "A deployment of this app is still running.",

@@ -23,12 +23,7 @@ fn executable() -> PathBuf {
 }
 
 async fn start() -> Result<Product> {
-    let hello = executable().with_file_name("hello");
-    anyhow::ensure!(
-        hello.exists(),
-        "{} is missing: build the workspace first, as ./test does",
-        hello.display()
-    );
+    bastide_testkit::build_hello(&executable())?;
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     let arguments = vec!["--allow-no-isolation".into(), "--examples".into(), examples.display().to_string()];
     Product::start(Options { executable: executable(), arguments }).await
@@ -50,6 +45,15 @@ impl Town<'_> {
     async fn problem(&self, host: &str, path: &str, fields: &[(&str, &str)]) -> Result<String> {
         let answer = self.client.send(Method::GET, &self.url(host, path), fields, "").await?;
         Ok(answer.json()?["code"].as_str().unwrap_or_default().to_owned())
+    }
+    /// Waits until a page holds this text: the word of a deployment's end takes a moment to the edge.
+    async fn serves(&self, host: &str, path: &str, text: &str) -> Result<()> {
+        let begun = Instant::now();
+        while !self.client.get(&self.url(host, path)).await?.text().contains(text) {
+            anyhow::ensure!(begun.elapsed() < PATIENCE, "{host}{path} never said `{text}`");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
     }
     fn token(&self, arguments: &[&str]) -> Result<String> {
         let token = self.product.cli(&[&["token"], arguments].concat(), "")?;
@@ -226,7 +230,7 @@ async fn an_own_app_is_published_and_promoted(town: &Town<'_>) -> Result<()> {
     let first: serde_json::Value =
         serde_json::from_str(&town.product.cli(&["--json", "publish", &path], "")?)?;
     assert_eq!(first["status"], "finished");
-    assert!(town.client.get(&town.url(DEVELOPMENT, "/shop/")).await?.text().contains("shop one"));
+    town.serves(DEVELOPMENT, "/shop/", "shop one").await?;
     let early = town.product.try_cli(&["promote", "shop", "--to", "production"], "")?;
     assert!(String::from_utf8_lossy(&early.stderr).contains("B-DEPLOY-0422"), "stages in order");
     for stage in ["test", "production"] {
@@ -238,18 +242,14 @@ async fn an_own_app_is_published_and_promoted(town: &Town<'_>) -> Result<()> {
             "the same image"
         );
     }
-    assert!(town.client.get(&town.url(PRODUCTION, "/shop/")).await?.text().contains("shop one"));
+    town.serves(PRODUCTION, "/shop/", "shop one").await?;
     // The same directory again is the same image; another content replaces it without a gap.
     let again: serde_json::Value =
         serde_json::from_str(&town.product.cli(&["--json", "publish", &path], "")?)?;
     assert_eq!(again["image"], first["image"], "reproducible");
     fs::write(dir.join("index.html"), "<h1>shop two</h1>")?;
     town.product.cli(&["publish", &path], "")?;
-    let begun = Instant::now();
-    while !town.client.get(&town.url(DEVELOPMENT, "/shop/")).await?.text().contains("shop two") {
-        anyhow::ensure!(begun.elapsed() < PATIENCE, "the new revision never served");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    town.serves(DEVELOPMENT, "/shop/", "shop two").await?;
     assert!(
         town.client.get(&town.url(PRODUCTION, "/shop/")).await?.text().contains("shop one"),
         "Production keeps its own"

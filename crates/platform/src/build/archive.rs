@@ -1,5 +1,6 @@
 //! A published archive: checked while it is unpacked, nothing trusted.
 
+use bastide_image::elf::{self, Program};
 use bastide_types::{Code, Manifest, Problem, manifest::Kind};
 use flate2::read::GzDecoder;
 use std::{
@@ -254,25 +255,20 @@ fn check_program(archive: &mut Archive, dir: &Path) -> Result<(), Problem> {
     };
     *executable = true;
     let mut head = Vec::new();
-    let read = fs::File::open(dir.join(&path)).and_then(|file| file.take(20).read_to_end(&mut head));
+    let read = fs::File::open(dir.join(&path))
+        .and_then(|file| file.take(elf::HEAD_BYTES as u64).read_to_end(&mut head));
     read.map_err(|error| at(&path, &error))?;
-    if head.starts_with(b"#!") {
-        let detail = format!(
-            "`{program}` is a script; nothing here interprets it: app.command names a program built for {}",
-            std::env::consts::ARCH
-        );
-        return Err(Code::BinaryNotStatic.because(detail));
+    let found = elf::inspect(&head);
+    // Who brings a loader brings its libraries too.
+    if let Program::Dynamic { loader } = &found {
+        let brought = safe(Path::new(loader.trim_start_matches('/')))?;
+        if let Some(Entry::File { executable }) = archive.entries.get_mut(&brought) {
+            *executable = true;
+            return Ok(());
+        }
     }
-    if !runs_here(&head) {
-        let detail = format!("`{program}` is not a 64-bit ELF program for {}", std::env::consts::ARCH);
-        return Err(Code::BinaryNotStatic.because(detail));
+    match found.refusal(&program) {
+        Some(why) => Err(Code::BinaryNotStatic.because(why)),
+        None => Ok(()),
     }
-    Ok(())
-}
-
-/// Whether a file that begins so is an ELF program for this machine: 64 bit, little endian; the machine
-/// stands at byte 18.
-fn runs_here(head: &[u8]) -> bool {
-    let ours: u16 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
-    head.starts_with(b"\x7fELF\x02\x01") && head.get(18..20) == Some(&ours.to_le_bytes())
 }

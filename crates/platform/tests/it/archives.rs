@@ -8,11 +8,7 @@ use bastide_platform::build::{
 use bastide_types::{Problem, manifest::Kind};
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
-use std::{
-    fs,
-    io::{Read, Write},
-    path::Path,
-};
+use std::{fs, io::Write, path::Path};
 use tar::EntryType;
 
 const TOML: &[u8] = b"[app]\nname = \"shop\"\nkind = \"static\"\n";
@@ -220,25 +216,47 @@ fn the_program_of_a_binary_app_must_run_here() {
     };
     check("other", b"", "not in the archive");
     check("run/file", b"", "not in the archive");
-    check("run", b"", "not a 64-bit ELF");
+    check("run", b"", "not an ELF program");
     check("run", b"#!/bin/sh\necho\n", "is a script");
-    check("run", b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x08\0 a MIPS program", "not a 64-bit ELF");
-    check("run", b"MZ\x90\0 a program for another system", "not a 64-bit ELF");
+    check("run", b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x08\0 a MIPS program", "not for 64-bit");
+    check("run", b"MZ\x90\0 a program for another system", "not an ELF program");
+    check("run", &program(3), "asks for `/lib64/ld.so`");
 }
 
-/// Any program for this machine: this test itself.
-fn program() -> Vec<u8> {
-    let mut head = Vec::new();
-    let file = fs::File::open(std::env::current_exe().unwrap()).unwrap();
-    file.take(4096).read_to_end(&mut head).unwrap();
-    head
+#[test]
+fn a_program_may_bring_its_own_loader() {
+    let packed =
+        Packed::new().file("bastide.toml", BINARY).file("run", &program(3)).file("lib64/ld.so", b"x").gz();
+    let root = tempfile::tempdir().unwrap();
+    let archive = unpack(packed.as_slice(), root.path()).unwrap();
+    assert_eq!(archive.entries[Path::new("lib64/ld.so")], Entry::File { executable: true });
+    let elsewhere =
+        Packed::new().file("bastide.toml", BINARY).file("run", &program(3)).file("lib/ld.so", b"x");
+    assert_eq!(elsewhere.refused().code, "B-BUILD-0424");
+}
+
+/// A program for this machine of one header: of kind 1 it is static, of kind 3 it names a loader.
+pub(crate) fn program(header: u32) -> Vec<u8> {
+    let mut bytes = vec![0; 256];
+    bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    bytes[16..18].copy_from_slice(&2u16.to_le_bytes());
+    let machine: u16 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
+    bytes[18..20].copy_from_slice(&machine.to_le_bytes());
+    bytes[32..40].copy_from_slice(&64u64.to_le_bytes());
+    bytes[54..56].copy_from_slice(&56u16.to_le_bytes());
+    bytes[56..58].copy_from_slice(&1u16.to_le_bytes());
+    bytes[64..68].copy_from_slice(&header.to_le_bytes());
+    bytes[72..80].copy_from_slice(&200u64.to_le_bytes());
+    bytes[96..104].copy_from_slice(&13u64.to_le_bytes());
+    bytes[200..213].copy_from_slice(b"/lib64/ld.so\0");
+    bytes
 }
 
 #[test]
 fn a_program_becomes_executable_and_loses_every_special_bit() {
     let packed = Packed::new()
         .file("bastide.toml", BINARY)
-        .with("run", EntryType::Regular, 0o6644, &program())
+        .with("run", EntryType::Regular, 0o6644, &program(1))
         .with("helper", EntryType::Regular, 0o4755, b"x")
         .gz();
     let (root, images) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

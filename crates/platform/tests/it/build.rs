@@ -130,10 +130,7 @@ async fn an_image_is_an_oci_layout_that_others_can_read() {
 fn programs_become_executable_and_files_do_not() {
     let dir = tempfile::tempdir().unwrap();
     let manifest = "[app]\nname = \"shop\"\nkind = \"binary\"\ncommand = [\"./run\"]\n";
-    let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
-    elf.resize(18, 0);
-    elf.push(if cfg!(target_arch = "aarch64") { 183 } else { 62 });
-    elf.resize(64, 0);
+    let elf = crate::archives::program(1);
     let archive =
         unpack(&pack(&[file("bastide.toml", manifest.as_bytes()), file("run", &elf)])[..], dir.path())
             .unwrap();
