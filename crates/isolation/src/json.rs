@@ -3,6 +3,7 @@
 //! What nft lists is not what it was given: it adds handles and counters, orders members, and writes some
 //! conditions differently from version to version. [`normalise`] brings both to one form.
 
+use crate::name::LINK_GROUP;
 use crate::rules::{Chain, Hook, Match, Members, Rule, Ruleset, Set, Verdict};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -127,6 +128,8 @@ fn condition(condition: &Match) -> Value {
         Match::NotIn(link) => compare("!=", meta("iifname"), json!(link)),
         Match::Out(link) => compare("==", meta("oifname"), json!(link)),
         Match::NotOut(link) => compare("!=", meta("oifname"), json!(link)),
+        Match::FromOthers => compare("!=", meta("iifgroup"), json!(LINK_GROUP)),
+        Match::ToOthers => compare("!=", meta("oifgroup"), json!(LINK_GROUP)),
         Match::SenderNotIn(set) => {
             let both = json!({ "concat": [meta("iifname"), field("ip", "saddr")] });
             compare("!=", both, json!(format!("@{set}")))
@@ -211,10 +214,8 @@ fn expression_form(expression: &Value) -> Value {
         let masked = json!({ "&": [found["left"], found["right"]] });
         return json!({ "match": { "op": "==", "left": masked, "right": 0 } });
     }
-    if let Some(value) = expression.get("masquerade") {
-        if value.as_object().is_none_or(Map::is_empty) {
-            return json!({ "masquerade": null });
-        }
+    if expression.get("masquerade").is_some_and(|value| value.as_object().is_none_or(Map::is_empty)) {
+        return json!({ "masquerade": null });
     }
     expression.clone()
 }

@@ -27,3 +27,5 @@ pub use plan::{
     Canary, Caps, Failover, Link, MAIN, Namespace, Outside, Packets, Plan, Policy, ReplicaNet, Route,
     StageNet, Topology, Uplink, ZoneNet, plan,
 };
+pub use router::TABLE;
+pub use uplink::NO_ROUTER;

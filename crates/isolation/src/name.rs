@@ -8,6 +8,10 @@ use bastide_types::{ReplicaId, ZoneName};
 /// Longest name of a link, in bytes (`IFNAMSIZ` less its NUL).
 pub const BYTES_MAX: usize = 15;
 
+/// Group of all gateways' links of all installations, so that the host's rules can tell them from everybody
+/// else's.
+pub const LINK_GROUP: u32 = 0xBA57;
+
 const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 /// Which installation of this machine something belongs to, so that two never meet.
@@ -72,6 +76,24 @@ impl Installation {
         format!("bastide_{}", self.0)
     }
 
+    /// Whether this is the name of a namespace of this installation, planned or left over.
+    pub fn owns_namespace(&self, name: &str) -> bool {
+        self.owns(name, "srzpc")
+    }
+
+    /// Whether this is the name of a link of this installation in the namespace that the gateways go out by.
+    pub fn owns_link(&self, name: &str) -> bool {
+        self.owns(name, "uc")
+    }
+
+    fn owns(&self, name: &str, kinds: &str) -> bool {
+        let Some(rest) = name.strip_prefix(&self.prefix()) else { return false };
+        let mut letters = rest.bytes();
+        letters.next().is_some_and(|kind| kinds.contains(kind as char))
+            && letters.len() == 8
+            && letters.all(|letter| LETTERS.contains(&letter))
+    }
+
     fn name(&self, kind: char, id: &[u8]) -> String {
         format!("b{}{kind}{}", self.0, letters(id, 8))
     }
@@ -90,6 +112,11 @@ pub fn zone_link(zone: &ZoneName) -> String {
 /// A gateway's link to a stage's router.
 pub fn stage_link(account: &str) -> String {
     format!("s{}", letters(account.as_bytes(), 8))
+}
+
+/// Whether this is a gateway's link in the namespace it goes out by, of whichever installation.
+pub fn is_uplink(link: &str) -> bool {
+    link.len() == BYTES_MAX && link.starts_with('b') && link.as_bytes()[6] == b'u'
 }
 
 /// The first `count` letters of a hash (FNV-1a with a finishing mix, 64 bits). Nobody outside chooses ids, and
@@ -130,6 +157,9 @@ mod tests {
             assert!(name.starts_with(&here.prefix()), "{name}");
         }
         assert_ne!(here.prefix(), Installation::of("/var/lib/bastide2").prefix());
+        assert!(here.owns_namespace(&here.replica(id)) && here.owns_link(&here.uplink(&zone)));
+        assert!(!here.owns_namespace(&here.uplink(&zone)) && !here.owns_namespace(&here.replica(id)[..14]));
+        assert!(!here.owns_namespace(&Installation::of("/elsewhere").replica(id)));
         assert_eq!(here.replica(id), here.replica(id));
         assert_ne!(here.replica(id), here.replica(ReplicaId::generate()));
     }

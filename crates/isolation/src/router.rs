@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 const FIRST_TABLE: u32 = 101;
 
 /// The table inside namespaces that are ours alone.
-pub(crate) const TABLE: &str = "bastide";
+pub const TABLE: &str = "bastide";
 
 pub(crate) fn plan(
     topology: &Topology,

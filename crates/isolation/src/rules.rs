@@ -86,6 +86,10 @@ pub enum Match {
     Out(String),
     /// It does not leave by this link.
     NotOut(String),
+    /// It did not come in by a link of ours, of whichever installation.
+    FromOthers,
+    /// It does not leave by a link of ours, of whichever installation.
+    ToOthers,
     /// Incoming link and source are not in this set.
     SenderNotIn(&'static str),
     /// Incoming and outgoing link are not in this set.

@@ -11,6 +11,10 @@ use crate::{
 /// Before the host's own rules, so that none of them can be the first to accept.
 const EARLY: i32 = -10;
 
+/// Keeps a host that did not forward packets from forwarding anybody's but ours. Whoever takes the last table
+/// with this rule away switches the host's forwarding off again.
+pub const NO_ROUTER: &str = "no-router";
+
 pub(crate) fn plan(topology: &Topology) -> Namespace {
     let mut outside = Namespace::default();
     for zone in &topology.zones {
@@ -40,8 +44,7 @@ fn rules(topology: &Topology, routes_already: bool) -> Ruleset {
     ];
     let mut forward = Vec::new();
     if !routes_already {
-        let neither = vec![Match::NotIn(ours.clone()), Match::NotOut(ours.clone())];
-        forward.push(Rule::new("no-router", neither, Verdict::Drop));
+        forward.push(Rule::new(NO_ROUTER, vec![Match::FromOthers, Match::ToOthers], Verdict::Drop));
     }
     forward.extend([
         Rule::known(),

@@ -5,6 +5,7 @@
 //! own: a connection exists only if its first packet came through.
 
 use crate::{
+    name,
     plan::{MAIN, Namespace, Packets, Plan},
     rules::{Chain, Hook, Match, Members, Ruleset, Verdict},
 };
@@ -91,10 +92,10 @@ enum Step {
 fn step(plan: &Plan, here: &str, came_by: Option<&str>, packet: &mut Packet) -> Step {
     let Some(namespace) = plan.namespaces.get(here) else { return Step::End(End::NoRoute(here.into())) };
     let mut at = At { here, rules: namespace.rules.as_ref(), came_by, goes_by: None };
-    if came_by.is_some() {
-        if let Err(end) = at.passes(Hook::Prerouting, packet) {
-            return Step::End(end);
-        }
+    if came_by.is_some()
+        && let Err(end) = at.passes(Hook::Prerouting, packet)
+    {
+        return Step::End(end);
     }
     if namespace.addresses.iter().any(|(_, address)| *address == packet.to) {
         return Step::End(match came_by.map(|_| at.passes(Hook::Input, packet)) {
@@ -191,6 +192,8 @@ impl At<'_> {
             Match::NotIn(name) => !fits(name, came_by),
             Match::Out(name) => fits(name, goes_by),
             Match::NotOut(name) => !fits(name, goes_by),
+            Match::FromOthers => !name::is_uplink(came_by),
+            Match::ToOthers => !name::is_uplink(goes_by),
             Match::SenderNotIn(set) => match members(set) {
                 Some(Members::Senders(all)) => {
                     ipv4 && !all.iter().any(|(link, net)| link == came_by && net.contains(&packet.from))

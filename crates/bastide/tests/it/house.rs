@@ -17,6 +17,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("bastide-bus", 3),
     ("bastide-container", 3),
     ("bastide-image", 3),
+    ("bastide-network", 3),
     ("bastide-store", 3),
     ("bastide-verify", 3),
     ("bastide-edge", 4),

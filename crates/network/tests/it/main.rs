@@ -1,0 +1,6 @@
+//! Networks as the kernel makes them. Needs root; says so when it skips.
+
+mod conformance;
+mod host;
+mod repair;
+mod scene;
