@@ -31,6 +31,16 @@ install_packages() { # install_packages NAME...
     die "Could not install: $wanted"
 }
 
+install_postgresql() { # the server's programs, for tests; no cluster of their own is made or started
+  [ -z "$(missing_packages postgresql)" ] && return 0
+  command -v dpkg-query >/dev/null 2>&1 || { say "This is not Debian: tests need PostgreSQL below /usr/lib/postgresql"; return 0; }
+  install_packages postgresql-common
+  conf=/etc/postgresql-common/createcluster.conf
+  as_root sed -i 's/^#\{0,1\}create_main_cluster *=.*/create_main_cluster = false/' "$conf" &&
+    grep -q '^create_main_cluster = false' "$conf" || die "Could not keep Debian from starting a PostgreSQL cluster: $conf"
+  install_packages postgresql
+}
+
 need_rust() {
   command -v cargo >/dev/null 2>&1 || PATH="$HOME/.cargo/bin:$PATH"
   command -v cargo >/dev/null 2>&1 ||

@@ -2,9 +2,11 @@
 //! started Bastide that is gone when the test is over.
 
 mod client;
+pub mod postgres;
 mod product;
 
 pub use client::{Answer, Client};
+pub use postgres::Postgres;
 pub use product::{Options, Product, build_hello};
 
 /// A port that was free a moment ago.

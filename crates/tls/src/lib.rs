@@ -9,6 +9,7 @@
 
 pub mod accept;
 pub mod ca;
+pub mod client;
 pub mod error;
 pub mod file;
 pub mod node;

@@ -1,4 +1,5 @@
-//! What a replica finds inside its own network, and what stands behind it: the apps that it may call.
+//! What a replica finds inside its own network, and what stands behind it: the apps that it may call, and its
+//! database.
 //!
 //! There is no route between replicas. A granted app is an address inside the caller's namespace on which this
 //! role listens; what comes in there is carried, byte by byte, to a replica of that app. Without a grant there
@@ -7,16 +8,21 @@
 //! The relay reads nothing of what it carries. The called app sees the address from which gateways call it, and
 //! nothing says which app calls: an app that must know asks for a token.
 
+pub mod greeting;
 mod grants;
+mod postgres;
+pub mod startup;
 mod turns;
 
 use crate::driver::RuntimeDriver;
 use bastide_types::{
     AppName, ReplicaId, ZoneName,
     message::{DesiredReplica, ReplicaFact, ReplicaState, StageState},
-    network::CALLEE_PORT,
+    network::{CALLEE_PORT, POSTGRES},
+    service::{POSTGRES_PORT, PostgresServer},
 };
 use grants::{Callees, Way};
+use postgres::{Current, Database, Target};
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -83,6 +89,7 @@ pub struct Relays<I> {
     inside: Arc<I>,
     limits: Limits,
     callees: Arc<Callees>,
+    target: Current,
     /// What holds now.
     state: Mutex<Option<Arc<StageState>>>,
     /// Held while listeners come and go, so that of two changes the later one has the last word.
@@ -98,9 +105,25 @@ struct Open {
     doors: BTreeMap<Ipv4Addr, Door>,
 }
 
+/// What stands behind a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum To {
+    App(AppName),
+    Postgres,
+}
+
+impl To {
+    fn port(&self) -> u16 {
+        match self {
+            Self::App(_) => CALLEE_PORT,
+            Self::Postgres => POSTGRES_PORT,
+        }
+    }
+}
+
 /// A listener inside a replica's network.
 struct Door {
-    to: AppName,
+    to: To,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -121,6 +144,7 @@ impl<I: Inside> Relays<I> {
             inside,
             limits,
             callees: Arc::default(),
+            target: Current::default(),
             state: Mutex::default(),
             open: tokio::sync::Mutex::default(),
             stop,
@@ -132,14 +156,31 @@ impl<I: Inside> Relays<I> {
     pub async fn enact(&self, state: Arc<StageState>) {
         let mut open = self.open.lock().await;
         self.callees.deploy(&state);
+        self.aim(state.postgres.as_ref());
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = Some(state.clone());
         for (id, open) in open.iter_mut() {
             // What a replica has is settled when it starts; what it may call is not.
             let outcome = self.bring(&state, *id, open).await;
             if let Err(error) = outcome.or_else(allow_none) {
-                tracing::warn!(%error, replica = %id, app = %open.replica.app_name, "cannot listen for a grant");
+                tracing::warn!(%error, replica = %id, app = %open.replica.app_name, "cannot listen inside its network");
             }
         }
+    }
+
+    /// Another PostgreSQL server, or none. Open sessions stay where they are.
+    fn aim(&self, server: Option<&PostgresServer>) {
+        let mut target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
+        if target.as_deref().map(Target::server) == server {
+            return;
+        }
+        *target = match server.cloned().map(Target::new) {
+            None => None,
+            Some(Ok(new)) => Some(Arc::new(new)),
+            Some(Err(error)) => {
+                tracing::error!(error, "the PostgreSQL server cannot be used");
+                None
+            }
+        };
     }
 
     /// Follows what is told of the stage's replicas, and tries again what could not be made, until `stop`.
@@ -200,8 +241,11 @@ impl<I: Inside> Relays<I> {
 
     /// Brings the listeners of a replica to what it should have.
     async fn bring(&self, state: &StageState, id: ReplicaId, open: &mut Open) -> io::Result<()> {
-        let wanted: BTreeMap<Ipv4Addr, AppName> =
-            state.callees(&open.replica).into_iter().map(|(app, at)| (at, app)).collect();
+        let mut wanted: BTreeMap<Ipv4Addr, To> =
+            state.callees(&open.replica).into_iter().map(|(app, at)| (at, To::App(app))).collect();
+        if open.replica.services.postgres.is_some() {
+            wanted.insert(POSTGRES, To::Postgres);
+        }
         let gone: Vec<_> = open
             .doors
             .iter()
@@ -214,13 +258,13 @@ impl<I: Inside> Relays<I> {
             }
         }
         let mut outcome = Ok(());
-        for (at, app) in wanted {
+        for (at, to) in wanted {
             if open.doors.contains_key(&at) {
                 continue;
             }
-            match self.inside.listen(id, (at, CALLEE_PORT).into()).await {
+            match self.inside.listen(id, (at, to.port()).into()).await {
                 Ok(listener) => {
-                    let door = self.door(listener, app, open);
+                    let door = self.door(listener, to, open);
                     open.doors.insert(at, door);
                 }
                 Err(error) if outcome.is_ok() => outcome = Err(error),
@@ -230,18 +274,27 @@ impl<I: Inside> Relays<I> {
         outcome
     }
 
-    fn door(&self, listener: TcpListener, to: AppName, open: &Open) -> Door {
-        let door = Door { to: to.clone(), stop: self.stop.child_token(), tasks: TaskTracker::new() };
-        let way = Way {
-            inside: self.inside.clone(),
-            callees: self.callees.clone(),
-            app: to,
-            zone: open.replica.zone.clone(),
-            limits: self.limits,
-        };
-        let (places, tasks, stop) = (open.places.clone(), door.tasks.clone(), door.stop.clone());
-        door.tasks.spawn(grants::serve(listener, Arc::new(way), places, tasks, stop));
-        door
+    fn door(&self, listener: TcpListener, to: To, open: &Open) -> Door {
+        let (stop, tasks) = (self.stop.child_token(), TaskTracker::new());
+        match (&to, &open.replica.services.postgres) {
+            (To::App(app), _) => {
+                let way = Way {
+                    inside: self.inside.clone(),
+                    callees: self.callees.clone(),
+                    app: app.clone(),
+                    zone: open.replica.zone.clone(),
+                    limits: self.limits,
+                };
+                let (places, way) = (open.places.clone(), Arc::new(way));
+                tasks.spawn(grants::serve(listener, way, places, tasks.clone(), stop.clone()));
+            }
+            (To::Postgres, Some(login)) => {
+                let database = Database::new(login.clone(), self.target.clone());
+                tasks.spawn(postgres::serve(listener, Arc::new(database), tasks.clone(), stop.clone()));
+            }
+            (To::Postgres, None) => {}
+        }
+        Door { to, stop, tasks }
     }
 }
 

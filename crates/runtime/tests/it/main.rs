@@ -1,5 +1,6 @@
 //! The process driver, with real processes.
 
+mod postgres;
 mod relay;
 
 use bastide_runtime::{

@@ -26,9 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The networks of all replicas.
 #[derive(Default)]
-struct Networks {
+pub struct Networks {
     /// Where a listener "inside" really is.
-    doors: Mutex<HashMap<(ReplicaId, SocketAddr), SocketAddr>>,
+    pub doors: Mutex<HashMap<(ReplicaId, SocketAddr), SocketAddr>>,
     /// Where a replica really listens.
     apps: Mutex<HashMap<ReplicaId, SocketAddr>>,
 }
@@ -50,7 +50,7 @@ fn app(name: &str) -> AppName {
     AppName::new(name).unwrap()
 }
 
-fn replica(name: &str, zone: &str) -> DesiredReplica {
+pub fn replica(name: &str, zone: &str) -> DesiredReplica {
     let manifest = serde_json::json!({ "app": { "name": name, "kind": "binary", "command": ["./app"] } });
     DesiredReplica {
         id: ReplicaId::generate(),
