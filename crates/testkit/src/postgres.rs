@@ -155,17 +155,17 @@ impl Postgres {
         command.arg("-D").arg(self.data()).args(["-p", &port.to_string()]);
         let sockets = format!("unix_socket_directories={}", self.dir.path().display());
         let small = ["listen_addresses=127.0.0.1", "fsync=off", "shared_buffers=16MB", "max_connections=40"];
-        for setting in small.into_iter().chain([sockets.as_str()]).chain(self.settings.iter().map(String::as_str)) {
+        for setting in
+            small.into_iter().chain([sockets.as_str()]).chain(self.settings.iter().map(String::as_str))
+        {
             command.args(["-c", setting]);
         }
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         let mut child = command.spawn().expect("postgres runs");
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE && matches!(child.try_wait(), Ok(None)) {
-            let asked = self
-                .program("pg_isready")
-                .args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()])
-                .status();
+            let asked =
+                self.program("pg_isready").args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()]).status();
             // Its own port file says that it is this server that answers.
             let own = fs::read_to_string(self.data().join("postmaster.pid"));
             let ours = own.is_ok_and(|text| text.lines().next() == Some(child.id().to_string().as_str()));

@@ -8,8 +8,8 @@
 //! The relay reads nothing of what it carries. The called app sees the address from which gateways call it, and
 //! nothing says which app calls: an app that must know asks for a token.
 
-pub mod greeting;
 mod grants;
+pub mod greeting;
 mod postgres;
 pub mod startup;
 mod turns;

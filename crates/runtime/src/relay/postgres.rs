@@ -184,7 +184,9 @@ impl Database {
                 // A client that is gone needs no answer.
                 let _ = timeout(GOODBYE_LIMIT, refuse(&mut client, &refusal)).await;
             }
-            Err(End::Gone(error)) => tracing::debug!(%error, user = self.login.user, "a connection to a database was cut"),
+            Err(End::Gone(error)) => {
+                tracing::debug!(%error, user = self.login.user, "a connection to a database was cut")
+            }
         }
     }
 

@@ -68,7 +68,9 @@ pub enum Refusal {
     #[error("this app may not connect as \"{0}\"; its role is in PGUSER and in its database address")]
     User(String),
     /// Another database.
-    #[error("this app may not connect to the database \"{0}\"; its own is in PGDATABASE and in its database address")]
+    #[error(
+        "this app may not connect to the database \"{0}\"; its own is in PGDATABASE and in its database address"
+    )]
     Database(String),
     /// A replication connection.
     #[error("replication connections are not available here")]
@@ -270,7 +272,8 @@ impl Start {
 /// The one spelling of a setting that may come along.
 fn setting(name: &str) -> Result<String, Refusal> {
     let plain = name.to_ascii_lowercase();
-    let word = plain.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.'));
+    let word =
+        plain.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.'));
     let known = SETTINGS.contains(&plain.as_str());
     // `_pq_.` are extensions of the protocol: the server says which it knows.
     if word && plain.len() <= 63 && (known || plain.contains('.')) {

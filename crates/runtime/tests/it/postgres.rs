@@ -201,7 +201,8 @@ async fn an_app_works_with_its_own_database_and_with_nothing_else() {
     let world = World::new().await;
     let shop = world.app("shop", 5).await;
     assert_eq!(shop.sql("select current_user, session_user, current_database()").await, "shop|shop|shop");
-    shop.sql("create schema s; create table s.t (n int); insert into s.t select generate_series(1, 1000)").await;
+    shop.sql("create schema s; create table s.t (n int); insert into s.t select generate_series(1, 1000)")
+        .await;
     assert_eq!(shop.sql("select sum(n) from s.t").await, "500500");
 
     // Refused by the relay, with a word.
@@ -210,8 +211,13 @@ async fn an_app_works_with_its_own_database_and_with_nothing_else() {
     shop.refused("shop", "other", "to the database \"other\"").await;
     shop.refused("shop", "postgres", "to the database \"postgres\"").await;
     shop.refused("shop", "shop", "password authentication failed").await;
-    let replication = shop.psql_as("shop", "shop-password", "dbname=shop replication=database", "select 1").await;
-    assert!(said(&replication).contains("replication connections are not available"), "{}", said(&replication));
+    let replication =
+        shop.psql_as("shop", "shop-password", "dbname=shop replication=database", "select 1").await;
+    assert!(
+        said(&replication).contains("replication connections are not available"),
+        "{}",
+        said(&replication)
+    );
     let mut preload = shop.command("shop", "shop-password", "shop", "select 1");
     preload.env("PGOPTIONS", "-c local_preload_libraries=x");
     let preload = tokio::task::spawn_blocking(move || preload.output().unwrap()).await.unwrap();
@@ -291,10 +297,12 @@ async fn only_a_replicas_own_statements_can_be_cancelled() {
     let world = World::new().await;
     let (app, other) = (world.app("plain", 5).await, world.app("plain", 5).await);
     assert_ne!(app.replica, other.replica);
-    let running = "select count(*) from pg_stat_activity where query like 'select pg_sleep%' and state = 'active'";
+    let running =
+        "select count(*) from pg_stat_activity where query like 'select pg_sleep%' and state = 'active'";
 
     // By the usual client, which asks for it on a connection of its own.
-    let mut command = world.app("shop", 5).await.command("shop", "shop-password", "shop", "select pg_sleep(600)");
+    let mut command =
+        world.app("shop", 5).await.command("shop", "shop-password", "shop", "select pg_sleep(600)");
     let child = command.spawn().unwrap();
     until(&world, running, "1").await;
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
@@ -406,7 +414,11 @@ async fn a_server_that_is_away_is_said_clearly_and_comes_back() {
     // Whatever the server says last comes through, then the end.
     rest(session).await;
     let output = app.psql_as("plain", "", "plain", "select 1").await;
-    assert!(said(&output).contains("the PostgreSQL server cannot be reached at present"), "{}", said(&output));
+    assert!(
+        said(&output).contains("the PostgreSQL server cannot be reached at present"),
+        "{}",
+        said(&output)
+    );
     let mut stream = TcpStream::connect(app.door).await.unwrap();
     stream.write_all(&start(&[("user", "plain")])).await.unwrap();
     assert!(rest(stream).await.contains("57P03"));
@@ -450,10 +462,8 @@ async fn the_way_to_the_server_is_encrypted_and_the_server_proves_its_name() {
 
     let mut state = world.state.clone();
     let mut server = state.postgres.clone().unwrap();
-    for (host, authorities) in [
-        ("localhost", Some(another.cert.pem())),
-        ("127.0.0.1", Some(made.cert.pem())),
-    ] {
+    for (host, authorities) in [("localhost", Some(another.cert.pem())), ("127.0.0.1", Some(made.cert.pem()))]
+    {
         server.host = host.into();
         server.authorities = authorities;
         state.postgres = Some(server.clone());
@@ -466,7 +476,11 @@ async fn the_way_to_the_server_is_encrypted_and_the_server_proves_its_name() {
     state.postgres = Some(server);
     world.relays.enact(Arc::new(state)).await;
     let output = shop.psql_as("shop", "shop-password", "shop", "select 1").await;
-    assert!(said(&output).contains("no encryption") || said(&output).contains("rejects"), "{}", said(&output));
+    assert!(
+        said(&output).contains("no encryption") || said(&output).contains("rejects"),
+        "{}",
+        said(&output)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
