@@ -25,6 +25,11 @@ const STAGES_MAX: u16 = 8192;
 /// Links to the outside start here: 100.96.0.0/11, two addresses for each zone.
 const UPLINKS: u32 = 0x6460_0000;
 
+/// What an app finds under names below `internal`: its own namespace's, each with a listener of the runtime's.
+pub fn inside() -> Ipv4Net {
+    Ipv4Net::new(bastide_types::network::POSTGRES, 24).expect("24 is a prefix length").trunc()
+}
+
 /// The block of a stage. Block 0 is for the probes of the gateways.
 pub fn block(stage: u16) -> Ipv4Net {
     let base = Ipv4Addr::from(BLOCKS + (u32::from(stage) << 8));

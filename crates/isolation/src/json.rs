@@ -4,7 +4,7 @@
 //! conditions differently from version to version. [`normalise`] brings both to one form.
 
 use crate::name::LINK_GROUP;
-use crate::rules::{Chain, Hook, Match, Members, Rule, Ruleset, Set, Verdict};
+use crate::rules::{Chain, Hook, Match, Members, Rule, Ruleset, Set, Transport, Verdict};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -63,6 +63,7 @@ fn set(table: &str, set: &Set) -> Value {
         Members::Ranges(_) => (json!("ipv4_addr"), true),
         Members::Senders(_) => (json!(["ifname", "ipv4_addr"]), true),
         Members::Ways(_) => (json!(["ifname", "ifname"]), false),
+        Members::Services(_) => (json!(["ipv4_addr", "inet_service"]), true),
     };
     let mut object = json!({ "family": "inet", "table": table, "name": set.name, "type": kind });
     if interval {
@@ -86,6 +87,11 @@ fn members(set: &Set) -> Vec<Value> {
             senders.iter().map(|(link, from)| json!({ "concat": [link, range(from)] })).collect()
         }
         Members::Ways(ways) => ways.iter().map(|(from, to)| json!({ "concat": [from, to] })).collect(),
+        Members::Services(services) => {
+            let port =
+                |port: &Option<u16>| port.map_or(json!({ "range": [0, u16::MAX] }), |port| json!(port));
+            services.iter().map(|(to, at)| json!({ "concat": [range(to), port(at)] })).collect()
+        }
     }
 }
 
@@ -138,6 +144,12 @@ fn condition(condition: &Match) -> Value {
             let both = json!({ "concat": [meta("iifname"), meta("oifname")] });
             compare("!=", both, json!(format!("@{set}")))
         }
+        Match::ServiceIn(transport, set) => {
+            compare("==", service(*transport, &field), json!(format!("@{set}")))
+        }
+        Match::ServiceNotIn(transport, set) => {
+            compare("!=", service(*transport, &field), json!(format!("@{set}")))
+        }
         Match::To(set) => compare("==", field("ip", "daddr"), json!(format!("@{set}"))),
         Match::ToAddress(address) => compare("==", field("ip", "daddr"), json!(address)),
         Match::FromAddress(address) => compare("==", field("ip", "saddr"), json!(address)),
@@ -149,6 +161,14 @@ fn condition(condition: &Match) -> Value {
         Match::NotSyn => compare("==", json!({ "&": [field("tcp", "flags"), "syn"] }), json!(0)),
         Match::Over(count) => json!({ "ct count": { "val": count, "inv": true } }),
     }
+}
+
+fn service(transport: Transport, field: &impl Fn(&str, &str) -> Value) -> Value {
+    let protocol = match transport {
+        Transport::Tcp => "tcp",
+        Transport::Udp => "udp",
+    };
+    json!({ "concat": [field("ip", "daddr"), field(protocol, "dport")] })
 }
 
 /// A listing, or a transaction of ours, in the form in which two can be compared: one line per object of this

@@ -8,6 +8,7 @@ pub mod address;
 pub mod blocked;
 mod canary;
 pub mod checks;
+mod direct;
 mod error;
 mod gateway;
 mod json;
@@ -19,12 +20,13 @@ mod uplink;
 pub mod walk;
 
 pub use address::Ledger;
+pub use direct::{Direct, Service};
 pub use error::PlanError;
 pub use gateway::PROBE_PORT;
 pub use json::{normalise, read_counters, set_update, transaction, undo};
 pub use name::Installation;
 pub use plan::{
-    Canary, Caps, Failover, Link, MAIN, Namespace, Outside, Packets, Plan, Policy, ReplicaNet, Route,
+    Canary, Caps, Failover, LOCAL, Link, MAIN, Namespace, Outside, Packets, Plan, Policy, ReplicaNet, Route,
     StageNet, Topology, Uplink, ZoneNet, plan,
 };
 pub use router::TABLE;

@@ -1,7 +1,7 @@
 //! From what there is to what the kernel should have.
 
 use crate::{
-    Installation, PlanError, address, blocked, canary, gateway, name, router, rules::Ruleset, uplink,
+    Direct, Installation, PlanError, address, blocked, canary, gateway, name, router, rules::Ruleset, uplink,
 };
 use bastide_types::{ReplicaId, ZoneName};
 use ipnet::Ipv4Net;
@@ -72,6 +72,8 @@ pub struct StageNet {
     pub replicas: Vec<ReplicaNet>,
     /// Zones whose gateway is away, and whose traffic another gateway takes meanwhile (opt-in).
     pub failover: Vec<Failover>,
+    /// Where its apps may send packets of their own. Changing it changes members of sets, no rule.
+    pub direct: Direct,
 }
 
 /// Another gateway stands in.
@@ -168,6 +170,8 @@ pub struct Namespace {
 
 /// The kernel's main routing table.
 pub const MAIN: u32 = 254;
+/// The kernel's table of local addresses: a range in it is the namespace's own.
+pub const LOCAL: u32 = 255;
 
 /// A route.
 #[derive(Debug, Clone, PartialEq, Eq)]

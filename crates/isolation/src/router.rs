@@ -3,10 +3,11 @@
 //! A replica's address is a /32 on a cable to the router: no subnet, no bridge, no neighbour to speak to. What
 //! it sends goes to the gateway of its zone or nowhere.
 
+use crate::direct::disjoint;
 use crate::{
     Namespace, Packets, Plan, PlanError, Policy, Route, StageNet, Topology, address, name,
-    plan::{Link, MAIN, anywhere, only},
-    rules::{Chain, Hook, Match, Members, Rule, Ruleset, Set, Verdict},
+    plan::{LOCAL, Link, MAIN, anywhere, only},
+    rules::{Chain, Hook, Match, Members, Rule, Ruleset, Set, Transport, Verdict},
 };
 use bastide_types::ZoneName;
 use std::collections::BTreeSet;
@@ -53,12 +54,10 @@ pub(crate) fn plan(
         router.routes.push(Route { to: only(replica.address), via: None, link: link.clone(), table: MAIN });
         let namespace = Namespace {
             addresses: vec![("lo".into(), address::BROKER), ("eth0".into(), replica.address)],
-            routes: vec![Route {
-                to: anywhere(),
-                via: Some(address::ROUTER),
-                link: "eth0".into(),
-                table: MAIN,
-            }],
+            routes: vec![
+                Route { to: anywhere(), via: Some(address::ROUTER), link: "eth0".into(), table: MAIN },
+                Route { to: address::inside(), via: None, link: "lo".into(), table: LOCAL },
+            ],
             ..Namespace::default()
         };
         add(plan, there.clone(), namespace)?;
@@ -90,6 +89,10 @@ fn rules(topology: &Topology, stage: &StageNet) -> Ruleset {
         Rule::new("no-way", vec![Match::WayNotIn("ways")], Verdict::Drop),
         Rule::new("blocked", vec![Match::To("blocked")], Verdict::Drop),
         Rule::new("mid-stream", vec![Match::NotSyn], Verdict::Reset),
+        Rule::new("denied-tcp", vec![Match::ServiceIn(Transport::Tcp, "denied")], Verdict::Reset),
+        Rule::new("denied-udp", vec![Match::ServiceIn(Transport::Udp, "denied")], Verdict::Drop),
+        Rule::new("only-by-name-tcp", vec![Match::ServiceNotIn(Transport::Tcp, "direct")], Verdict::Reset),
+        Rule::new("only-by-name-udp", vec![Match::ServiceNotIn(Transport::Udp, "direct")], Verdict::Drop),
         Rule::new("cap-tcp", vec![Match::Tcp, Match::Over(topology.caps.tcp)], Verdict::Reset),
         Rule::new("cap-udp", vec![Match::Udp, Match::Over(topology.caps.udp)], Verdict::Drop),
         Rule::new("allow", vec![from_replicas(), Match::Out("z*".into()), Match::TcpOrUdp], Verdict::Accept),
@@ -104,6 +107,8 @@ fn rules(topology: &Topology, stage: &StageNet) -> Ruleset {
         table: TABLE.into(),
         sets: vec![
             Set { name: "blocked", members: Members::Ranges(topology.blocked_ranges()) },
+            Set { name: "denied", members: Members::Services(disjoint(&stage.direct.denied)) },
+            Set { name: "direct", members: Members::Services(disjoint(&stage.direct.allowed)) },
             Set { name: "senders", members: Members::Senders(senders) },
             Set { name: "ways", members: Members::Ways(ways) },
         ],

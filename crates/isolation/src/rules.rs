@@ -1,5 +1,6 @@
 //! Firewall rules as values. Each rule has an id, so that a test can take one away and say which path opened.
 
+use crate::Service;
 use ipnet::Ipv4Net;
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -32,6 +33,8 @@ pub enum Members {
     Senders(BTreeSet<(String, Ipv4Net)>),
     /// Ways through: incoming and outgoing link.
     Ways(BTreeSet<(String, String)>),
+    /// Addresses and ports; all ports where there is none. They do not overlap.
+    Services(BTreeSet<Service>),
 }
 
 /// Where a chain is hooked in.
@@ -100,6 +103,10 @@ pub enum Match {
     ToAddress(Ipv4Addr),
     /// The source is this.
     FromAddress(Ipv4Addr),
+    /// It is of this protocol, and destination and port are in this set.
+    ServiceIn(Transport, &'static str),
+    /// It is of this protocol, and destination and port are not in this set.
+    ServiceNotIn(Transport, &'static str),
     /// TCP to this port.
     TcpPort(u16),
     /// TCP.
@@ -114,6 +121,15 @@ pub enum Match {
     NotSyn,
     /// With it there are more connections than this through this rule.
     Over(u32),
+}
+
+/// Protocols with ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
 }
 
 /// What happens to a packet.

@@ -6,8 +6,8 @@
 
 use crate::{
     name,
-    plan::{MAIN, Namespace, Packets, Plan},
-    rules::{Chain, Hook, Match, Members, Ruleset, Verdict},
+    plan::{LOCAL, MAIN, Namespace, Packets, Plan, Route},
+    rules::{Chain, Hook, Match, Members, Ruleset, Transport, Verdict},
 };
 use std::net::Ipv4Addr;
 
@@ -32,8 +32,8 @@ pub enum Protocol {
     Tcp(u16),
     /// TCP in the middle of an unknown connection.
     MidStream(u16),
-    /// UDP.
-    Udp,
+    /// UDP to this port.
+    Udp(u16),
     /// Anything else, such as ICMP.
     Other,
     /// IPv6, whatever it carries; addresses do not matter.
@@ -97,7 +97,10 @@ fn step(plan: &Plan, here: &str, came_by: Option<&str>, packet: &mut Packet) -> 
     {
         return Step::End(end);
     }
-    if namespace.addresses.iter().any(|(_, address)| *address == packet.to) {
+    let local = |route: &Route| route.table == LOCAL && route.to.contains(&packet.to);
+    if namespace.addresses.iter().any(|(_, address)| *address == packet.to)
+        || namespace.routes.iter().any(local)
+    {
         return Step::End(match came_by.map(|_| at.passes(Hook::Input, packet)) {
             Some(Err(end)) => end,
             _ => End::Delivered(here.into()),
@@ -214,12 +217,28 @@ impl At<'_> {
                 matches!(packet.protocol, Protocol::Tcp(to) | Protocol::MidStream(to) if to == *port)
             }
             Match::Tcp => matches!(packet.protocol, Protocol::Tcp(_) | Protocol::MidStream(_)),
-            Match::Udp => packet.protocol == Protocol::Udp,
+            Match::Udp => matches!(packet.protocol, Protocol::Udp(_)),
+            Match::ServiceIn(transport, set) => self.serves(rules, *transport, set, packet) == Some(true),
+            Match::ServiceNotIn(transport, set) => self.serves(rules, *transport, set, packet) == Some(false),
             Match::TcpOrUdp => !matches!(packet.protocol, Protocol::Other),
             Match::NotSyn => matches!(packet.protocol, Protocol::MidStream(_)),
             // A first packet belongs to nothing, and there is no other connection.
             Match::Known | Match::Over(_) => false,
         }
+    }
+}
+
+impl At<'_> {
+    /// Whether destination and port are in the set; `None` when it is not this protocol.
+    fn serves(&self, rules: &Ruleset, transport: Transport, set: &str, packet: &Packet) -> Option<bool> {
+        let to = match (transport, packet.protocol) {
+            (Transport::Tcp, Protocol::Tcp(port) | Protocol::MidStream(port)) => port,
+            (Transport::Udp, Protocol::Udp(port)) => port,
+            _ => return None,
+        };
+        let set = rules.sets.iter().find(|one| one.name == set);
+        let Some(Members::Services(all)) = set.map(|set| &set.members) else { return Some(false) };
+        Some(all.iter().any(|(net, port)| net.contains(&packet.to) && port.is_none_or(|port| port == to)))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     netlink::Netlink,
     settings,
 };
-use bastide_isolation::{Installation, Namespace, Packets, Route};
+use bastide_isolation::{Installation, LOCAL, Namespace, Packets, Route};
 use ipnet::Ipv4Net;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
@@ -26,8 +26,7 @@ use std::{
 
 /// Our policies come after the kernel's for local addresses and before its main table.
 const PRIORITY: u32 = 1000;
-/// The kernel's tables of local addresses and for what nothing else took.
-const LOCAL: u32 = 255;
+/// The kernel's table for what nothing else took.
 const DEFAULT: u32 = 253;
 
 const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;

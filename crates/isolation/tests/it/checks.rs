@@ -98,7 +98,7 @@ fn the_list_agrees_with_the_plan() {
     for check in &checks {
         let protocol = match check.how {
             How::Tcp(_) => Protocol::Tcp(9999),
-            How::Udp(_) => Protocol::Udp,
+            How::Udp(_) => Protocol::Udp(9999),
             _ => continue,
         };
         let (to, place) = match check.to {

@@ -2,15 +2,16 @@
 
 use crate::town::{INTERNET, planned, topology};
 use bastide_isolation::{
-    Canary, Outside, Plan, ReplicaNet, StageNet, Topology, address, blocked, plan as plan_of,
+    Canary, Direct, Outside, Plan, ReplicaNet, StageNet, Topology, address, blocked, plan as plan_of,
     walk::{End, Packet, Protocol, walk},
 };
+use bastide_types::egress::{EgressMode, EgressPolicy};
 use ipnet::Ipv4Net;
 use proptest::prelude::*;
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 const PROTOCOLS: [Protocol; 5] =
-    [Protocol::Tcp(80), Protocol::MidStream(80), Protocol::Udp, Protocol::Other, Protocol::Ipv6];
+    [Protocol::Tcp(80), Protocol::MidStream(80), Protocol::Udp(80), Protocol::Other, Protocol::Ipv6];
 
 /// An address of the host's own that is on the internet.
 const HOST: Ipv4Addr = Ipv4Addr::new(11, 9, 9, 9);
@@ -41,7 +42,7 @@ fn judge(topology: &Topology, plan: &Plan, stage: &StageNet, replica: &ReplicaNe
             let gateway = topology.installation.gateway(exit);
             assert!(!is_blocked(packet.to), "{packet:?} {way:?}");
             assert_eq!(packet.from, replica.address, "{way:?}");
-            assert!(matches!(packet.protocol, Protocol::Tcp(_) | Protocol::Udp), "{packet:?} {way:?}");
+            assert!(matches!(packet.protocol, Protocol::Tcp(_) | Protocol::Udp(_)), "{packet:?} {way:?}");
             let router = topology.installation.router(&stage.account);
             assert_eq!(way.passed, [own, router, gateway, Plan::OUTSIDE.into()]);
             match (&topology.outside, &way.end) {
@@ -56,7 +57,7 @@ fn judge(topology: &Topology, plan: &Plan, stage: &StageNet, replica: &ReplicaNe
     }
     if packet.to == INTERNET
         && packet.from == replica.address
-        && matches!(packet.protocol, Protocol::Tcp(_) | Protocol::Udp)
+        && matches!(packet.protocol, Protocol::Tcp(_) | Protocol::Udp(_))
     {
         assert!(matches!(way.end, End::Left { .. }), "{way:?}");
     }
@@ -102,7 +103,7 @@ proptest! {
         let machine = topology.installation.canary();
         for replica in topology.stages.iter().flat_map(|stage| &stage.replicas) {
             let start = topology.installation.replica(replica.id);
-            let to = |to| Packet { from: replica.address, to, protocol: Protocol::Udp };
+            let to = |to| Packet { from: replica.address, to, protocol: Protocol::Udp(80) };
             let open = walk(&plan, &start, to(canary.open)).end;
             prop_assert_eq!(open, End::Delivered(machine.clone()));
             for closed in &canary.closed {
@@ -112,12 +113,12 @@ proptest! {
         }
         // What no gateway sent goes where it always went.
         for to in [canary.open, canary.closed[0]] {
-            let end = walk(&plan, Plan::OUTSIDE, Packet { from: HOST, to, protocol: Protocol::Udp }).end;
+            let end = walk(&plan, Plan::OUTSIDE, Packet { from: HOST, to, protocol: Protocol::Udp(80) }).end;
             let is_left = matches!(end, End::Left { .. });
             prop_assert!(is_left, "{end:?}");
         }
         if let Some((_, inner)) = canary.bystander {
-            let packet = Packet { from: inner, to: canary.open, protocol: Protocol::Udp };
+            let packet = Packet { from: inner, to: canary.open, protocol: Protocol::Udp(80) };
             let end = walk(&plan, &topology.installation.bystander(), packet).end;
             prop_assert_eq!(end, End::Stopped(Plan::OUTSIDE.into(), "no-router".into()));
         }
@@ -144,4 +145,40 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn where_a_policy_enforces_packets_go_to_its_networks_only() {
+    let mut topology = topology(&[vec![1], vec![1]], true, false);
+    let rules = |all: &[&str]| all.iter().map(|rule| rule.parse().unwrap()).collect();
+    let policy = EgressPolicy {
+        mode: EgressMode::Enforce,
+        allow: rules(&["api.example", "11.1.0.80:80", "11.1.0.96/28"]),
+        deny: rules(&["11.1.0.97:25"]),
+    };
+    topology.stages[0].direct = Direct::of(&policy);
+    let plan = planned(&topology);
+    let left = |stage: usize, to: Ipv4Addr, protocol| {
+        let replica = &topology.stages[stage].replicas[0];
+        let packet = Packet { from: replica.address, to, protocol };
+        matches!(walk(&plan, &topology.installation.replica(replica.id), packet).end, End::Left { .. })
+    };
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for (to, port, may) in [
+            (INTERNET, 80, true),
+            (INTERNET, 443, false),
+            (Ipv4Addr::new(11, 1, 0, 81), 80, false),
+            (Ipv4Addr::new(11, 1, 0, 97), 80, true),
+            (Ipv4Addr::new(11, 1, 0, 97), 25, false),
+        ] {
+            assert_eq!(left(0, to, protocol(port)), may, "{to}:{port}");
+            assert!(left(1, to, protocol(port)), "the other stage has no policy");
+        }
+    }
+    // Another policy changes members of sets and no rule.
+    let before = plan.namespaces[&topology.installation.router(&topology.stages[0].account)].rules.clone();
+    topology.stages[0].direct = Direct::default();
+    let after =
+        &planned(&topology).namespaces[&topology.installation.router(&topology.stages[0].account)].rules;
+    assert!(before.unwrap().differs_in_sets_only(after.as_ref().unwrap()));
 }

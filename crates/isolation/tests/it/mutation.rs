@@ -3,9 +3,10 @@
 
 use crate::town::{INTERNET, planned, topology};
 use bastide_isolation::{
-    Plan, Topology, address,
+    Direct, Plan, Topology, address,
     walk::{End, Packet, Protocol, walk},
 };
+use ipnet::Ipv4Net;
 use std::net::Ipv4Addr;
 
 /// What may be taken away alone, or only together, as (which kind of namespace, rule).
@@ -14,6 +15,10 @@ const GROUPS: &[&[(char, &str)]] = &[
     &[('s', "spoofed"), ('z', "spoofed"), ('o', "spoofed")],
     &[('s', "blocked"), ('z', "blocked"), ('o', "blocked")],
     &[('s', "mid-stream"), ('z', "mid-stream")],
+    &[('s', "denied-tcp")],
+    &[('s', "denied-udp")],
+    &[('s', "only-by-name-tcp")],
+    &[('s', "only-by-name-udp")],
     &[('s', "allow")],
     &[('z', "allow")],
     &[('z', "probe")],
@@ -47,6 +52,10 @@ const NOT_WALKED: &[(char, &str)] = &[
     ('o', "probe"),
 ];
 
+/// Where one stage may not send packets to, and where it may go by name only.
+const DENIED: Ipv4Addr = Ipv4Addr::new(11, 1, 0, 81);
+const BY_NAME: Ipv4Addr = Ipv4Addr::new(11, 1, 0, 82);
+
 fn kind(topology: &Topology, name: &str) -> char {
     match name.strip_prefix(&topology.installation.prefix()) {
         Some(rest) => rest.chars().next().unwrap(),
@@ -70,14 +79,21 @@ fn ways(topology: &Topology, plan: &Plan) -> Vec<(String, Packet, End)> {
     let mut all = Vec::new();
     let own_host_address = Ipv4Addr::new(11, 9, 9, 9);
     let mut targets: Vec<_> = replicas.iter().map(|replica| replica.address).collect();
-    targets.extend([INTERNET, Ipv4Addr::new(10, 0, 0, 1), own_host_address, topology.zones[0].uplink.outer]);
+    targets.extend([
+        INTERNET,
+        DENIED,
+        BY_NAME,
+        Ipv4Addr::new(10, 0, 0, 1),
+        own_host_address,
+        topology.zones[0].uplink.outer,
+    ]);
     for replica in &replicas {
         for to in &targets {
             for from in [replica.address, replicas[0].address] {
                 let protocols = [
                     Protocol::Tcp(80),
                     Protocol::MidStream(80),
-                    Protocol::Udp,
+                    Protocol::Udp(80),
                     Protocol::Other,
                     Protocol::Ipv6,
                 ];
@@ -102,7 +118,11 @@ fn ways(topology: &Topology, plan: &Plan) -> Vec<(String, Packet, End)> {
 
 #[test]
 fn every_rule_is_there_for_a_path() {
-    let topology = topology(&[vec![1, 1], vec![1, 1]], true, false);
+    let mut topology = topology(&[vec![1, 1], vec![1, 1]], true, false);
+    topology.stages[1].direct = Direct {
+        allowed: vec![("11.1.0.80/31".parse().unwrap(), Some(80))],
+        denied: vec![(Ipv4Net::from(DENIED), Some(80))],
+    };
     let mut plan = planned(&topology);
     // Another machine behind the host, which must not become its router.
     let outside = plan.namespaces.get_mut(Plan::OUTSIDE).unwrap();

@@ -1,8 +1,8 @@
 //! Topologies to plan for.
 
 use bastide_isolation::{
-    Caps, Failover, Installation, Ledger, Outside, Plan, ReplicaNet, StageNet, Topology, Uplink, ZoneNet,
-    address, plan,
+    Caps, Direct, Failover, Installation, Ledger, Outside, Plan, ReplicaNet, StageNet, Topology, Uplink,
+    ZoneNet, address, plan,
 };
 use bastide_types::{ReplicaId, ZoneName};
 use std::net::Ipv4Addr;
@@ -32,6 +32,7 @@ pub fn topology(stages: &[Vec<u8>], host: bool, failover: bool) -> Topology {
             account,
             replicas: all,
             failover: failover.into_iter().collect(),
+            direct: Direct::default(),
         }
     });
     let stages = stages.collect();

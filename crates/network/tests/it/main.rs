@@ -2,5 +2,6 @@
 
 mod conformance;
 mod host;
+mod limits;
 mod repair;
 mod scene;

@@ -1,8 +1,8 @@
 //! A town of two customers with two stages each over two zones, an outside to call, and people who answer.
 
 use bastide_isolation::{
-    Caps, Installation, Ledger, Link, MAIN, Namespace, Outside, Plan, ReplicaNet, Route, StageNet, Topology,
-    Uplink, ZoneNet, address, plan,
+    Caps, Direct, Installation, Ledger, Link, MAIN, Namespace, Outside, Plan, ReplicaNet, Route, StageNet,
+    Topology, Uplink, ZoneNet, address, plan,
 };
 use bastide_network::{Network, OutsideNamespace, Report, socket::Sockets};
 use bastide_types::{ReplicaId, ZoneName};
@@ -70,7 +70,7 @@ pub fn topology(installation: Installation, stages: &[&[usize]]) -> Topology {
             }
         }
         let block = ledger.stage(&account).unwrap();
-        StageNet { account, block, replicas, failover: Vec::new() }
+        StageNet { account, block, replicas, failover: Vec::new(), direct: Direct::default() }
     });
     Topology {
         installation,
