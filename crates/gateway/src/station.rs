@@ -57,17 +57,13 @@ pub async fn run_on(
         deadline: Duration::from_millis(config.deadline_ms),
         platform_deadline: Duration::from_millis(config.platform_deadline_ms),
     });
-    let limits = Limits { streams_max: STREAMS_MAX, ..Limits::default() };
-    let listener = Listener { tcp, tls: Some(accept_tls(tls)), limits };
+    let listener = Listener { tcp, tls: Some(accept_tls(tls)), limits: Limits::inner() };
     let fresh = keep_fresh(snapshots, facts, sender, &stop);
     let announce = announce(view, ready, stop.clone());
     let (served, (), ()) = tokio::join!(serve(listener, gateway, stop.clone()), announce, fresh);
     bus.close().await;
     served.map_err(Error::Listen)
 }
-
-/// Requests at once over one connection of an edge.
-const STREAMS_MAX: u32 = 1000;
 
 type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
 type AllFacts = watch::Receiver<Arc<Facts>>;

@@ -44,6 +44,9 @@ pub enum BodyError {
     /// The connection behind it failed.
     #[error("the connection failed")]
     Connection(#[source] hyper::Error),
+    /// The same, of a stream of HTTP/2.
+    #[error("the stream failed")]
+    Stream(#[source] h2::Error),
 }
 
 /// The beginning of a body, read ahead.

@@ -101,7 +101,7 @@ pub enum UpstreamError {
     TimedOut,
     /// The connection ended before the head of the answer.
     #[error("the connection ended before an answer")]
-    BeforeHead(#[source] hyper::Error),
+    BeforeHead(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// A request that got no answer.

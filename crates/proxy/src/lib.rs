@@ -2,15 +2,17 @@
 //! hygiene between them. It knows no customers.
 //!
 //! HTTP/1 towards clients is our own loop on `httparse` (ADR 1): every head is in hand as raw bytes, also
-//! the ones that are refused. HTTP/2 and all upstream connections are hyper's.
+//! the ones that are refused. HTTP/2 is driven on the `h2` crate, HTTP/1 towards upstreams is hyper's.
 
 pub mod body;
 pub mod broker;
+mod date;
 pub mod error;
 pub mod h1;
 mod h2;
 pub mod handover;
 pub mod headers;
+pub mod interim;
 pub mod limits;
 pub mod listener;
 pub mod peer;
@@ -24,6 +26,7 @@ pub mod worker;
 pub use body::{Body, BodyError, Prefix};
 pub use broker::Broker;
 pub use error::{HeadFault, SendFailure, UpstreamError};
+pub use interim::Interim;
 pub use limits::Limits;
 pub use listener::{Accept, Listener, accept_tls, serve};
 pub use peer::{Peer, TlsInfo};
@@ -34,7 +37,7 @@ pub use worker::{allowed_cores, reuse_port_listener, run_workers};
 
 use std::future::Future;
 
-/// A request as stations see it. Its extensions hold `Arc<Peer>` and `Arc<RawHead>`.
+/// A request as stations see it. Its extensions hold `Arc<Peer>`, `Arc<RawHead>` and [`Interim`].
 pub type Request = http::Request<Body>;
 /// A response as stations make it.
 pub type Response = http::Response<Body>;

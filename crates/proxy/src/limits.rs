@@ -25,10 +25,28 @@ pub struct Limits {
     pub connections_max: usize,
     /// Streams at once in an HTTP/2 connection. Default 128.
     pub streams_max: u32,
+    /// Bytes of an upload that one HTTP/2 stream may be ahead of us. Default 256 KiB.
+    pub stream_window_bytes: u32,
+    /// The same for all streams of a connection. Default 1 MiB.
+    pub connection_window_bytes: u32,
     /// How long requests may go on when the listener stops. Default 10 s.
     pub drain: Duration,
     /// Unread request body that is read and thrown away to keep the connection. Default 64 KiB.
     pub discard_bytes_max: u64,
+}
+
+impl Limits {
+    /// Limits of a listener for our own hops, whose connections carry the requests of many clients: an upload
+    /// that nobody reads leaves room for all others.
+    pub fn inner() -> Self {
+        let stream_window_bytes = 64 * 1024;
+        let limits = Self::default();
+        Self {
+            stream_window_bytes,
+            connection_window_bytes: stream_window_bytes * limits.streams_max,
+            ..limits
+        }
+    }
 }
 
 impl Default for Limits {
@@ -44,6 +62,8 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             connections_max: 10_000,
             streams_max: 128,
+            stream_window_bytes: 256 * 1024,
+            connection_window_bytes: 1024 * 1024,
             drain: Duration::from_secs(10),
             discard_bytes_max: 64 * 1024,
         }

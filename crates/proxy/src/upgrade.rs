@@ -3,9 +3,8 @@
 //! Over HTTP/2 an upgrade travels as an extended CONNECT (RFC 8441); stations see the same on both.
 //! `h2c` is never an upgrade here: its tunnel would carry requests past every station.
 
+use crate::pool::Wire;
 use http::HeaderValue;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use std::{
     io,
     pin::Pin,
@@ -43,15 +42,15 @@ impl Wanted {
 
 /// The upstream's end of a tunnel; in the extensions of a 101 response.
 #[derive(Clone)]
-pub struct Tunnel(Arc<Mutex<Option<Upgraded>>>);
+pub struct Tunnel(Arc<Mutex<Option<Pin<Box<dyn Wire>>>>>);
 
 impl Tunnel {
     /// Wraps the upstream's end.
-    pub fn new(upgraded: Upgraded) -> Self {
-        Self(Arc::new(Mutex::new(Some(upgraded))))
+    pub fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Some(Box::pin(io)))))
     }
 
-    fn take(&self) -> Option<Upgraded> {
+    fn take(&self) -> Option<Pin<Box<dyn Wire>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -65,7 +64,7 @@ where
     let start = Instant::now();
     let heard_ms = AtomicU64::new(0);
     let mut client = Watched { io: client, start, heard_ms: &heard_ms };
-    let mut upstream = Watched { io: TokioIo::new(upgraded), start, heard_ms: &heard_ms };
+    let mut upstream = Watched { io: upgraded, start, heard_ms: &heard_ms };
     let silence = async {
         loop {
             let due = start + Duration::from_millis(heard_ms.load(Ordering::Relaxed)) + idle;

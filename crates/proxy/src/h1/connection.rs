@@ -6,9 +6,11 @@ use super::{
     head::{self, Framing, Head},
     response::{self, Asked, WriteError},
 };
-use crate::{Body, HeadFault, Limits, Peer, RawHead, RefusedHead, Request, Response, Service, upgrade};
+use crate::{
+    Body, HeadFault, Interim, Limits, Peer, RawHead, RefusedHead, Request, Response, Service, upgrade,
+};
 use bytes::{Buf, Bytes, BytesMut};
-use http::{Method, StatusCode, Version};
+use http::{HeaderMap, Method, StatusCode, Version};
 use std::{io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -159,9 +161,14 @@ impl<S: Service, W: AsyncWrite + Unpin> Connection<S, W> {
             given = Some(back);
             Body::stream(body)
         };
-        let request = request(head, body, &self.peer);
+        let mut request = request(head, body, &self.peer);
+        let interim = Interim::default();
+        if asked.version == Version::HTTP_11 {
+            request.extensions_mut().insert(interim.clone());
+        }
         let service = self.service.clone();
-        let Ok((response, continued)) = self.answer(service.call(request), continue_wanted).await else {
+        let answer = service.call(request);
+        let Ok((response, continued)) = self.answer(answer, continue_wanted, &interim).await else {
             return After::Close(None);
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -199,23 +206,40 @@ impl<S: Service, W: AsyncWrite + Unpin> Connection<S, W> {
         }
     }
 
-    /// Waits for the answer; says `100 Continue` once, when the body is first wanted.
+    /// Waits for the answer; says `100 Continue` once, when the body is first wanted, and passes other interim
+    /// responses on.
     async fn answer(
         &mut self,
         answer: impl Future<Output = Response>,
         wanted: Option<oneshot::Receiver<()>>,
+        interim: &Interim,
     ) -> io::Result<(Response, bool)> {
-        let Some(wanted) = wanted else { return Ok((answer.await, false)) };
         tokio::pin!(answer);
-        tokio::select! {
-            biased;
-            wanted = wanted => {
-                if wanted.is_ok() {
-                    response::write_continue(&mut self.write, self.limits.body_idle_timeout).await?;
+        let (mut wanted, mut continued) = (wanted, false);
+        let idle = self.limits.body_idle_timeout;
+        loop {
+            let (status, headers) = tokio::select! {
+                biased;
+                wanted = async { wanted.as_mut().expect("checked").await }, if wanted.is_some() => {
+                    continued = wanted.is_ok();
+                    (StatusCode::CONTINUE, HeaderMap::new())
                 }
-                Ok((answer.await, wanted.is_ok()))
+                early = interim.next() => early,
+                response = &mut answer => {
+                    // What came with the answer goes before it.
+                    while let Some((status, headers)) = interim.now() {
+                        response::write_interim(&mut self.write, status, &headers, idle).await?;
+                    }
+                    return Ok((response, continued));
+                }
+            };
+            if status == StatusCode::CONTINUE {
+                wanted = None;
+                if !continued {
+                    continue;
+                }
             }
-            response = &mut answer => Ok((response, false)),
+            response::write_interim(&mut self.write, status, &headers, idle).await?;
         }
     }
 

@@ -1,12 +1,12 @@
 //! Writing a response: head and first bytes together, then the body as it comes.
 
-use crate::{BodyError, Response, body::trailers};
+use crate::{BodyError, Response, body::trailers, date};
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use http::{HeaderMap, Method, StatusCode, Version, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use std::{cell::RefCell, io, time::Duration, time::SystemTime};
+use std::{io, time::Duration};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 /// Bytes that are gathered before a write.
@@ -147,9 +147,18 @@ where
     flush(io, &mut out, idle).await
 }
 
-/// Writes `100 Continue`.
-pub(crate) async fn write_continue<W: AsyncWrite + Unpin>(io: &mut W, idle: Duration) -> io::Result<()> {
-    write_all(io, b"HTTP/1.1 100 Continue\r\n\r\n", idle).await
+/// Writes an interim response: `100 Continue` and the like.
+pub(crate) async fn write_interim<W: AsyncWrite + Unpin>(
+    io: &mut W,
+    status: StatusCode,
+    headers: &HeaderMap,
+    idle: Duration,
+) -> io::Result<()> {
+    let mut out = BytesMut::new();
+    push_status(&mut out, status);
+    push_fields(&mut out, headers);
+    out.extend_from_slice(b"\r\n");
+    flush(io, &mut out, idle).await
 }
 
 fn framing(
@@ -190,7 +199,9 @@ fn write_head(
     push_status(out, status);
     push_fields(out, headers);
     if !headers.contains_key(header::DATE) {
-        push_date(out);
+        out.extend_from_slice(b"date: ");
+        out.extend_from_slice(date::now().as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
     match framing {
         Out::Length(length) => {
@@ -228,21 +239,6 @@ fn push_fields(out: &mut BytesMut, headers: &HeaderMap) {
 
 fn push_hex(out: &mut BytesMut, length: usize) {
     out.extend_from_slice(format!("{length:x}\r\n").as_bytes());
-}
-
-/// The Date field; its text is made once a second per thread.
-fn push_date(out: &mut BytesMut) {
-    thread_local!(static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) });
-    let now = SystemTime::now();
-    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    DATE.with_borrow_mut(|(made, text)| {
-        if *made != second || text.is_empty() {
-            (*made, *text) = (second, httpdate::fmt_http_date(now));
-        }
-        out.extend_from_slice(b"date: ");
-        out.extend_from_slice(text.as_bytes());
-        out.extend_from_slice(b"\r\n");
-    });
 }
 
 async fn flush<W: AsyncWrite + Unpin>(io: &mut W, out: &mut BytesMut, idle: Duration) -> io::Result<()> {

@@ -5,11 +5,12 @@ use super::{
     connect::{Io, clear, connect},
     sent, unsent,
 };
-use crate::{Body, BodyError, Request, Response, SendFailure, UpstreamError, upgrade};
+use crate::{Body, BodyError, Request, Response, SendFailure, UpstreamError, interim::Interim, upgrade};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use hyper_util::rt::TokioIo;
 use std::{
     collections::HashMap,
     pin::Pin,
@@ -72,7 +73,7 @@ impl Connections {
         };
         match handshake(pool, io).await {
             Ok(sender) => self.exchange(pool, Some(&key), sender, request, deadline).await,
-            Err(error) => Err(unsent(UpstreamError::BeforeHead(error), request)),
+            Err(error) => Err(unsent(UpstreamError::BeforeHead(error.into()), request)),
         }
     }
 
@@ -90,7 +91,7 @@ impl Connections {
         };
         match handshake(pool, io).await {
             Ok(sender) => self.exchange(pool, None, sender, request, deadline).await,
-            Err(error) => Err(unsent(UpstreamError::BeforeHead(error), request)),
+            Err(error) => Err(unsent(UpstreamError::BeforeHead(error.into()), request)),
         }
     }
 
@@ -107,7 +108,7 @@ impl Connections {
             Err(_) => return Err(sent(UpstreamError::TimedOut)),
             Ok(Err(mut error)) => {
                 let request = error.take_message();
-                let error = UpstreamError::BeforeHead(error.into_error());
+                let error = UpstreamError::BeforeHead(error.into_error().into());
                 return Err(Box::new(SendFailure { error, unsent: request }));
             }
             Ok(Ok(response)) => response,
@@ -169,6 +170,11 @@ fn prepare(request: &mut Request) {
         // Said outright, since hyper would otherwise leave out the body of a GET.
         request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
+    if let Some(interim) = request.extensions().get::<Interim>().cloned() {
+        hyper::ext::on_informational(request, move |early| {
+            interim.say(early.status(), early.headers().clone())
+        });
+    }
     if let Some(upgrade::Wanted(protocol)) = request.extensions().get::<upgrade::Wanted>().cloned() {
         request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         request.headers_mut().insert(header::UPGRADE, protocol);
@@ -188,12 +194,12 @@ async fn switched(
     let upgraded = timeout_at(deadline, hyper::upgrade::on(&mut response)).await;
     let upgraded = match upgraded {
         Err(_) => return Err(sent(UpstreamError::TimedOut)),
-        Ok(Err(error)) => return Err(sent(UpstreamError::BeforeHead(error))),
+        Ok(Err(error)) => return Err(sent(UpstreamError::BeforeHead(error.into()))),
         Ok(Ok(upgraded)) => upgraded,
     };
     let (mut head, _) = response.into_parts();
     if wanted {
-        head.extensions.insert(upgrade::Tunnel::new(upgraded));
+        head.extensions.insert(upgrade::Tunnel::new(TokioIo::new(upgraded)));
     } else {
         head.status = StatusCode::BAD_GATEWAY;
         head.headers.clear();

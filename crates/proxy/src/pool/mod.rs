@@ -4,6 +4,8 @@ mod connect;
 mod h1;
 mod h2;
 
+pub(crate) use connect::Wire;
+
 use crate::{Broker, Request, Response, SendFailure, UpstreamError};
 use bastide_types::ReplicaId;
 use std::{net::SocketAddr, sync::Arc, time::Duration};

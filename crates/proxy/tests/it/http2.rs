@@ -20,8 +20,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// Both ends of mutual TLS by one authority.
-struct Mutual {
-    accept: Accept,
+pub(crate) struct Mutual {
+    pub(crate) accept: Accept,
     client: Arc<rustls::ClientConfig>,
     anonymous: Arc<rustls::ClientConfig>,
 }
@@ -37,7 +37,7 @@ fn leaf(ca: &Authority) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>
     (vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
 }
 
-fn mutual() -> Mutual {
+pub(crate) fn mutual() -> Mutual {
     // Another test may have been first.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut params = CertificateParams::default();
@@ -64,7 +64,7 @@ fn mutual() -> Mutual {
 }
 
 impl Mutual {
-    fn upstream(&self, addr: SocketAddr) -> Upstream {
+    pub(crate) fn upstream(&self, addr: SocketAddr) -> Upstream {
         let server_name = ServerName::try_from("hop.internal").unwrap();
         Upstream {
             place: Place::Address(addr),
@@ -166,6 +166,127 @@ async fn a_websocket_crosses_an_http_2_hop() {
     assert!(answer.to_lowercase().contains("upgrade: websocket\r\n"), "{answer}");
     assert!(answer.to_lowercase().contains("sec-websocket-accept: x"), "{answer}");
     assert!(answer.ends_with("ping-pong"), "{answer}");
+}
+
+/// Answers `/endless` without end, everything else at once.
+struct Endless;
+
+impl Service for Endless {
+    async fn call(&self, request: Request) -> Response {
+        if request.uri().path() != "/endless" {
+            return Response::new(Body::full("done"));
+        }
+        let piece = bytes::Bytes::from(vec![b'x'; 64 * 1024]);
+        let pieces = futures_util::stream::repeat_with(move || Ok(http_body::Frame::data(piece.clone())));
+        Response::new(Body::stream(http_body_util::StreamBody::new(pieces)))
+    }
+    async fn refuse(&self, _: RefusedHead) -> Response {
+        Response::new(Body::empty())
+    }
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_do_not_stop_others_over_the_same_hop() {
+    let mutual = mutual();
+    let gateway = start_with(Arc::new(Endless), Limits::inner(), Some(mutual.accept.clone()));
+    let pool = Pool::new(PoolLimits::default());
+    let to = mutual.upstream(gateway.addr);
+    let mut unread = Vec::new();
+    // More than a connection's streams, each with as much on its way as it may.
+    for _ in 0..250 {
+        unread.push(pool.send(&to, get("/endless"), soon()).await.unwrap());
+    }
+    for _ in 0..20 {
+        let answer = pool.send(&to, get("/"), soon()).await.unwrap();
+        assert_eq!(&answer.into_body().collect_up_to(100).await.unwrap()[..], b"done");
+    }
+    // They are not lost either.
+    for answer in &mut unread {
+        assert!(answer.body_mut().frame().await.unwrap().is_ok());
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_reads_does_not_stop_others_over_the_same_hop() {
+    struct Unread(tokio::sync::Semaphore);
+    impl Service for Unread {
+        async fn call(&self, request: Request) -> Response {
+            if request.uri().path() == "/unread" {
+                self.0.acquire().await.unwrap().forget();
+            }
+            let length = request.into_body().collect_up_to(1 << 30).await.unwrap().len();
+            Response::new(Body::full(length.to_string()))
+        }
+        async fn refuse(&self, _: RefusedHead) -> Response {
+            Response::new(Body::empty())
+        }
+    }
+    let mutual = mutual();
+    let service = Arc::new(Unread(tokio::sync::Semaphore::new(0)));
+    let gateway = start_with(service.clone(), Limits::inner(), Some(mutual.accept.clone()));
+    let pool = Pool::new(PoolLimits::default());
+    let to = mutual.upstream(gateway.addr);
+    let upload = |path: &str| {
+        let mut request = get(path);
+        *request.method_mut() = http::Method::POST;
+        *request.body_mut() = Body::full(vec![b'x'; 1 << 20]);
+        request
+    };
+    let stuck = futures_util::future::join_all((0..60).map(|_| pool.send(&to, upload("/unread"), soon())));
+    let others = async {
+        for _ in 0..5 {
+            let answer = pool.send(&to, upload("/read"), soon()).await.unwrap();
+            assert_eq!(&answer.into_body().collect_up_to(100).await.unwrap()[..], b"1048576");
+        }
+        service.0.add_permits(60);
+    };
+    let (stuck, ()) = tokio::join!(stuck, others);
+    assert!(stuck.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status() == 200)));
+}
+
+#[tokio::test]
+async fn an_upload_that_stalls_in_a_stream_is_a_408_and_the_connection_lives() {
+    use crate::raw_h2::{Client, END_HEADERS, END_STREAM, HEADERS, block, frame, head, tls};
+    struct Fails;
+    impl Service for Fails {
+        async fn call(&self, request: Request) -> Response {
+            let whole = request.into_body().collect_up_to(1000).await;
+            http::Response::builder()
+                .status(if whole.is_ok() { 200 } else { 502 })
+                .body(Body::empty())
+                .unwrap()
+        }
+        async fn refuse(&self, head: RefusedHead) -> Response {
+            http::Response::builder().status(head.status).body(Body::empty()).unwrap()
+        }
+    }
+    let tls = tls();
+    let limits = Limits { body_idle_timeout: Duration::from_millis(50), ..Limits::default() };
+    let server = start_with(Arc::new(Fails), limits, Some(tls.accept.clone()));
+    let mut client = Client::connect(server.addr, &tls).await;
+    client.send(&frame(HEADERS, END_HEADERS, 1, &block(&head("POST", "/", &[])))).await;
+    assert_eq!(client.status(1).await, 408);
+    client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &block(&head("GET", "/", &[])))).await;
+    assert_eq!(client.status(3).await, 200);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
+    use crate::raw_h2::{Client, DATA, END_HEADERS, END_STREAM, HEADERS, block, frame, head, tls};
+    let tls = tls();
+    // The client does not even answer the farewell.
+    let limits = Limits {
+        idle_timeout: Duration::from_millis(50),
+        head_timeout: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let server = start_with(Arc::new(Echo::default()), limits, Some(tls.accept.clone()));
+    let mut client = Client::connect(server.addr, &tls).await;
+    client.send(&frame(HEADERS, END_HEADERS, 1, &block(&head("POST", "/", &[])))).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    client.send(&frame(DATA, END_STREAM, 1, b"late")).await;
+    assert_eq!(client.status(1).await, 200);
+    while client.next().await.is_some() {}
 }
 
 #[tokio::test]

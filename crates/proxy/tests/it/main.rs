@@ -3,8 +3,11 @@
 
 mod cuts;
 mod http2;
+mod http2_hard;
+mod interim;
 mod origin;
 mod probes;
+mod raw_h2;
 mod recorded;
 mod smuggling;
 mod streams;
