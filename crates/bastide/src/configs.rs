@@ -132,6 +132,7 @@ impl Machine<'_> {
             operator_client_file: layout.operator_client(),
             waf: WafPolicy { mode: choices.waf_mode, paranoia: 1 },
             deploy_timeout_s: 60,
+            registries: Vec::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Packs a directory for publishing: the same directory gives the same bytes.
 
 use anyhow::{Context, Result, bail};
+use bastide_types::{Manifest, manifest::ImageSource};
 use flate2::{Compression, GzBuilder};
 use std::{
     fs,
@@ -29,12 +30,30 @@ pub fn pack(dir: &Path) -> Result<Vec<u8>> {
     let mut entries = Vec::new();
     collect(dir, Path::new(""), &ignored, &mut entries)?;
     entries.sort();
+    // Beside an image often lies what it was built from; only the image is the app.
+    if let Some(wanted) = image_only(dir) {
+        entries
+            .retain(|path| wanted.iter().any(|wanted| path.starts_with(wanted) || wanted.starts_with(path)));
+    }
     let mut archive = tar::Builder::new(GzBuilder::new().write(Vec::new(), Compression::default()));
     let mut total = 0;
     for entry in &entries {
         total += append(&mut archive, dir, entry, BYTES_MAX - total)?;
     }
     Ok(archive.into_inner()?.finish()?)
+}
+
+/// What of the directory belongs to an app of the kind `image`; `None` for the other kinds, and for a manifest
+/// that the Build Service will refuse.
+fn image_only(dir: &Path) -> Option<Vec<PathBuf>> {
+    let text = fs::read_to_string(dir.join("bastide.toml")).ok()?;
+    let manifest: Manifest = toml::from_str(&text).ok()?;
+    let mut wanted = vec![PathBuf::from("bastide.toml")];
+    match manifest.app.image? {
+        ImageSource::Path(path) => wanted.push(path.into()),
+        ImageSource::Registry(_) => {}
+    }
+    Some(wanted)
 }
 
 fn collect(root: &Path, below: &Path, ignored: &Ignored, entries: &mut Vec<PathBuf>) -> Result<()> {
@@ -159,6 +178,22 @@ mod tests {
         fs::write(dir.path().join(".bastideignore"), "# notes\n*.css\n").unwrap();
         fs::create_dir(dir.path().join(".git")).unwrap();
         assert_eq!(names(&pack(dir.path()).unwrap()), ["bastide.toml", "css", "index.html"]);
+    }
+
+    #[test]
+    fn beside_an_image_nothing_is_packed() {
+        let dir = site();
+        let manifest =
+            |image: &str| format!("[app]\nname = \"shop\"\nkind = \"image\"\nimage = \"{image}\"\n");
+        fs::create_dir_all(dir.path().join("out/oci/blobs")).unwrap();
+        fs::write(dir.path().join("out/oci/index.json"), "{}").unwrap();
+        fs::write(dir.path().join("out/other"), "x").unwrap();
+        fs::write(dir.path().join("bastide.toml"), manifest("./out/oci")).unwrap();
+        let packed = names(&pack(dir.path()).unwrap());
+        assert_eq!(packed, ["bastide.toml", "out", "out/oci", "out/oci/blobs", "out/oci/index.json"]);
+        let pulled = manifest(&format!("a.example/x@sha256:{}", "0".repeat(64)));
+        fs::write(dir.path().join("bastide.toml"), pulled).unwrap();
+        assert_eq!(names(&pack(dir.path()).unwrap()), ["bastide.toml"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{
     fs::{self, File},
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 const PIECE_BYTES: usize = 128 * 1024;
@@ -38,6 +39,11 @@ impl Blobs {
         self.dir.join(digest.hex())
     }
 
+    /// Whether a blob is there.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.path(digest).is_file()
+    }
+
     /// Keeps content, and gives its digest and length.
     ///
     /// # Errors
@@ -48,34 +54,29 @@ impl Blobs {
         expected: Option<&Digest>,
         bytes_max: u64,
     ) -> Result<(Digest, u64)> {
-        // One writer per directory: a publish has a directory of its own.
-        let beside = self.dir.join("unfinished");
-        let mut file = File::create(&beside).map_err(Error::file(&beside))?;
-        let mut hash = Context::new(&SHA256);
+        let mut writer = self.begin(bytes_max)?;
         let mut piece = vec![0; PIECE_BYTES];
-        let mut bytes: u64 = 0;
         loop {
-            let read = match content.read(&mut piece) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            match content.read(&mut piece) {
+                Ok(0) => return writer.finish(expected),
+                Ok(read) => writer.write(&piece[..read])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(crate::heads::broken(error)),
-            };
-            bytes += read as u64;
-            if bytes > bytes_max {
-                let most = bytes_max / (1024 * 1024);
-                return Err(Error::TooLarge(format!("a part of the image is larger than {most} MiB")));
             }
-            hash.update(&piece[..read]);
-            file.write_all(&piece[..read]).map_err(Error::file(&beside))?;
         }
-        let digest = finish(hash);
-        if let Some(expected) = expected.filter(|expected| **expected != digest) {
-            return refused(format!("the content of {} has another digest", expected.short()));
-        }
-        let place = self.path(&digest);
-        fs::rename(&beside, &place).map_err(Error::file(&place))?;
-        Ok((digest, bytes))
+    }
+
+    /// Begins a blob that comes in pieces.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn begin(&self, bytes_max: u64) -> Result<Writer> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let beside = self.dir.join(format!("unfinished-{}-{count}", std::process::id()));
+        let file = File::create_new(&beside).map_err(Error::file(&beside))?;
+        let hash = Context::new(&SHA256);
+        Ok(Writer { dir: self.dir.clone(), beside, file, hash, bytes: 0, bytes_max })
     }
 
     /// Opens a blob, and gives its length.
@@ -106,6 +107,53 @@ impl Blobs {
         let mut content = Vec::new();
         file.take(bytes_max).read_to_end(&mut content).map_err(Error::file(self.path(digest)))?;
         Ok(content)
+    }
+}
+
+/// A blob that is being written; it is gone when it is never finished.
+pub struct Writer {
+    dir: PathBuf,
+    beside: PathBuf,
+    file: File,
+    hash: Context,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+impl Writer {
+    /// Adds a piece.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::File`].
+    pub fn write(&mut self, piece: &[u8]) -> Result<()> {
+        self.bytes += piece.len() as u64;
+        if self.bytes > self.bytes_max {
+            let most = self.bytes_max / (1024 * 1024);
+            return Err(Error::TooLarge(format!("the image is larger than {most} MiB")));
+        }
+        self.hash.update(piece);
+        self.file.write_all(piece).map_err(Error::file(&self.beside))
+    }
+
+    /// Puts the blob under its digest, and gives that and its length.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the digest is not the expected one, [`Error::File`].
+    pub fn finish(self, expected: Option<&Digest>) -> Result<(Digest, u64)> {
+        let digest = finish(self.hash.clone());
+        if let Some(expected) = expected.filter(|expected| **expected != digest) {
+            return refused(format!("the content of {} has another digest", expected.short()));
+        }
+        let place = self.dir.join(digest.hex());
+        fs::rename(&self.beside, &place).map_err(Error::file(&place))?;
+        Ok((digest, self.bytes))
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Gone already when it was finished.
+        let _ = fs::remove_file(&self.beside);
     }
 }
 

@@ -16,7 +16,7 @@ mod layer;
 mod source;
 mod tree;
 
-pub use blobs::Blobs;
+pub use blobs::{Blobs, Writer};
 pub use check::{Checked, check};
 pub use document::{Config, Descriptor, Execution, Index, Manifest, Parsed, architecture, choose, parse};
 pub use error::Error;

@@ -47,6 +47,30 @@ pub struct Config {
     /// Longest time until the replicas of a deployment are ready, in seconds. Default 60.
     #[serde(default = "default_deploy_timeout_s")]
     pub deploy_timeout_s: u32,
+    /// Registries that need a word: with a private address, a certificate of their own, or credentials. Images
+    /// from the public internet need none.
+    #[serde(default)]
+    pub registries: Vec<Registry>,
+}
+
+/// A registry of images.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// Host, and port when it is not 443, as references have them: `registry.internal:5000`.
+    pub host: String,
+    /// Speaks HTTP without TLS. Default false.
+    #[serde(default)]
+    pub plain_http: bool,
+    /// PEM file of the CA that its certificate comes from.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// User name.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// File with the password, or token, of that user.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
 }
 
 const fn default_deploy_timeout_s() -> u32 {

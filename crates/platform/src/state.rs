@@ -1,6 +1,10 @@
 //! What all services of a replica share.
 
-use crate::{Config, Error, build::images::Images, snapshot::Snapshots};
+use crate::{
+    Config, Error,
+    build::{Pulls, Registries, images::Images},
+    snapshot::Snapshots,
+};
 use bastide_bus::{Authority, PlatformBus, SigningKey};
 use bastide_identity::opaque;
 use bastide_store::{ClientRow, Kek, Store, StoreError};
@@ -20,6 +24,8 @@ pub struct Platform {
     /// Bus.
     pub bus: PlatformBus,
     pub(crate) images: Images,
+    pub(crate) registries: Registries,
+    pub(crate) pulls: Pulls,
     pub(crate) snapshots: Snapshots,
     pub(crate) deploy_key: SigningKey,
     pub(crate) assertion_keys: Vec<VerifyingKey>,
@@ -52,6 +58,8 @@ impl Platform {
             store,
             bus,
             images,
+            registries: Registries::open(&config.registries)?,
+            pulls: Pulls::default(),
             snapshots: Snapshots::new(snapshot_key),
             deploy_key,
             assertion_keys,

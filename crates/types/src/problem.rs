@@ -99,6 +99,10 @@ codes! {
         "At most 256 MiB packed, 1 GiB unpacked and 20 000 entries. Nothing was kept.";
     BinaryNotStatic = "B-BUILD-0424", 422, "The program cannot run here.",
         "The program named by `app.command` must be in the archive and be a program for this machine that needs nothing else: linked statically, or with its loader and libraries in the archive. Rust: `-C target-feature=+crt-static`; Go: CGO_ENABLED=0; C: -static.";
+    ImageInvalid = "B-BUILD-0425", 422, "The image is not acceptable.",
+        "An image is for this machine, holds files, directories and links within itself, and names a program that is in it. The detail names the fault. `app.command`, `app.port` and `app.workdir` overrule what the image says. Nothing was kept.";
+    PullFailed = "B-BUILD-0426", 422, "The image could not be pulled.",
+        "The registry did not give the image of this digest. The detail says what it answered. Images of the public internet are pulled without credentials; the operator names other registries in the Platform's configuration.";
     DeployFailed = "B-DEPLOY-0500", 409, "The deployment failed; the revision before it keeps serving.",
         "The new replicas did not become ready in time. `bastide status <app>` says why, for each replica.";
     DeployBusy = "B-DEPLOY-0409", 409, "A deployment of this app is still running.",

@@ -90,6 +90,22 @@ impl Images {
         Ok((digest, bytes.len() as u64))
     }
 
+    /// Moves a blob of this digest into the layout, to stay there over a power cut.
+    pub(crate) fn keep(&self, from: &Path, digest: &Digest) -> io::Result<()> {
+        let to = self.path(digest);
+        // The same layer comes twice in some images, and in many images.
+        if to.exists() {
+            return Ok(());
+        }
+        let beside = Unfinished(self.dir.join(format!("blob-{}.new", uuid::Uuid::new_v4())));
+        // Another file system is fine too.
+        if fs::rename(from, &beside.0).is_err() {
+            fs::copy(from, &beside.0)?;
+        }
+        fs::File::open(&beside.0)?.sync_all()?;
+        place(&beside, &to)
+    }
+
     fn path(&self, digest: &Digest) -> PathBuf {
         self.dir.join("blobs/sha256").join(digest.hex())
     }
@@ -113,9 +129,10 @@ impl Images {
         let manifests: Vec<_> = images
             .iter()
             .filter_map(|(digest, name)| {
-                let size = fs::metadata(self.path(digest)).ok()?.len();
+                let document = fs::read(self.path(digest)).ok()?;
+                let size = document.len();
                 Some(json!({
-                    "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                    "mediaType": media_type(&document),
                     "digest": digest.to_string(),
                     "size": size,
                     "annotations": { "org.opencontainers.image.ref.name": name },
@@ -125,6 +142,17 @@ impl Images {
         let index = json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests });
         put(&self.dir.join("index.json"), index.to_string().as_bytes())
     }
+}
+
+/// What a manifest says that it is; images that were built elsewhere may be of Docker's kind.
+fn media_type(manifest: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Said {
+        media_type: Option<String>,
+    }
+    let said = serde_json::from_slice::<Said>(manifest).ok().and_then(|said| said.media_type);
+    said.unwrap_or_else(|| "application/vnd.oci.image.manifest.v1+json".to_owned())
 }
 
 fn append<W: Write>(tar: &mut tar::Builder<W>, root: &Path, path: &Path, entry: Entry) -> io::Result<()> {

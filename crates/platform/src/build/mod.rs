@@ -3,5 +3,9 @@
 pub mod archive;
 pub mod images;
 mod publish;
+mod registry;
+mod take;
 
 pub(crate) use publish::publish;
+pub(crate) use registry::Registries;
+pub(crate) use take::Pulls;

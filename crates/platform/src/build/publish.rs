@@ -1,10 +1,10 @@
 //! One publish: upload, check, image, revision, and the order to deploy it to the first stage.
 
-use super::archive;
+use super::{archive, take};
 use crate::{ApiError, App, caller::Caller, deploy};
 use axum::body::Body;
 use bastide_store::{RevisionRow, StoreError};
-use bastide_types::{AppName, Code, Digest, StageName};
+use bastide_types::{AppName, Code, Digest, StageName, manifest::Kind};
 use futures_util::StreamExt;
 use std::{
     fs,
@@ -42,32 +42,34 @@ pub(crate) async fn publish(
     fs::create_dir_all(&work.0)?;
     let packed = work.0.join("upload");
     receive(upload, &packed).await?;
-    let (archive, image) = {
-        let (app, root) = (app.clone(), work.0.join("root"));
-        let build = move || -> Result<_, ApiError> {
+    let root = work.0.join("root");
+    let archive = {
+        let root = root.clone();
+        let unpack = move || -> Result<_, ApiError> {
             fs::create_dir(&root)?;
             let file = std::io::BufReader::new(fs::File::open(&packed)?);
             let archive = archive::unpack(file, &root).map_err(|problem| ApiError(problem, None))?;
-            let image = app.images.build(&archive, &root)?;
-            Ok((archive, image))
+            fs::remove_file(&packed)?;
+            Ok(archive)
         };
-        tokio::task::spawn_blocking(build).await.map_err(|error| ApiError::internal(&error))??
+        blocking(unpack).await?
     };
     if archive.manifest.app.name != *name {
         let detail = format!("app.name is `{}`, but the request is for `{name}`", archive.manifest.app.name);
         return Err(ApiError::because(Code::ManifestInvalid, detail));
     }
-    if archive.manifest.services.postgres.is_some() {
-        let detail = "[services.postgres]: no PostgreSQL server is configured";
-        return Err(ApiError::because(Code::ServiceMissing, detail));
-    }
+    let (manifest, image) = if archive.manifest.app.kind == Kind::Image {
+        take::take(app, caller.customer.id, root, &work.0, archive.manifest).await?
+    } else {
+        let app = app.clone();
+        blocking(move || Ok((archive.manifest.clone(), app.images.build(&archive, &root)?))).await?
+    };
     let own = caller.store(app);
     let stages = own.stage_names().await?;
     let first: &StageName = stages.first().ok_or_else(|| ApiError::new(Code::ApiUnknown))?;
-    let digest = revision_digest(&image.digest, &archive.manifest)?;
+    let digest = revision_digest(&image.digest, &manifest)?;
     let mut write = app.store.write().await?;
     let id = own.ensure_app(&mut write, name).await?;
-    let manifest = archive.manifest;
     let mut revision =
         RevisionRow { app: id, number: 0, digest, image: image.digest, manifest, blobs: image.blobs };
     revision.number = own.add_revision(&mut write, &revision).await?;
@@ -77,6 +79,12 @@ pub(crate) async fn publish(
     deploy::announce(app, caller.customer.id, first).await?;
     index(app).await;
     Ok(Published { operation, revision: revision.number, image: image.digest })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| ApiError::internal(&error))?
 }
 
 /// Streams the upload to disk, within the limit.

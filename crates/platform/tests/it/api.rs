@@ -29,6 +29,11 @@ async fn world() -> World {
 
 /// A world in which deployments may take so many seconds.
 pub(crate) async fn world_with(deploy_timeout_s: u32) -> World {
+    world_of(|config| config.deploy_timeout_s = deploy_timeout_s).await
+}
+
+/// A world of another configuration.
+pub(crate) async fn world_of(change: impl FnOnce(&mut Config)) -> World {
     let _ = rustls_provider();
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
@@ -60,7 +65,7 @@ pub(crate) async fn world_with(deploy_timeout_s: u32) -> World {
         seed_file: None,
         name: "platform-1".into(),
     };
-    let config = Config {
+    let mut config = Config {
         name: "platform-1".into(),
         listen: ([127, 0, 0, 1], 0).into(),
         node: bastide_tls::NodeTls { ca_file: at("ca.pem"), cert_file: at("x"), key_file: at("x") },
@@ -78,8 +83,10 @@ pub(crate) async fn world_with(deploy_timeout_s: u32) -> World {
         assertion_jwks_file: at("assertion.jwks"),
         operator_client_file: at("operator"),
         waf: bastide_types::snapshot::WafPolicy::default(),
-        deploy_timeout_s,
+        deploy_timeout_s: 60,
+        registries: Vec::new(),
     };
+    change(&mut config);
     let app = Platform::open(config).await.unwrap();
     World { dir, app, gateway }
 }

@@ -15,29 +15,35 @@ const TOML: &[u8] = b"[app]\nname = \"shop\"\nkind = \"static\"\n";
 const BINARY: &[u8] = b"[app]\nname = \"shop\"\nkind = \"binary\"\ncommand = [\"./run\"]\n";
 
 /// An archive written byte by byte, so that it can say what no honest tool would.
-struct Packed(Vec<u8>);
+pub(crate) struct Packed(Vec<u8>);
 
 impl Packed {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Vec::new())
     }
 
-    fn with(mut self, name: &str, kind: EntryType, mode: u32, content: &[u8]) -> Self {
+    pub(crate) fn with(mut self, name: &str, kind: EntryType, mode: u32, content: &[u8]) -> Self {
         self.0.extend_from_slice(head(name, kind, mode, content.len() as u64).as_bytes());
         self.0.extend_from_slice(content);
         self.0.resize(self.0.len().next_multiple_of(512), 0);
         self
     }
 
-    fn file(self, name: &str, content: &[u8]) -> Self {
+    pub(crate) fn file(self, name: &str, content: &[u8]) -> Self {
         self.with(name, EntryType::Regular, 0o644, content)
     }
 
-    fn manifest(self) -> Self {
+    /// A file whose name may be longer than a header's field.
+    pub(crate) fn named(self, name: &str, content: &[u8]) -> Self {
+        let long = format!("{name}\0");
+        self.with("././@LongLink", EntryType::GNULongName, 0, long.as_bytes()).file("short", content)
+    }
+
+    pub(crate) fn manifest(self) -> Self {
         self.file("bastide.toml", TOML)
     }
 
-    fn gz(mut self) -> Vec<u8> {
+    pub(crate) fn gz(mut self) -> Vec<u8> {
         self.0.resize(self.0.len() + 1024, 0);
         gz(&self.0)
     }

@@ -5,4 +5,8 @@ mod api;
 mod archives;
 mod build;
 mod identity;
+mod images;
+#[allow(dead_code, unreachable_pub)] // what the image crate's tests need besides
+#[path = "../../../image/tests/it/made.rs"]
+mod made;
 mod road;

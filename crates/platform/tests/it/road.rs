@@ -14,15 +14,18 @@ use serde_json::Value;
 use std::{collections::BTreeSet, fs, time::Duration};
 
 /// A world with the customers acme and beta, and acme's developer.
-struct Road {
-    world: World,
-    services: BusServices,
+pub(crate) struct Road {
+    pub(crate) world: World,
+    pub(crate) services: BusServices,
     developer: String,
 }
 
 impl Road {
     async fn new(deploy_timeout_s: u32) -> Self {
-        let world = world_with(deploy_timeout_s).await;
+        Self::in_world(world_with(deploy_timeout_s).await).await
+    }
+
+    pub(crate) async fn in_world(world: World) -> Self {
         let operator = world.app.store.customer_named(&CustomerName::operator()).await.unwrap().unwrap();
         let operator = world.assertion(operator.id, &["operator"]);
         let create = async |name: &str| {
@@ -38,7 +41,7 @@ impl Road {
         Self { services: BusServices(world.app.clone()), world, developer }
     }
 
-    async fn call(
+    pub(crate) async fn call(
         &self,
         method: Method,
         path: &str,
@@ -55,25 +58,25 @@ impl Road {
         (text(&begun["operation"]), text(&begun["image"]))
     }
 
-    async fn promote(&self, to: &str) -> (StatusCode, Value) {
+    pub(crate) async fn promote(&self, to: &str) -> (StatusCode, Value) {
         self.call(Method::POST, "/api/apps/shop/deployments", format!(r#"{{"stage":"{to}"}}"#)).await
     }
 
-    async fn operation(&self, id: &str) -> Value {
+    pub(crate) async fn operation(&self, id: &str) -> Value {
         self.call(Method::GET, &format!("/api/operations/{id}"), "").await.1
     }
 
-    async fn reconcile(&self) {
+    pub(crate) async fn reconcile(&self) {
         pass(&self.world.app, &mut None).await.unwrap();
     }
 
-    async fn stage(&self, customer: &str, stage: &StageName) -> StageRow {
+    pub(crate) async fn stage(&self, customer: &str, stage: &StageName) -> StageRow {
         let stages = self.world.app.store.stages().await.unwrap();
         stages.into_iter().find(|row| row.customer_name.as_str() == customer && row.name == *stage).unwrap()
     }
 
     /// What an agent of the stage is told to run, its signature checked.
-    async fn desired(&self, stage: &StageName) -> StageState {
+    pub(crate) async fn desired(&self, stage: &StageName) -> StageState {
         let account = self.stage("acme", stage).await.account;
         let signed = self.services.stage_state(&account, StateQuery { applied: None }).await.unwrap();
         let key = SigningKey::from_pkcs8(&fs::read(self.world.at("deploy.key")).unwrap()).unwrap();
@@ -81,7 +84,7 @@ impl Road {
     }
 
     /// The agent says that each of these is in this state, and that there is nothing else.
-    async fn say(&self, stage: &StageName, replicas: &[&DesiredReplica], state: ReplicaState) {
+    pub(crate) async fn say(&self, stage: &StageName, replicas: &[&DesiredReplica], state: ReplicaState) {
         let account = self.stage("acme", stage).await.account;
         let reason = (state == ReplicaState::Failed).then(|| "it ended with code 3".to_owned());
         let fact = |id| ReplicaFact { reason: reason.clone(), ..ReplicaFact::new(id, state) };
@@ -91,14 +94,14 @@ impl Road {
     }
 
     /// The agent starts all that it should, and the reconciler looks.
-    async fn all_ready(&self, stage: &StageName) {
+    pub(crate) async fn all_ready(&self, stage: &StageName) {
         let state = self.desired(stage).await;
         self.say(stage, &state.replicas.iter().collect::<Vec<_>>(), ReplicaState::Ready).await;
         self.reconcile().await;
     }
 
     /// What edges and gateways get.
-    async fn snapshot(&self) -> Snapshot {
+    pub(crate) async fn snapshot(&self) -> Snapshot {
         let head = self.services.snapshot_head(None).await.unwrap();
         let edge = &self.world.app.bus.authority().accounts.edge;
         let (bytes, length) = self.services.blob(edge, &head.digest, 0, 1 << 20).await.unwrap();
@@ -108,14 +111,14 @@ impl Road {
         key.verify_key().verify(&signed).unwrap()
     }
 
-    async fn serves(&self, stage: &StageName) -> Option<u32> {
+    pub(crate) async fn serves(&self, stage: &StageName) -> Option<u32> {
         let snapshot = self.snapshot().await;
         let (_, stage) = snapshot.stage(&CustomerName::new("acme").unwrap(), stage).unwrap();
         stage.apps.get(&AppName::new("shop").unwrap()).map(|app| app.revision_number)
     }
 
     /// Looks again until `done`; the limit is only for a hanging test.
-    async fn until(&self, what: &str, mut done: impl AsyncFnMut() -> bool) {
+    pub(crate) async fn until(&self, what: &str, mut done: impl AsyncFnMut() -> bool) {
         for _ in 0..600 {
             self.reconcile().await;
             if done().await {
@@ -127,7 +130,7 @@ impl Road {
     }
 }
 
-fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("{value}")).to_owned()
 }
 
