@@ -107,7 +107,10 @@ impl Network {
         self.with_thread(guard, |work| {
             let locked = lock(&work.fixed.installation)?;
             let mut result = Ok(());
-            for name in namespace::all(&work.fixed.installation)? {
+            // Routers first: all their links go at once, and with them those of the replicas.
+            let mut names = namespace::all(&work.fixed.installation)?;
+            names.sort_by_key(|name| !name[work.fixed.installation.prefix().len()..].starts_with('s'));
+            for name in names {
                 result = result.and(work.destroy(&name));
             }
             result = match work.clear_outside() {
@@ -241,6 +244,8 @@ impl Work {
         self.known.remove(name);
         if namespace::open(name)?.is_some() {
             self.talk(name, |netlink| {
+                repair::delete_group(netlink, LINK_GROUP)?;
+                // Others than ours, if somebody made any.
                 for link in look::links(netlink)?.values().filter(|link| link.veth) {
                     repair::delete_link(netlink, link.index)?;
                 }
@@ -472,8 +477,9 @@ impl Pass<'_> {
             })?;
         }
         let there = self.work.open(&link.far.0)?;
+        let groups = [group(&link.near), group(&link.far)];
         self.work.talk(&link.near.0, |netlink| {
-            repair::make_pair(netlink, &link.near.1, &link.far.1, there.as_fd(), group(link))
+            repair::make_pair(netlink, &link.near.1, &link.far.1, there.as_fd(), groups)
         })?;
         self.work.enter(&link.far.0, |_| {
             // In namespaces of ours it is off already; before the link is up, so that it never has an address.
@@ -533,8 +539,9 @@ impl Pass<'_> {
     }
 }
 
-fn group(link: &bastide_isolation::Link) -> u32 {
-    if name::is_uplink(&link.far.1) { LINK_GROUP } else { 0 }
+/// In the namespace to go out by, only the gateways' links may be forwarded for.
+fn group((namespace, link): &(String, String)) -> u32 {
+    if namespace == Plan::OUTSIDE && !name::is_uplink(link) { 0 } else { LINK_GROUP }
 }
 
 /// Whether both ends are there and each other's.
@@ -542,7 +549,8 @@ fn paired(seen: &BTreeMap<String, Seen>, link: &bastide_isolation::Link) -> bool
     let end = |(namespace, name): &(String, String)| seen.get(namespace)?.links.get(name);
     match (end(&link.near), end(&link.far)) {
         (Some(near), Some(far)) => {
-            let whole = near.veth && far.veth && near.group == group(link) && far.group == group(link);
+            let whole =
+                near.veth && far.veth && near.group == group(&link.near) && far.group == group(&link.far);
             whole && near.peer == Some(far.index) && far.peer == Some(near.index)
         }
         _ => false,
