@@ -28,7 +28,7 @@ use tokio::{
 /// Longest answer of the prober.
 const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Longest wait for the next answer: far more than any limit of an attempt.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// A port for packets whose canary hears them all.
 const ANY_PORT: u16 = 4444;
 
@@ -86,7 +86,8 @@ pub async fn verify(
     limits: Limits,
 ) -> Result<Report, Error> {
     let begun = Instant::now();
-    let mut prober = Prober::start(program, arguments, subject).await?;
+    let trials = trials(subject.topology, subject.facts);
+    let mut prober = Prober::start(program, arguments, subject, trials).await?;
     let mut controls = prober.controls(subject, limits).await?;
     let rows = prober.checks(subject, limits, |_| true).await?;
     controls.extend(prober.controls(subject, limits).await?);
@@ -112,8 +113,16 @@ struct Canary {
 }
 
 impl Prober {
-    /// Starts it and makes all canaries of the subject listen.
-    pub async fn start(program: &Path, arguments: &[&str], subject: Subject<'_>) -> Result<Self, Error> {
+    /// Starts it and makes all canaries listen.
+    ///
+    /// # Errors
+    /// When it does not start or does not answer. A canary that does not listen is no error, its controls fail.
+    pub async fn start(
+        program: &Path,
+        arguments: &[&str],
+        subject: Subject<'_>,
+        trials: Trials,
+    ) -> Result<Self, Error> {
         let wrong = |error| Error::Start(program.to_owned(), error);
         let mut process = Command::new(program)
             .args(arguments)
@@ -130,7 +139,7 @@ impl Prober {
             _process: process,
             orders,
             answers: BufReader::new(answers),
-            trials: trials(subject.topology, subject.facts),
+            trials,
             canaries: Vec::new(),
         };
         prober.open(subject).await.map_err(Error::Prober)?;
@@ -229,10 +238,10 @@ impl Prober {
         tokio::time::sleep(limits.settle).await;
         self.tell(&Order::Collect).await?;
         let Answer::Heard { calls } = self.hear().await? else { return Err(unexpected()) };
-        let mut heard: HashMap<&str, Vec<Arrival>> = HashMap::new();
+        let mut heard: HashMap<&str, Vec<&Call>> = HashMap::new();
         for call in &calls {
             if let Some(nonce) = &call.nonce {
-                heard.entry(nonce).or_default().push(Arrival { source: call.source });
+                heard.entry(nonce).or_default().push(call);
             }
         }
         let mut rows: Vec<_> = list
@@ -241,8 +250,8 @@ impl Prober {
             .zip(&seen)
             .map(|((check, nonce), seen)| {
                 let seen = seen.clone().unwrap_or_else(|| Seen::Failed("no answer".into()));
-                let arrived = heard.get(nonce.as_str()).map_or(&[][..], Vec::as_slice);
-                self.row(check, &seen, arrived, subject)
+                let heard = heard.get(nonce.as_str()).map_or(&[][..], Vec::as_slice);
+                self.row(check, &seen, &self.arrivals(check, heard), subject)
             })
             .collect();
         rows.extend(calls.iter().filter_map(|call| self.stranger(call, subject)));
@@ -323,6 +332,22 @@ impl Prober {
             How::Ask(say) => Attempt::Ask { to, say },
             How::Flood { count, udp } => Attempt::Flood { to, count, udp, words },
         })
+    }
+
+    /// Calls that show how far something came. What its sender hears of itself is an error about it that came
+    /// back, or the answer to an echo.
+    fn arrivals(&self, check: &Check, heard: &[&Call]) -> Vec<Arrival> {
+        let target = match check.to {
+            Target::Listener(index) | Target::At(index, _) | Target::Named(index, _) => Some(index),
+            Target::Service(_) => None,
+        };
+        let counts = |call: &&&Call| {
+            let canary = call.canary as usize;
+            let at_target = target == Some(canary);
+            let elsewhere = self.trials.listeners.get(canary).is_some_and(|one| one.place != check.from);
+            at_target || (elsewhere && !matches!(check.expected, Expected::Arrival(_)))
+        };
+        heard.iter().filter(counts).map(|call| Arrival { source: call.source }).collect()
     }
 
     fn row(&self, check: &Check, seen: &Seen, arrived: &[Arrival], subject: Subject<'_>) -> Row {
@@ -496,6 +521,7 @@ fn expected_name(expected: &Expected) -> String {
     match expected {
         Expected::Nothing => "nothing".into(),
         Expected::Silence => "silence".into(),
+        Expected::Told => "no way".into(),
         Expected::Answer(None) | Expected::Bytes => "answer".into(),
         Expected::Answer(Some(source)) => format!("answer from {source}"),
         Expected::Arrival(None) => "arrival".into(),

@@ -65,6 +65,7 @@ pub fn judge(check: &Check, seen: &Seen, arrived: &[Arrival]) -> Judgement {
         (Expected::Nothing, Seen::Names(names)) => names.is_empty() && !came_through,
         (Expected::Nothing, _) => !came_through,
         (Expected::Silence, seen) => *seen == Seen::Silence && !came_through,
+        (Expected::Told, seen) => matches!(seen, Seen::NoWay(_)) && !came_through,
         (Expected::Answer(source), Seen::Answer(seen)) => source.is_none_or(|source| source == *seen),
         (Expected::Arrival(source), _) => {
             came_through && arrived.iter().all(|one| source.is_none_or(|source| source == one.source))
@@ -162,7 +163,9 @@ mod tests {
         assert!(!check(Expected::Reset, Seen::Silence, &[]));
         assert!(!check(Expected::Reset, Seen::Reset, &[HERE]));
         assert!(check(Expected::Silence, Seen::Silence, &[]));
-        assert!(!check(Expected::Silence, Seen::NoWay("ttl".into()), &[]));
+        assert!(!check(Expected::Silence, Seen::Reset, &[]));
+        assert!(check(Expected::Told, Seen::NoWay("ttl".into()), &[]));
+        assert!(!check(Expected::Told, Seen::Silence, &[]));
     }
 
     #[test]

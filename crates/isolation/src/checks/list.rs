@@ -142,6 +142,11 @@ impl List<'_> {
     fn router(&mut self, stage: &StageNet, from: &Place) {
         let router = Place::Router(stage.account.clone());
         self.closed_target("router", from, &router, address::ROUTER.into());
+        if let Place::Replica(id) = from
+            && let Some(replica) = stage.replicas.iter().find(|replica| replica.id == *id)
+        {
+            self.closed_target("router-speaks", &router, from, replica.address.into());
+        }
         self.crafted("router", from, &router, address::ROUTER, Content::Echo);
         let everybody = self.listen(router, Ipv4Addr::UNSPECIFIED.into(), Medium::Udp, Port::Any);
         for to in [Ipv4Addr::BROADCAST, Ipv4Addr::new(224, 0, 0, 1)] {
@@ -167,11 +172,7 @@ impl List<'_> {
             let prober = Place::Probe(zone.zone.clone());
             self.closed_target("probe-place", &from, &prober, self.prober(&zone.zone).into());
             if self.is_host() {
-                self.closed_target("host-uplink", &from, &Place::Host, zone.uplink.outer.into());
-                let probed = Port::Fixed(PROBE_PORT);
-                let probed = self.listen(Place::Host, zone.uplink.outer.into(), Medium::Tcp, probed);
-                let to = Target::Listener(probed);
-                self.check("host-uplink", &from, to, How::Tcp(None), Expected::Nothing);
+                self.silent_target("host-uplink", &from, zone.uplink.outer.into());
             }
         }
     }
@@ -180,7 +181,7 @@ impl List<'_> {
     fn host(&mut self, from: &Place) {
         if self.is_host() {
             for address in &self.facts.host {
-                self.closed_target("host-address", from, &Place::Host, *address);
+                self.silent_target("host-address", from, *address);
                 if let IpAddr::V4(v4) = address {
                     self.crafted("host-address", from, &Place::Host, *v4, Content::Echo);
                 }
@@ -281,8 +282,9 @@ impl List<'_> {
         // What is made by hand arrives when it does not lie; else nothing would follow from the lies below.
         let honest = How::Crafted(Crafted::honest(Content::Udp));
         self.check("egress", &from, Target::Listener(udp), honest, Expected::Arrival(Some(source)));
+        // Errors about an app's own packets come back: without them large packets would vanish (RFC 1191).
         for ttl in [1, 2] {
-            self.check("silent-routers", &from, Target::Listener(udp), How::Expiring(ttl), Expected::Silence);
+            self.check("path-errors", &from, Target::Listener(udp), How::Expiring(ttl), Expected::Told);
         }
         self.crafted("other-protocol", &from, &Place::Canary, canary.open, Content::Echo);
         for protocol in PROTOCOLS {
@@ -420,12 +422,25 @@ impl List<'_> {
         self.check("gateway-probe", &from, to, probed, Expected::Reset);
         if self.is_host() {
             for address in &self.facts.host {
-                self.closed_target("probe-to-host", &from, &Place::Host, *address);
+                self.silent_target("probe-to-host", &from, *address);
             }
+            self.closed_target("probe-to-host", &from, &Place::Host, zone.uplink.outer.into());
         }
         let Some(canary) = self.topology.canary.clone() else { return };
         self.closed_target("outside-to-gateway", &Place::Canary, &gateway, zone.uplink.inner.into());
         self.closed(&from, &canary, "probe-to-closed-range");
+        // Nothing runs in a gateway or a router that could speak; this is tried as if something did.
+        self.closed_target("gateway-speaks", &gateway, &Place::Canary, canary.open.into());
+        if let Some(first) = canary.closed.first() {
+            let to = self.listen(Place::Canary, (*first).into(), Medium::Tcp, Port::Fixed(PROBE_PORT));
+            self.check(
+                "probe-to-closed-range",
+                &from,
+                Target::Listener(to),
+                How::Tcp(None),
+                Expected::Nothing,
+            );
+        }
         let source = self.seen_as(&zone.zone, &canary);
         for (by, how) in [(Medium::Tcp, How::Tcp(None)), (Medium::Udp, How::Udp(None))] {
             let to = self.listen(Place::Canary, canary.open.into(), by, Port::Any);
@@ -471,6 +486,21 @@ impl List<'_> {
         for (by, how) in [(Medium::Tcp, How::Tcp(None)), (Medium::Udp, How::Udp(None))] {
             let listener = self.listen(place.clone(), to, by, Port::Any);
             self.check(path, from, Target::Listener(listener), how, Expected::Nothing);
+        }
+    }
+
+    /// The host is silent at `to`, also at the port at which it resets what the gateways' own probe sends.
+    fn silent_target(&mut self, path: &'static str, from: &Place, to: IpAddr) {
+        // IPv6 ends before it begins: there is no address to send from.
+        let expected = if to.is_ipv4() { Expected::Silence } else { Expected::Nothing };
+        let ways = [
+            (Medium::Tcp, How::Tcp(None), Port::Any),
+            (Medium::Udp, How::Udp(None), Port::Any),
+            (Medium::Tcp, How::Tcp(None), Port::Fixed(PROBE_PORT)),
+        ];
+        for (by, how, port) in ways {
+            let listener = self.listen(Place::Host, to, by, port);
+            self.check(path, from, Target::Listener(listener), how, expected.clone());
         }
     }
 

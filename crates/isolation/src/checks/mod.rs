@@ -223,8 +223,10 @@ impl Crafted {
 pub enum Expected {
     /// Nothing comes back from there, and nothing arrives there.
     Nothing,
-    /// Nothing at all: not even a router's word about it.
+    /// Nothing at all: not even a reset that tells that somebody is there.
     Silence,
+    /// A router's word that it cannot pass it on.
+    Told,
     /// The canary's words, and it saw this source when one is named.
     Answer(Option<IpAddr>),
     /// It arrives, and the source that is seen is this one when one is named.

@@ -153,9 +153,8 @@ impl Caller {
             } else {
                 socket.send(said.as_bytes()).await?;
             }
-            match timeout(self.limit / DATAGRAMS, socket.recv(&mut buffer)).await {
-                Ok(length) => return Ok(understood(&buffer[..length?], words)),
-                Err(_) => continue,
+            if let Ok(length) = timeout(self.limit / DATAGRAMS, socket.recv(&mut buffer)).await {
+                return Ok(understood(&buffer[..length?], words));
             }
         }
         Ok(Seen::Silence)

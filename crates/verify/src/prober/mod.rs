@@ -68,9 +68,10 @@ async fn orders(at_once: usize) -> io::Result<()> {
         }
         match serde_json::from_slice(&line)? {
             Order::Open { id, namespace, at, by, words } => {
-                let mut namespaces = namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-                let opened = canary::open(&mut namespaces, namespace.as_deref(), id, at, by, &words, &ears);
-                drop(namespaces);
+                let opened = {
+                    let mut namespaces = namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+                    canary::open(&mut namespaces, namespace.as_deref(), id, at, by, &words, &ears)
+                };
                 let answer = match opened {
                     Ok(port) => Answer::Opened { id, port },
                     Err(error) => Answer::NotOpened { id, why: error.to_string() },
