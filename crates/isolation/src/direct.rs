@@ -3,7 +3,10 @@
 //! Packets carry no names. Under `enforce` only the policy's networks are open to them, everything else is
 //! called by name. Denied networks are closed to them in every mode.
 
-use crate::plan::{anywhere, only};
+use crate::{
+    Canary,
+    plan::{anywhere, only},
+};
 use bastide_types::egress::{Destination, EgressMode, EgressPolicy, EgressRule};
 use ipnet::{IpNet, Ipv4Net};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +37,19 @@ impl Direct {
             EgressMode::Enforce => services(&policy.allow),
         };
         Self { allowed, denied: services(&policy.deny) }
+    }
+}
+
+impl Direct {
+    /// The same with a canary: what becomes of its ports is what it is there for, and no policy means it.
+    pub(crate) fn with(&self, canary: &Canary) -> Self {
+        let at = only(canary.open);
+        let around =
+            self.denied.iter().flat_map(|(net, port)| minus(*net, &[at]).into_iter().map(|net| (net, *port)));
+        Self {
+            allowed: self.allowed.iter().copied().chain([(at, Some(canary.ports.allowed))]).collect(),
+            denied: around.chain([(at, Some(canary.ports.denied))]).collect(),
+        }
     }
 }
 
@@ -96,6 +112,33 @@ mod tests {
         assert_eq!(Direct::of(&policy).allowed, Direct::default().allowed);
         assert_eq!(Direct::of(&policy).denied, enforced.denied);
         assert_eq!(Direct::of(&EgressPolicy::default()), Direct::default());
+    }
+
+    #[test]
+    fn no_policy_means_the_canary() {
+        let net = |text: &str| text.parse::<Ipv4Net>().unwrap();
+        let canary = Canary {
+            outer: Ipv4Addr::new(100, 96, 0, 1),
+            open: Ipv4Addr::new(198, 18, 0, 1),
+            ports: crate::CanaryPorts { allowed: 1, denied: 2, unnamed: 3 },
+            closed: Vec::new(),
+            bystander: None,
+        };
+        let nothing = Direct {
+            allowed: Vec::new(),
+            denied: vec![(net("0.0.0.0/0"), None), (net("198.18.0.0/24"), Some(1))],
+        };
+        let with = nothing.with(&canary);
+        assert_eq!(disjoint(&with.allowed), BTreeSet::from([(net("198.18.0.1/32"), Some(1))]));
+        let denies = |port| {
+            let covers =
+                |(net, own): &&Service| net.contains(&canary.open) && own.is_none_or(|own| own == port);
+            with.denied.iter().filter(covers).count()
+        };
+        assert_eq!([denies(1), denies(2), denies(3)], [0, 1, 0]);
+        assert!(
+            with.denied.iter().any(|(net, port)| net.contains(&Ipv4Addr::new(8, 8, 8, 8)) && port.is_none())
+        );
     }
 
     fn service() -> impl Strategy<Value = Service> {

@@ -26,8 +26,8 @@ pub use gateway::PROBE_PORT;
 pub use json::{normalise, read_counters, set_update, transaction, undo};
 pub use name::Installation;
 pub use plan::{
-    Canary, Caps, Failover, LOCAL, Link, MAIN, Namespace, Outside, Packets, Plan, Policy, ReplicaNet, Route,
-    StageNet, Topology, Uplink, ZoneNet, plan,
+    Canary, CanaryPorts, Caps, Failover, LOCAL, Link, MAIN, Namespace, Outside, Packets, Plan, Policy,
+    ReplicaNet, Route, StageNet, Topology, Uplink, ZoneNet, plan,
 };
 pub use router::TABLE;
 pub use uplink::NO_ROUTER;

@@ -104,10 +104,24 @@ pub struct Canary {
     pub outer: Ipv4Addr,
     /// Its address for apps, of [`address::TRIALS`]: the one hole in the blocked ranges.
     pub open: Ipv4Addr,
+    /// Its ports at that address: which packets may reach whatever a stage's policy says, which none may, and
+    /// which is left to the policy.
+    pub ports: CanaryPorts,
     /// Addresses of blocked ranges that lead to it as well, for as far as a packet comes.
     pub closed: Vec<Ipv4Addr>,
     /// On a host that was no router: both ends of a link to yet another machine, outer end first.
     pub bystander: Option<(Ipv4Addr, Ipv4Addr)>,
+}
+
+/// Ports of a [`Canary`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CanaryPorts {
+    /// Allowed in every stage.
+    pub allowed: u16,
+    /// Denied in every stage.
+    pub denied: u16,
+    /// As the stage's policy says of everything that it does not name.
+    pub unnamed: u16,
 }
 
 /// Limits of one customer's stage, over all its replicas.
@@ -284,6 +298,10 @@ fn check(topology: &Topology) -> Result<(), PlanError> {
         let blocked = blocked::ranges(&topology.blocked);
         let own = |to: &Ipv4Addr| addresses.contains(to) || *to == canary.outer;
         if !address::TRIALS.contains(&canary.open) || own(&canary.open) {
+            return Err(PlanError::Address(canary.open));
+        }
+        let ports = canary.ports;
+        if BTreeSet::from([0, ports.allowed, ports.denied, ports.unnamed]).len() < 4 {
             return Err(PlanError::Address(canary.open));
         }
         let is_wrong =

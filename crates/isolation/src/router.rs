@@ -79,6 +79,8 @@ fn rules(topology: &Topology, stage: &StageNet) -> Ruleset {
         senders.insert((link.clone(), only(replica.address)));
         ways.insert((link, name::zone_link(exit(stage, &replica.zone))));
     }
+    let direct =
+        topology.canary.as_ref().map_or_else(|| stage.direct.clone(), |canary| stage.direct.with(canary));
     let from_replicas = || Match::In("r*".into());
     let pre = vec![
         Rule::no_ipv6(),
@@ -107,8 +109,8 @@ fn rules(topology: &Topology, stage: &StageNet) -> Ruleset {
         table: TABLE.into(),
         sets: vec![
             Set { name: "blocked", members: Members::Ranges(topology.blocked_ranges()) },
-            Set { name: "denied", members: Members::Services(disjoint(&stage.direct.denied)) },
-            Set { name: "direct", members: Members::Services(disjoint(&stage.direct.allowed)) },
+            Set { name: "denied", members: Members::Services(disjoint(&direct.denied)) },
+            Set { name: "direct", members: Members::Services(disjoint(&direct.allowed)) },
             Set { name: "senders", members: Members::Senders(senders) },
             Set { name: "ways", members: Members::Ways(ways) },
         ],

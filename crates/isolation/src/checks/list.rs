@@ -1,7 +1,7 @@
 //! The list itself.
 
 use super::{Check, Content, Crafted, Expected, Facts, How, Listener, Medium, Names, Place, Port, Target};
-use crate::{Canary, Outside, PROBE_PORT, ReplicaNet, StageNet, Topology, ZoneNet, address};
+use crate::{Canary, Direct, Outside, PROBE_PORT, ReplicaNet, Service, StageNet, Topology, ZoneNet, address};
 use bastide_types::ZoneName;
 use std::{
     collections::BTreeMap,
@@ -275,10 +275,11 @@ impl List<'_> {
         let from = Place::Replica(replica.id);
         let source = self.seen_as(exit(stage, replica), canary);
         for (by, how) in [(Medium::Tcp, How::Tcp(None)), (Medium::Udp, How::Udp(None))] {
-            let to = self.listen(Place::Canary, canary.open.into(), by, Port::Any);
+            let to = self.open(&canary, by);
             self.check("egress", &from, Target::Listener(to), how, Expected::Answer(Some(source)));
         }
-        let udp = self.listen(Place::Canary, canary.open.into(), Medium::Udp, Port::Any);
+        self.policy(stage, &from, canary, source);
+        let udp = self.open(canary, Medium::Udp);
         // What is made by hand arrives when it does not lie; else nothing would follow from the lies below.
         let honest = How::Crafted(Crafted::honest(Content::Udp));
         self.check("egress", &from, Target::Listener(udp), honest, Expected::Arrival(Some(source)));
@@ -296,9 +297,29 @@ impl List<'_> {
         self.check("mid-stream", &from, Target::Listener(tcp), how, Expected::Reset);
     }
 
+    /// Packets follow the stage's policy.
+    fn policy(&mut self, stage: &StageNet, from: &Place, canary: &Canary, source: IpAddr) {
+        let unnamed = canary.ports.unnamed;
+        let covers =
+            |(net, port): &Service| net.contains(&canary.open) && port.is_none_or(|port| port == unnamed);
+        let is_open = stage.direct.allowed.iter().any(covers);
+        let ports = [("denied", canary.ports.denied, false), ("not-by-name", unnamed, is_open)];
+        for (path, port, may) in ports {
+            for (by, how, no) in [
+                (Medium::Tcp, How::Tcp(None), Expected::Reset),
+                (Medium::Udp, How::Udp(None), Expected::Silence),
+            ] {
+                let to = self.listen(Place::Canary, canary.open.into(), by, Port::Fixed(port));
+                let (path, expected) =
+                    if may { ("egress", Expected::Answer(Some(source))) } else { (path, no) };
+                self.check(path, from, Target::Listener(to), how, expected);
+            }
+        }
+    }
+
     fn spoofed(&mut self, stage: &StageNet, replica: &ReplicaNet, canary: &Canary) {
         let from = Place::Replica(replica.id);
-        let to = self.listen(Place::Canary, canary.open.into(), Medium::Udp, Port::Any);
+        let to = self.open(&canary, Medium::Udp);
         let one_of = |paths: &[&str]| {
             let mut others = replicas(self.topology).filter(|(_, other)| other.id != replica.id);
             others
@@ -370,7 +391,7 @@ impl List<'_> {
             self.by_proxy(path, &from, listener, &to.to_string());
         }
         let source = Expected::Answer(Some(self.seen_as(exit(stage, replica), &canary)));
-        let open = self.listen(Place::Canary, canary.open.into(), Medium::Tcp, Port::Any);
+        let open = self.open(&canary, Medium::Tcp);
         for host in [canary.open.to_string(), names.open.clone(), names.mixed.clone()] {
             for how in [How::Connect, How::Forward, How::Socks] {
                 let to = Target::Named(open, host.clone());
@@ -443,11 +464,11 @@ impl List<'_> {
         }
         let source = self.seen_as(&zone.zone, &canary);
         for (by, how) in [(Medium::Tcp, How::Tcp(None)), (Medium::Udp, How::Udp(None))] {
-            let to = self.listen(Place::Canary, canary.open.into(), by, Port::Any);
+            let to = self.open(&canary, by);
             self.check("probe-egress", &from, Target::Listener(to), how, Expected::Answer(Some(source)));
         }
         let honest = Crafted::honest(Content::Udp);
-        let udp = self.listen(Place::Canary, canary.open.into(), Medium::Udp, Port::Any);
+        let udp = self.open(&canary, Medium::Udp);
         for lie in [address::in_block(1, 1), Ipv4Addr::new(9, 9, 9, 9)] {
             let how = How::Crafted(Crafted { source: Some(lie), ..honest });
             self.check("probe-spoofed", &from, Target::Listener(udp), how, Expected::Nothing);
@@ -461,7 +482,7 @@ impl List<'_> {
     /// Another machine beside the host, which must not become its router.
     fn bystander(&mut self, canary: &Canary) {
         for (by, how) in [(Medium::Tcp, How::Tcp(None)), (Medium::Udp, How::Udp(None))] {
-            let to = self.listen(Place::Canary, canary.open.into(), by, Port::Any);
+            let to = self.open(&canary, by);
             self.check("host-as-router", &Place::Bystander, Target::Listener(to), how, Expected::Nothing);
         }
     }
@@ -472,13 +493,18 @@ impl List<'_> {
         for stage in &self.topology.stages {
             let Some(replica) = stage.replicas.first() else { continue };
             for (by, cap, udp) in [(Medium::Tcp, caps.tcp, false), (Medium::Udp, caps.udp, true)] {
-                let to = self.listen(Place::Canary, canary.open.into(), by, Port::Any);
+                let to = self.open(&canary, by);
                 let how = How::Flood { count: cap + cap / 2 + 4, udp };
                 let path = if udp { "cap-udp" } else { "cap-tcp" };
                 let from = Place::Replica(replica.id);
                 self.check(path, &from, Target::Listener(to), how, Expected::AtMost(cap));
             }
         }
+    }
+
+    /// The canary for whatever gets out.
+    fn open(&mut self, canary: &Canary, by: Medium) -> usize {
+        self.listen(Place::Canary, canary.open.into(), by, Port::Fixed(canary.ports.allowed))
     }
 
     /// Neither TCP nor UDP comes through to `to` in `place`.
@@ -491,8 +517,10 @@ impl List<'_> {
 
     /// The host is silent at `to`, also at the port at which it resets what the gateways' own probe sends.
     fn silent_target(&mut self, path: &'static str, from: &Place, to: IpAddr) {
-        // IPv6 ends before it begins: there is no address to send from.
-        let expected = if to.is_ipv4() { Expected::Silence } else { Expected::Nothing };
+        // IPv6 ends before it begins: there is no address to send from. A stage's policy says no before the host
+        // is asked, and it says so with a reset.
+        let is_asked = to.is_ipv4() && !self.policy_refuses(from);
+        let expected = if is_asked { Expected::Silence } else { Expected::Nothing };
         let ways = [
             (Medium::Tcp, How::Tcp(None), Port::Any),
             (Medium::Udp, How::Udp(None), Port::Any),
@@ -502,6 +530,12 @@ impl List<'_> {
             let listener = self.listen(Place::Host, to, by, port);
             self.check(path, from, Target::Listener(listener), how, expected.clone());
         }
+    }
+
+    fn policy_refuses(&self, from: &Place) -> bool {
+        let Place::Replica(id) = from else { return false };
+        let stage = replicas(self.topology).find(|(_, replica)| replica.id == *id).map(|(stage, _)| stage);
+        stage.is_some_and(|stage| stage.direct != Direct::default())
     }
 
     /// No packet of this content comes through.

@@ -2,7 +2,8 @@
 
 use crate::town::{INTERNET, planned, topology};
 use bastide_isolation::{
-    Canary, Direct, Outside, Plan, ReplicaNet, StageNet, Topology, address, blocked, plan as plan_of,
+    Canary, CanaryPorts, Direct, Outside, Plan, ReplicaNet, StageNet, Topology, address, blocked,
+    plan as plan_of,
     walk::{End, Packet, Protocol, walk},
 };
 use bastide_types::egress::{EgressMode, EgressPolicy};
@@ -97,7 +98,8 @@ proptest! {
     ) {
         let mut topology = topology(&stages, host, false);
         let closed = vec![Ipv4Addr::new(10, 9, 8, 7), Ipv4Addr::new(198, 18, 3, 5), Ipv4Addr::new(11, 2, 0, 9)];
-        let canary = Canary { outer: address::canary_link(7).0, open: Ipv4Addr::new(198, 18, 3, 4), closed, bystander: host.then(|| address::bystander_link(7)) };
+        let canary = Canary { outer: address::canary_link(7).0, open: Ipv4Addr::new(198, 18, 3, 4),
+        ports: CanaryPorts { allowed: 4001, denied: 4002, unnamed: 4003 }, closed, bystander: host.then(|| address::bystander_link(7)) };
         topology.canary = Some(canary.clone());
         let plan = planned(&topology);
         let machine = topology.installation.canary();

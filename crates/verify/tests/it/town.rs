@@ -1,8 +1,8 @@
 //! A town of two customers with two stages each over two zones, on a host of its own, with a machine outside.
 
 use bastide_isolation::{
-    Canary, Caps, Installation, Ledger, Outside, Plan, ReplicaNet, StageNet, Topology, Uplink, ZoneNet,
-    address,
+    Canary, CanaryPorts, Caps, Direct, Installation, Ledger, Outside, Plan, ReplicaNet, StageNet, Topology,
+    Uplink, ZoneNet, address,
     checks::{App, Facts},
     plan,
     rules::Ruleset,
@@ -72,7 +72,10 @@ impl Town {
                 facts.apps.insert(id, app);
             }
             let block = ledger.stage(&account).unwrap();
-            stages.push(StageNet { account, block, replicas, failover: Vec::new() });
+            // One stage may send packets nowhere, and calls everything by name.
+            let allowed = if number == 1 { Vec::new() } else { Direct::default().allowed };
+            let direct = Direct { allowed, denied: Vec::new() };
+            stages.push(StageNet { account, block, replicas, failover: Vec::new(), direct });
         }
         facts.flood = true;
         facts.v6 = true;
@@ -99,6 +102,7 @@ impl Town {
         let canary = Canary {
             outer: address::canary_link(SLOT).0,
             open: Ipv4Addr::new(198, 18, 3, 4),
+            ports: CanaryPorts { allowed: 4001, denied: 4002, unnamed: 4003 },
             closed: closed.map(Ipv4Addr::from).into(),
             bystander: Some(address::bystander_link(SLOT)),
         };
