@@ -3,7 +3,7 @@
 use crate::scene::{
     API, BRIEFLY, BUS, METADATA, OUTER, PATIENCE, PLATFORM, PORT, PRIVATE, Town, by_hand, name, zone_address,
 };
-use bastide_isolation::{Canary, address, plan};
+use bastide_isolation::{Canary, CanaryPorts, address, plan};
 use std::net::Ipv4Addr;
 
 /// Two customers, two stages each, two zones.
@@ -134,7 +134,9 @@ async fn there_is_no_ipv6() {
 async fn the_canary_answers_apps_at_one_address_and_goes_without_a_trace() {
     let Some(mut town) = Town::new("the_canary", &[&[1, 1]]).await else { return };
     let (open, closed) = (Ipv4Addr::new(198, 18, 7, 7), Ipv4Addr::new(172, 20, 7, 7));
-    let canary = Canary { outer: Ipv4Addr::new(198, 18, 7, 1), open, closed: vec![closed], bystander: None };
+    let ports = CanaryPorts { allowed: PORT, denied: 1, unnamed: 2 };
+    let canary =
+        Canary { outer: Ipv4Addr::new(198, 18, 7, 1), open, ports, closed: vec![closed], bystander: None };
     town.topology.canary = Some(canary);
     town.plan = plan(&town.topology).unwrap();
     assert!(town.reconcile().await.failed.is_empty());
