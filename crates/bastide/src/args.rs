@@ -97,6 +97,9 @@ pub struct UpArgs {
     /// Whether WAF verdicts are enforced
     #[arg(long, default_value = "block")]
     pub waf_mode: WafMode,
+    /// Settings of the edge, as TOML: its limits, and the proxies before it (see docs/edge-settings.md)
+    #[arg(long, value_name = "FILE")]
+    pub edge_settings: Option<PathBuf>,
     /// Do not create the customer `demo` and its examples at the first start
     #[arg(long)]
     pub no_demo: bool,

@@ -32,6 +32,8 @@ pub struct Choices {
     pub waf_rules: Vec<PathBuf>,
     /// Whether verdicts are enforced.
     pub waf_mode: WafMode,
+    /// Limits of the edge, and who stands before it.
+    pub edge: bastide_edge::config::Settings,
     /// Whether apps may run without isolation.
     pub allow_no_isolation: bool,
 }
@@ -180,6 +182,7 @@ impl Machine<'_> {
             body_bytes_max: 30_000_000,
             upload_bytes_max: 256 * 1024 * 1024,
             deadline_ms: 60_000,
+            settings: choices.edge.clone(),
         })
     }
 

@@ -43,6 +43,13 @@ pub fn subject(args: &UpArgs, layout: &Layout) -> check::Subject {
     }
 }
 
+/// The operator's settings of the edge; an error names the file, the line and what would do.
+fn edge_settings(args: &UpArgs) -> Result<bastide_edge::config::Settings> {
+    let Some(file) = &args.edge_settings else { return Ok(Default::default()) };
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    toml::from_str(&text).with_context(|| format!("{} holds no settings of the edge", file.display()))
+}
+
 fn rules(args: &UpArgs) -> Vec<PathBuf> {
     if args.waf_rules.is_empty() { debian_rules() } else { args.waf_rules.clone() }
 }
@@ -96,6 +103,7 @@ async fn supervise(args: &UpArgs, layout: &Layout, begun: Instant) -> Result<()>
             WafModeArg::Detect => WafMode::Detect,
             WafModeArg::Block => WafMode::Block,
         },
+        edge: edge_settings(args)?,
         allow_no_isolation: args.allow_no_isolation,
     };
     let executable = std::env::current_exe().context("where is this executable?")?;

@@ -10,7 +10,7 @@ pub(crate) fn add(lines: &Lines, cx: &Context, method: &str, path: &str, respons
     let line = json!({
         "at": time(cx),
         "request": cx.id,
-        "client": cx.peer.addr.ip(),
+        "client": cx.client,
         "host": cx.host,
         "method": method,
         "path": masked(path),

@@ -21,6 +21,7 @@ use bastide_types::{
 use bastide_waf::Mode;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use std::{fs, net::ToSocketAddrs, path::Path, sync::Arc, time::Duration};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -94,7 +95,7 @@ pub fn run_alone(
                 shared,
                 pool: Pool::new(PoolLimits { idle_max: 256, ..PoolLimits::default() }),
             });
-            serve(Listener { tcp, tls, limits: Limits::default() }, alone, stop).await
+            serve(Listener::new(tcp, tls, Limits::default()), alone, stop).await
         }
     });
     served.map_err(Error::Listen)?.map_err(Error::Listen)
@@ -138,7 +139,9 @@ impl Alone {
     async fn journey(&self, cx: &mut Context, request: Request) -> Result<Response, Refusal> {
         let mut request = limited(request, BODY_BYTES_MAX)?;
         let inspection = match &self.shared.waf {
-            Some((waf, policy)) => waf.inspect(cx, policy, &mut request).await?,
+            Some((waf, policy)) => timeout(DEADLINE, waf.inspect(cx, policy, &mut request))
+                .await
+                .map_err(|_| Refusal::new(Code::RequestTimeout))??,
             None => None,
         };
         headers::clean(request.headers_mut());
@@ -197,7 +200,7 @@ impl Alone {
 
 impl Service for Alone {
     async fn call(&self, request: Request) -> Response {
-        let Some(mut cx) = context(&request) else {
+        let Some(mut cx) = context(&request, &[]) else {
             return Refusal::new(Code::Internal).response(RequestId::generate(), None);
         };
         if self.shared.cache.is_none() {

@@ -3,6 +3,7 @@
 use bastide_proxy::{Peer, RawHead};
 use bastide_types::RequestId;
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -12,6 +13,8 @@ pub(crate) struct Context {
     pub(crate) id: RequestId,
     pub(crate) peer: Arc<Peer>,
     pub(crate) raw: Arc<RawHead>,
+    /// Address of the client, which is not the peer's when a proxy that we believe stands between.
+    pub(crate) client: IpAddr,
     /// Host field without its port, lower case.
     pub(crate) host: String,
     /// Host field as sent.

@@ -54,9 +54,9 @@ pub(crate) fn prepare(
     if hygiene::loops(headers, &own.0) {
         return Err(Refusal::new(Code::LoopDetected));
     }
-    hygiene::set_forwarded(headers, cx.peer.addr.ip(), cx.scheme(), &cx.authority);
+    hygiene::set_forwarded(headers, cx.client, cx.scheme(), &cx.authority);
     set(headers, header::REQUEST_ID, &cx.id.to_string());
-    set(headers, header::CLIENT_IP, &cx.peer.addr.ip().to_string());
+    set(headers, header::CLIENT_IP, &cx.client.to_string());
     set(headers, header::DEADLINE_MS, &deadline.as_millis().to_string());
     set(headers, "traceparent", &traceparent(cx));
     hygiene::append(headers, "via", via(cx.raw.version));

@@ -13,14 +13,15 @@ use crate::{
     waf::Waf,
 };
 use bastide_cache::{Cache, Site, Status};
-use bastide_proxy::{HeadFault, Pool, RawHead, RefusedHead, Request, Response, Service};
+use bastide_proxy::{HeadFault, Pool, RawHead, RefusedHead, Request, Response, Service, forwarded};
 use bastide_tls::CertificateStore;
 use bastide_types::{Code, RequestId, header, snapshot::WafPolicy};
+use ipnet::IpNet;
 use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 /// The stops of a request here, in order, as `docs/life-of-a-request.md` lists them.
 pub const STOPS: &[&str] =
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) access_log: Option<Lines>,
     pub(crate) deadline: Duration,
     pub(crate) body_limits: (u64, u64),
+    /// Proxies that say who the client is.
+    pub(crate) believed: Vec<IpNet>,
 }
 
 /// One worker of an edge.
@@ -56,7 +59,10 @@ impl Edge {
         let shared = &*self.shared;
         let found = self.site(cx, view, &mut request)?;
         let mut request = limited(request, found.body_bytes_max)?;
-        let inspection = shared.waf.inspect(cx, &found.waf, &mut request).await?;
+        // What the rules want to see of a body must come within the request's time.
+        let left = self.limit(&found).saturating_sub(cx.begun.elapsed());
+        let inspection = timeout(left, shared.waf.inspect(cx, &found.waf, &mut request)).await;
+        let inspection = inspection.map_err(|_| Refusal::new(Code::RequestTimeout))??;
         tracing::debug!(name: "edge.waf", request = %cx.id, verdict = cx.verdict);
         headers::clean(request.headers_mut());
         let asked = match self.look_up(cx, &found, &request) {
@@ -122,6 +128,14 @@ impl Edge {
         outcome
     }
 
+    /// How long a request may take until its answer begins.
+    fn limit(&self, found: &Found) -> Duration {
+        match found.target {
+            Target::Platform => self.shared.deadline * 5,
+            Target::App { .. } | Target::Stage => self.shared.deadline,
+        }
+    }
+
     async fn send(
         &self,
         cx: &Context,
@@ -129,11 +143,7 @@ impl Edge {
         found: &Found,
         mut request: Request,
     ) -> Result<Response, Refusal> {
-        let limit = match found.target {
-            Target::Platform => self.shared.deadline * 5,
-            Target::App { .. } | Target::Stage => self.shared.deadline,
-        };
-        let left = limit.saturating_sub(cx.begun.elapsed());
+        let left = self.limit(found).saturating_sub(cx.begun.elapsed());
         headers::prepare(cx, &self.shared.loop_id, &mut request, left)?;
         let deadline = tokio::time::Instant::now() + left;
         self.shared.gateways.send(&self.pool, cx, view, &found.target, request, deadline).await
@@ -168,7 +178,7 @@ pub(crate) fn limited(request: Request, most: u64) -> Result<Request, Refusal> {
 }
 
 /// What every request begins with.
-pub(crate) fn context(request: &Request) -> Option<Context> {
+pub(crate) fn context(request: &Request, believed: &[IpNet]) -> Option<Context> {
     let peer = request.extensions().get::<Arc<bastide_proxy::Peer>>()?.clone();
     let raw = request.extensions().get::<Arc<bastide_proxy::RawHead>>()?.clone();
     let authority = request
@@ -182,6 +192,7 @@ pub(crate) fn context(request: &Request) -> Option<Context> {
     let host = name.trim_end_matches('.').to_ascii_lowercase();
     Some(Context {
         id: RequestId::generate(),
+        client: forwarded::client(request.headers(), peer.addr.ip(), believed),
         peer,
         raw,
         host,
@@ -196,7 +207,7 @@ pub(crate) fn context(request: &Request) -> Option<Context> {
 
 impl Service for Edge {
     async fn call(&self, request: Request) -> Response {
-        let Some(mut cx) = context(&request) else {
+        let Some(mut cx) = context(&request, &self.shared.believed) else {
             return Refusal::new(Code::Internal).response(RequestId::generate(), None);
         };
         let accept = request

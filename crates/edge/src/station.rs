@@ -18,6 +18,7 @@ use bastide_proxy::{
 use bastide_tls::CertificateStore;
 use bastide_types::{Domains, Snapshot, snapshot::WafPolicy};
 use http::{HeaderValue, StatusCode, header};
+use ipnet::IpNet;
 use std::{fs, io, path::Path, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -58,11 +59,13 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
         access_log,
         deadline: Duration::from_millis(config.deadline_ms),
         body_limits: (config.body_bytes_max, config.upload_bytes_max),
+        believed: config.settings.forwarded_from.clone(),
     });
     let guard = control.enter();
     follow(&bus, &config.state_dir, verify_key, shared.clone(), sender, &stop);
     drop(guard);
-    control.spawn(redirect(config.http, config.domains.clone(), stop.clone())?);
+    let proxies = config.settings.proxy_protocol_from.clone();
+    control.spawn(redirect(config.http, config.domains.clone(), proxies, stop.clone())?);
     let mut seen = shared.view.clone();
     let (waiting, listening) = (stop.clone(), listeners(config.https)?);
     control.spawn(async move {
@@ -71,15 +74,19 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
             () = waiting.cancelled() => {}
         }
     });
+    let limits = config.settings.limits.limits();
     let accept = accept(certificates, tls);
     let listening = std::sync::Mutex::new(listening);
     let served = run_workers(allowed_cores(), |_| {
         let tcp = listening.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
         let (accept, shared, stop) = (accept.clone(), shared.clone(), stop.clone());
+        let (limits, proxies) = (limits.clone(), config.settings.proxy_protocol_from.clone());
         async move {
             let tcp = tcp.ok_or_else(|| io::Error::other("a worker has no listener"))?;
             let edge = Arc::new(Edge { shared, pool: Pool::new(PoolLimits::default()) });
-            serve(Listener { tcp, tls: Some(accept), limits: Limits::default() }, edge, stop).await
+            let listener =
+                Listener { tcp, tls: Some(accept), limits: limits.clone(), proxies: proxies.clone() };
+            serve(listener, edge, stop).await
         }
     });
     control.block_on(bus.close());
@@ -118,7 +125,8 @@ fn certificates(config: &Config) -> Result<Arc<CertificateStore>, Error> {
 }
 
 fn accept(store: Arc<CertificateStore>, config: Arc<rustls::ServerConfig>) -> Accept {
-    let limit = Limits::default().handshake_timeout;
+    // The listener limits handshakes, too; this is only the bound of the call.
+    let limit = Duration::from_mins(10);
     Arc::new(move |stream| {
         let (store, config) = (store.clone(), config.clone());
         Box::pin(async move {
@@ -175,11 +183,12 @@ fn policies(snapshot: &Snapshot) -> Vec<WafPolicy> {
 fn redirect(
     addr: std::net::SocketAddr,
     domains: Domains,
+    proxies: Vec<IpNet>,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = ()>, Error> {
     let tcp = reuse_port_listener(addr).map_err(Error::Listen)?;
     let limits = Limits { connections_max: 1000, ..Limits::default() };
-    let listener = Listener { tcp, tls: None, limits };
+    let listener = Listener { tcp, tls: None, limits, proxies };
     Ok(async move {
         if let Err(error) = serve(listener, Arc::new(Redirect { domains }), stop).await {
             tracing::error!(%error, "plain HTTP is not served");

@@ -13,6 +13,7 @@ use serde_json::json;
 use std::{
     collections::HashMap,
     fs,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -93,7 +94,7 @@ impl Waf {
             cx.verdict = "off";
             return Ok(None);
         };
-        let mut transaction = Box::new(set.begin(connection(&cx.peer, cx.id)));
+        let mut transaction = Box::new(set.begin(connection(cx.client, &cx.peer, cx.id)));
         let head = head_verdict(&mut transaction, &cx.raw);
         self.obey(cx, &mut transaction, head)?;
         let limit = set.settings().request_body_bytes_max;
@@ -155,7 +156,7 @@ impl Waf {
     /// whether the rules would refuse it, too.
     pub(crate) fn inspect_refused(&self, id: RequestId, policy: &WafPolicy, head: &RefusedHead) -> bool {
         let Some(set) = self.set(policy) else { return false };
-        let mut transaction = set.begin(connection(&head.peer, id));
+        let mut transaction = set.begin(connection(head.peer.addr.ip(), &head.peer, id));
         let mut verdict = head_verdict(&mut transaction, &head.raw);
         if verdict == Verdict::Pass {
             verdict = transaction.request_body(b"", true);
@@ -207,8 +208,9 @@ fn head_verdict(transaction: &mut Transaction, raw: &RawHead) -> Verdict {
     transaction.request_head(&raw.method, &raw.target, raw.protocol(), &fields)
 }
 
-fn connection(peer: &bastide_proxy::Peer, id: RequestId) -> Connection {
-    Connection { client: peer.addr, server: peer.local, unique_id: id.to_string() }
+fn connection(client: IpAddr, peer: &bastide_proxy::Peer, id: RequestId) -> Connection {
+    let client = SocketAddr::new(client, peer.addr.port());
+    Connection { client, server: peer.local, unique_id: id.to_string() }
 }
 
 fn settings(policy: &WafPolicy, variables: &[(String, String)]) -> Settings {

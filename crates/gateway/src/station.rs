@@ -57,7 +57,7 @@ pub async fn run_on(
         deadline: Duration::from_millis(config.deadline_ms),
         platform_deadline: Duration::from_millis(config.platform_deadline_ms),
     });
-    let listener = Listener { tcp, tls: Some(accept_tls(tls)), limits: Limits::inner() };
+    let listener = Listener::new(tcp, Some(accept_tls(tls)), Limits::inner());
     let fresh = keep_fresh(snapshots, facts, sender, &stop);
     let announce = announce(view, ready, stop.clone());
     let (served, (), ()) = tokio::join!(serve(listener, gateway, stop.clone()), announce, fresh);

@@ -24,7 +24,7 @@ pub async fn run(
     let tcp = bastide_proxy::reuse_port_listener(config.listen).map_err(Error::Listen)?;
     let app = Platform::open(config).await?;
     let router = router(app.clone(), portal);
-    let listener = Listener { tcp, tls: Some(accept_tls(tls)), limits: Limits::inner() };
+    let listener = Listener::new(tcp, Some(accept_tls(tls)), Limits::inner());
     // A replica is whole or it ends: when one part ends, so do the others, and the supervisor starts anew.
     let stop = stop.child_token();
     let ends = |stop: &CancellationToken| stop.clone().drop_guard();

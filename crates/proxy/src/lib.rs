@@ -6,8 +6,10 @@
 
 pub mod body;
 pub mod broker;
+mod crowd;
 mod date;
 pub mod error;
+pub mod forwarded;
 pub mod h1;
 mod h2;
 pub mod handover;
@@ -18,6 +20,7 @@ pub mod listener;
 pub mod peer;
 pub mod pool;
 pub mod problem;
+pub mod proxy_protocol;
 pub mod raw_head;
 pub mod relay;
 pub mod upgrade;

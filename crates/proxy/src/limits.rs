@@ -23,6 +23,11 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// Connections at once, per listener. Default 10 000; more wait in the backlog.
     pub connections_max: usize,
+    /// Connections at once of one client (IPv4 address or IPv6 /64), per listener. Default 1 000; more are
+    /// closed at once. This machine itself has no such limit.
+    pub connections_per_client_max: u32,
+    /// TLS handshakes of one client that are not done yet, per listener. Default 100; more are closed at once.
+    pub handshakes_per_client_max: u32,
     /// Streams at once in an HTTP/2 connection. Default 128.
     pub streams_max: u32,
     /// Bytes of an upload that one HTTP/2 stream may be ahead of us. Default 256 KiB.
@@ -61,6 +66,8 @@ impl Default for Limits {
             tunnel_idle_timeout: Duration::from_mins(10),
             handshake_timeout: Duration::from_secs(10),
             connections_max: 10_000,
+            connections_per_client_max: 1_000,
+            handshakes_per_client_max: 100,
             streams_max: 128,
             stream_window_bytes: 256 * 1024,
             connection_window_bytes: 1024 * 1024,

@@ -1,14 +1,24 @@
 //! Accepting connections: permits, TLS, the protocol agreed on, and a drain that ends.
 
-use crate::{Limits, Peer, Service, TlsInfo, h1, h2};
+use crate::{
+    Limits, Peer, Service, TlsInfo,
+    crowd::Crowd,
+    h1, h2,
+    proxy_protocol::{self, Said},
+};
 use futures_util::future::BoxFuture;
-use std::{io, sync::Arc, time::Duration};
+use ipnet::IpNet;
+use socket2::{SockRef, TcpKeepalive};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// A connection over which nothing comes for so long is asked whether it lives.
+const KEEP_ALIVE: Duration = Duration::from_mins(1);
 
 /// Does the TLS handshake of one connection.
 pub type Accept =
@@ -22,6 +32,26 @@ pub struct Listener {
     pub tls: Option<Accept>,
     /// Limits.
     pub limits: Limits,
+    /// Peers whose connections begin with a PROXY header ([`proxy_protocol`]).
+    pub proxies: Vec<IpNet>,
+}
+
+impl Listener {
+    /// A listener to which everybody speaks for themselves.
+    pub const fn new(tcp: std::net::TcpListener, tls: Option<Accept>, limits: Limits) -> Self {
+        Self { tcp, tls, limits, proxies: Vec::new() }
+    }
+}
+
+/// What all connections of a listener share.
+struct Shared<S> {
+    tls: Option<Accept>,
+    service: Arc<S>,
+    limits: Arc<Limits>,
+    proxies: Vec<IpNet>,
+    crowd: Arc<Crowd>,
+    shaking: Arc<Crowd>,
+    stop: CancellationToken,
 }
 
 /// TLS by one configuration, whatever name the client asks for.
@@ -40,9 +70,19 @@ pub async fn serve<S: Service>(
     stop: CancellationToken,
 ) -> io::Result<()> {
     listener.tcp.set_nonblocking(true)?;
+    keep_alive(&listener.tcp);
     let tcp = TcpListener::from_std(listener.tcp)?;
     let limits = Arc::new(listener.limits);
     let permits = Arc::new(Semaphore::new(limits.connections_max));
+    let shared = Arc::new(Shared {
+        tls: listener.tls,
+        service,
+        limits: limits.clone(),
+        proxies: listener.proxies,
+        crowd: Crowd::new(limits.connections_per_client_max),
+        shaking: Crowd::new(limits.handshakes_per_client_max),
+        stop: stop.clone(),
+    });
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
     loop {
@@ -60,12 +100,11 @@ pub async fn serve<S: Service>(
                 }
             },
         };
-        let (tls, service, limits) = (listener.tls.clone(), service.clone(), limits.clone());
-        let (stop, cut) = (stop.clone(), cut.clone());
+        let (shared, cut) = (shared.clone(), cut.clone());
         connections.spawn(async move {
             let _permit = permit;
             tokio::select! {
-                () = connection(stream, addr, tls, service, limits, stop) => {}
+                () = shared.connection(stream, addr) => {}
                 () = cut.cancelled() => {}
             }
         });
@@ -77,6 +116,17 @@ pub async fn serve<S: Service>(
         connections.wait().await;
     }
     Ok(())
+}
+
+/// Connections inherit it: one whose client is gone without a word ends, whatever it waits for.
+fn keep_alive(tcp: &std::net::TcpListener) {
+    let socket = SockRef::from(tcp);
+    let probes = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE / 4).with_retries(4);
+    if let Err(error) =
+        socket.set_tcp_keepalive(&probes).and_then(|()| socket.set_tcp_user_timeout(Some(2 * KEEP_ALIVE)))
+    {
+        tracing::warn!(%error, "dead connections will not be noticed early");
+    }
 }
 
 /// Without descriptors or memory, accepting at once again would only spin.
@@ -91,40 +141,66 @@ async fn pause_after(error: &io::Error) {
     }
 }
 
-async fn connection<S: Service>(
-    stream: TcpStream,
-    addr: std::net::SocketAddr,
-    tls: Option<Accept>,
-    service: Arc<S>,
-    limits: Arc<Limits>,
-    stop: CancellationToken,
-) {
-    let Ok(local) = stream.local_addr() else { return };
-    // Without it small answers would wait for the client's acknowledgement.
-    let _ = stream.set_nodelay(true);
-    let Some(tls) = tls else {
-        let peer = Arc::new(Peer { addr, local, tls: None });
-        return h1::serve(stream, peer, service, limits, stop).await;
-    };
-    let stream = match tokio::time::timeout(limits.handshake_timeout, tls(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%addr, %error, "no handshake"),
-        Err(_) => return tracing::debug!(%addr, "the handshake took too long"),
-    };
-    let session = stream.get_ref().1;
-    let info = TlsInfo {
-        sni: session.server_name().map(str::to_owned),
-        alpn: session.alpn_protocol().map(<[u8]>::to_vec),
-        peer_certificates: session
-            .peer_certificates()
-            .map(|chain| chain.iter().map(|certificate| certificate.clone().into_owned()).collect())
-            .unwrap_or_default(),
-    };
-    let http2 = info.alpn.as_deref() == Some(b"h2");
-    let peer = Arc::new(Peer { addr, local, tls: Some(info) });
-    if http2 {
-        h2::serve(stream, peer, service, limits, stop).await;
-    } else {
-        h1::serve(stream, peer, service, limits, stop).await;
+impl<S: Service> Shared<S> {
+    async fn connection(&self, mut stream: TcpStream, addr: SocketAddr) {
+        let Ok(local) = stream.local_addr() else { return };
+        // Without it small answers would wait for the client's acknowledgement.
+        let _ = stream.set_nodelay(true);
+        let Some((addr, local)) = self.client(&mut stream, addr, local).await else { return };
+        let Some(_present) = self.crowd.enter(addr.ip()) else {
+            return tracing::debug!(%addr, "a client has too many connections");
+        };
+        let (service, limits, stop) = (self.service.clone(), self.limits.clone(), self.stop.clone());
+        let Some(tls) = &self.tls else {
+            let peer = Arc::new(Peer { addr, local, tls: None });
+            return h1::serve(stream, peer, service, limits, stop).await;
+        };
+        let Some(shaking) = self.shaking.enter(addr.ip()) else {
+            return tracing::debug!(%addr, "a client has too many handshakes");
+        };
+        let stream = match tokio::time::timeout(limits.handshake_timeout, tls(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%addr, %error, "no handshake"),
+            Err(_) => return tracing::debug!(%addr, "the handshake took too long"),
+        };
+        drop(shaking);
+        let session = stream.get_ref().1;
+        let info = TlsInfo {
+            sni: session.server_name().map(str::to_owned),
+            alpn: session.alpn_protocol().map(<[u8]>::to_vec),
+            peer_certificates: session
+                .peer_certificates()
+                .map(|chain| chain.iter().map(|certificate| certificate.clone().into_owned()).collect())
+                .unwrap_or_default(),
+        };
+        let http2 = info.alpn.as_deref() == Some(b"h2");
+        let peer = Arc::new(Peer { addr, local, tls: Some(info) });
+        if http2 {
+            h2::serve(stream, peer, service, limits, stop).await;
+        } else {
+            h1::serve(stream, peer, service, limits, stop).await;
+        }
+    }
+
+    /// Who is at the other end, and whom it dialled: as a proxy says that may say so.
+    async fn client(
+        &self,
+        stream: &mut TcpStream,
+        addr: SocketAddr,
+        local: SocketAddr,
+    ) -> Option<(SocketAddr, SocketAddr)> {
+        let ip = addr.ip().to_canonical();
+        if !self.proxies.iter().any(|net| net.contains(&ip)) {
+            return Some((addr, local));
+        }
+        match tokio::time::timeout(self.limits.head_timeout, proxy_protocol::read(stream)).await {
+            Ok(Ok(Said::Local)) => Some((addr, local)),
+            Ok(Ok(Said::Client { from, to })) => Some((from, to)),
+            Ok(Err(error)) => {
+                tracing::warn!(%addr, %error, "a proxy did not say who its client is");
+                None
+            }
+            Err(_) => None,
+        }
     }
 }

@@ -25,7 +25,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 pub async fn run(root: PathBuf, listen: SocketAddr, stop: CancellationToken) -> std::io::Result<()> {
     let tcp = std::net::TcpListener::bind(listen)?;
     let root = root.canonicalize()?;
-    serve(Listener { tcp, tls: None, limits: Limits::default() }, Arc::new(Files { root }), stop).await
+    serve(Listener::new(tcp, None, Limits::default()), Arc::new(Files { root }), stop).await
 }
 
 struct Files {

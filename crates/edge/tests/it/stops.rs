@@ -26,3 +26,19 @@ fn every_stop_is_an_event_in_the_code() {
         assert!(code.contains(&format!("name: \"{stop}\"")), "{stop}");
     }
 }
+
+#[test]
+fn the_document_of_settings_shows_the_defaults() {
+    let document = include_str!("../../../../docs/edge-settings.md");
+    let (_, rest) = document.split_once("```toml\n").unwrap();
+    let (shown, _) = rest.split_once("```").unwrap();
+    let read: bastide_edge::config::Settings = toml::from_str(shown).unwrap();
+    assert_eq!(read, bastide_edge::config::Settings::default());
+    let all = serde_json::to_value(&read).unwrap();
+    for key in all.as_object().unwrap().keys().chain(all["limits"].as_object().unwrap().keys()) {
+        assert!(shown.contains(key.as_str()), "{key} is not shown");
+    }
+    for wrong in ["unknown = 1", "[limits]\nhead_bytes_max = 0", "forwarded_from = [\"a\"]"] {
+        assert!(toml::from_str::<bastide_edge::config::Settings>(wrong).is_err(), "{wrong}");
+    }
+}

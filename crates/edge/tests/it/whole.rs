@@ -139,6 +139,11 @@ fn free() -> SocketAddr {
 
 /// Starts gateways with these roles in their certificates, and the edge.
 fn world(roles: [Role; 2]) -> World {
+    world_with(roles, |_| {})
+}
+
+/// The same, with another configuration of the edge.
+fn world_with(roles: [Role; 2], change: impl FnOnce(&mut Config)) -> World {
     let (dir, now) = (tempfile::tempdir().unwrap(), OffsetDateTime::now_utc());
     let at = |name: &str| dir.path().join(name);
     let ca = LocalCa::create_internal(now).unwrap();
@@ -159,7 +164,7 @@ fn world(roles: [Role; 2]) -> World {
         let tls = tls.server_config(&[Role::Edge], &[b"h2"]).unwrap();
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         zones.insert(ZoneName::new(zone).unwrap(), tcp.local_addr().unwrap());
-        let listener = Listener { tcp, tls: Some(accept_tls(tls)), limits: Limits::default() };
+        let listener = Listener::new(tcp, Some(accept_tls(tls)), Limits::default());
         let gateway = Arc::new(Gateway { zone, count: count.clone() });
         gateways.spawn(serve(listener, gateway, CancellationToken::new()));
     }
@@ -168,7 +173,7 @@ fn world(roles: [Role; 2]) -> World {
     let made = bastide_bus::bootstrap::generate(now.unix_timestamp() as u64).unwrap().issuers;
     let creds = made.creds(Role::Edge, "edge-1", now.unix_timestamp() as u64).unwrap();
     let creds_file = write(at("edge-1.creds"), creds["edge-1.creds"].expose());
-    let config = Config {
+    let mut config = Config {
         https: free(),
         http: free(),
         domains: snapshot.domains.clone(),
@@ -191,7 +196,9 @@ fn world(roles: [Role; 2]) -> World {
         body_bytes_max: 1000,
         upload_bytes_max: 4000,
         deadline_ms: 60_000,
+        settings: bastide_edge::config::Settings::default(),
     };
+    change(&mut config);
     let (https, http) = (config.https, config.http);
     let (stop, (sender, ready)) = (CancellationToken::new(), mpsc::channel());
     let stopping = stop.clone();
@@ -267,6 +274,36 @@ fn nobody_outside_speaks_for_us() {
     let spoofed = "X-Bastide-Client-Ip: 6.6.6.6\r\nx_bastide_client_ip: 6.6.6.6\r\nX-Bastide-User: evil\r\n";
     let answer = world.get_with(PLATFORM, "/api/apps", spoofed);
     assert!(!answer.body.contains("6.6.6.6") && !answer.body.contains("evil"), "{}", answer.body);
+}
+
+#[test]
+fn a_proxy_that_is_believed_says_who_the_client_is() {
+    let world = world_with([Role::Gateway; 2], |config| {
+        config.settings.forwarded_from = vec!["127.0.0.0/8".parse().unwrap()];
+    });
+    let said = "X-Forwarded-For: 6.6.6.6, 192.0.2.1\r\n";
+    let answer = world.get_with(PLATFORM, "/api/apps", said);
+    for field in
+        ["x-bastide-client-ip: 192.0.2.1\n", "x-forwarded-for: 192.0.2.1\n", "forwarded: for=192.0.2.1;"]
+    {
+        assert!(answer.body.contains(field), "{field} in {}", answer.body);
+    }
+    assert!(!answer.body.contains("6.6.6.6"), "{}", answer.body);
+    assert!(world.access_log().contains("\"client\":\"192.0.2.1\""));
+}
+
+#[test]
+fn an_upload_that_the_rules_wait_for_has_the_requests_time_and_no_more() {
+    let world = world_with([Role::Gateway; 2], |config| config.deadline_ms = 300);
+    let name = rustls::pki_types::ServerName::try_from(APPS.to_owned()).unwrap();
+    let connection = rustls::ClientConnection::new(world.trust.clone(), name).unwrap();
+    let mut stream = rustls::StreamOwned::new(connection, connect(world.https));
+    use std::io::{Read, Write};
+    write!(stream, "POST /shop/ HTTP/1.1\r\nHost: {APPS}\r\nContent-Length: 100\r\n\r\na").unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 408");
+    assert_eq!(world.passed(), 0);
 }
 
 #[test]

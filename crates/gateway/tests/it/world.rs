@@ -49,7 +49,7 @@ impl Server {
     pub fn start<S: Service>(service: S, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let (addr, stop) = (tcp.local_addr().unwrap(), CancellationToken::new());
-        let listener = Listener { tcp, tls: tls.map(accept_tls), limits: Limits::default() };
+        let listener = Listener::new(tcp, tls.map(accept_tls), Limits::default());
         let task = tokio::spawn(serve(listener, Arc::new(service), stop.clone()));
         Self { addr, stop, task: Some(task) }
     }

@@ -1,6 +1,7 @@
 //! The hop as clients and origins see it, over real sockets.
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
+mod clients;
 mod cuts;
 mod http2;
 mod http2_hard;
@@ -81,7 +82,7 @@ pub(crate) fn start_with<S: Service>(service: Arc<S>, limits: Limits, tls: Optio
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = tcp.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let task = tokio::spawn(serve(Listener { tcp, tls, limits }, service, stop.clone()));
+    let task = tokio::spawn(serve(Listener::new(tcp, tls, limits), service, stop.clone()));
     Server { addr, stop, task }
 }
 
