@@ -8,11 +8,10 @@ use crate::{
     caller::{Caller, Inside},
     dial::{Dial, NamespaceDialer},
     dns::NameService,
-    flow::FlowLog,
     journey::Station,
     resolve::{Names, Resolver},
 };
-use bastide_proxy::handover;
+use bastide_proxy::{flow_log::FlowLog, handover};
 use bastide_types::{
     CustomerName, ReplicaId, StageName,
     egress::{EgressCaller, EgressOrder, EgressPolicy, EgressReceipt},
@@ -32,7 +31,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let names = Resolver::new(&config.name_servers)?;
-    let flows = FlowLog::open(&config.flow_log)?;
+    let flows = FlowLog::open(&config.flow_log).map_err(Error::file(&config.flow_log))?;
     let station = Arc::new(Station::new(names, NamespaceDialer::new(config.broker.clone()), flows));
     let listener = handover::listen(&config.control).map_err(Error::file(&config.control))?;
     ready();

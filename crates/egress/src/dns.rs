@@ -10,12 +10,12 @@
 use crate::{
     caller::Caller,
     dial::Dial,
-    flow::{Flow, Verdict},
     journey::{Station, blank},
     resolve::Names,
 };
 use bastide_types::{
     egress::{Host, forbidden_range},
+    flow::{Flow, FlowVerdict},
     network::is_internal_name,
 };
 use hickory_resolver::proto::{
@@ -241,7 +241,7 @@ impl<N: Names, D: Dial> NameService<N, D> {
     }
 
     fn note(&self, host: String, why: String, begun: Instant) {
-        let flow = Flow { host, verdict: Verdict::Refused, why, ..blank(&self.caller, "name", begun) };
+        let flow = Flow { host, verdict: FlowVerdict::Refused, why, ..blank(&self.caller, "name", begun) };
         self.station.flows().record(flow);
     }
 }

@@ -5,13 +5,18 @@ use crate::{
     destination::{Destination, destination},
     dial::Dial,
     error::Refusal,
-    flow::{Flow, FlowLog, Verdict},
     http,
     resolve::Names,
     socks,
 };
-use bastide_proxy::relay::{Counted, relay};
-use bastide_types::egress::Host;
+use bastide_proxy::{
+    flow_log::FlowLog,
+    relay::{Counted, relay},
+};
+use bastide_types::{
+    egress::Host,
+    flow::{Flow, FlowVerdict},
+};
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
@@ -126,20 +131,24 @@ impl<N: Names, D: Dial> Station<N, D> {
         let to = match timeout(CONNECT_LIMIT, destination(&policy, &self.names, host, port)).await {
             Ok(Ok(to)) => to,
             Ok(Err((refusal, decision))) => {
-                let verdict = if decision.is_some() { Verdict::Refused } else { Verdict::Failed };
+                let verdict = if decision.is_some() { FlowVerdict::Refused } else { FlowVerdict::Failed };
                 return self.refuse(client, caller, &asked, refusal, verdict, begun).await;
             }
             Err(_) => {
-                return self.refuse(client, caller, &asked, Refusal::TimedOut, Verdict::Failed, begun).await;
+                return self
+                    .refuse(client, caller, &asked, Refusal::TimedOut, FlowVerdict::Failed, begun)
+                    .await;
             }
         };
         let (far, address) = match timeout(CONNECT_LIMIT, self.connect(caller, &to)).await {
             Ok(Ok(connected)) => connected,
             Ok(Err(refusal)) => {
-                return self.refuse(client, caller, &asked, refusal, Verdict::Failed, begun).await;
+                return self.refuse(client, caller, &asked, refusal, FlowVerdict::Failed, begun).await;
             }
             Err(_) => {
-                return self.refuse(client, caller, &asked, Refusal::TimedOut, Verdict::Failed, begun).await;
+                return self
+                    .refuse(client, caller, &asked, Refusal::TimedOut, FlowVerdict::Failed, begun)
+                    .await;
             }
         };
         let counted = Counted::default();
@@ -173,7 +182,7 @@ impl<N: Names, D: Dial> Station<N, D> {
         caller: &Caller,
         asked: &Asked,
         refusal: Refusal,
-        verdict: Verdict,
+        verdict: FlowVerdict,
         begun: Instant,
     ) {
         let (host, port) = asked.to();
@@ -191,8 +200,11 @@ impl<N: Names, D: Dial> Station<N, D> {
     }
 
     fn unreadable(&self, caller: &Caller, refusal: &Refusal, begun: Instant) {
-        let flow =
-            Flow { verdict: Verdict::Refused, why: refusal.to_string(), ..blank(caller, "connect", begun) };
+        let flow = Flow {
+            verdict: FlowVerdict::Refused,
+            why: refusal.to_string(),
+            ..blank(caller, "connect", begun)
+        };
         self.flows.record(flow);
     }
 }
@@ -244,7 +256,7 @@ impl<N: Names, D: Dial> Drop for Note<'_, N, D> {
             host: host.to_string(),
             port,
             address: Some(self.address.ip()),
-            verdict: if decision.reported { Verdict::Reported } else { Verdict::Allowed },
+            verdict: if decision.reported { FlowVerdict::Reported } else { FlowVerdict::Allowed },
             why: match self.why.take() {
                 Some(end) => format!("{} ({end})", decision.why),
                 None => decision.why.clone(),
@@ -264,7 +276,7 @@ pub(crate) fn blank(caller: &Caller, by: &'static str, begun: Instant) -> Flow {
         host: String::new(),
         address: None,
         port: 0,
-        verdict: Verdict::Failed,
+        verdict: FlowVerdict::Failed,
         why: String::new(),
         bytes_out: 0,
         bytes_back: 0,

@@ -16,17 +16,16 @@ mod destination;
 mod dial;
 mod dns;
 mod error;
-mod flow;
 mod http;
 mod journey;
 mod resolve;
 mod socks;
 
+pub use bastide_proxy::flow_log::FlowLog;
 pub use caller::{Caller, Inside};
 pub use config::Config;
 pub use control::{Control, run};
 pub use dial::{Dial, NamespaceDialer};
 pub use error::Error;
-pub use flow::{Flow, FlowLog, Verdict};
 pub use journey::Station;
 pub use resolve::{Names, Resolver};

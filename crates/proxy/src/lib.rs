@@ -9,6 +9,7 @@ pub mod broker;
 mod crowd;
 mod date;
 pub mod error;
+pub mod flow_log;
 pub mod forwarded;
 pub mod h1;
 mod h2;

@@ -9,6 +9,7 @@ pub mod assertion;
 pub mod broker;
 pub mod digest;
 pub mod egress;
+pub mod flow;
 pub mod header;
 pub mod host;
 pub mod id;
