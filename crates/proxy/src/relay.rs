@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use tokio::io::duplex;
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_mins(1);
 
     #[tokio::test]
     async fn a_side_that_has_said_all_still_hears_the_other() {

@@ -2,6 +2,9 @@
 //!
 //! Whatever belongs to a customer is reached through a [`CustomerStore`], which is bound to that customer
 //! and puts it into every query. The few questions that cross customers stand in [`Store`] itself.
+//!
+//! The databases of apps are on a server of their own: [`PostgresAdmin`] makes them there. What apps keep in
+//! them is never read here.
 
 mod apps;
 mod audit;
@@ -9,7 +12,10 @@ mod customers;
 mod deploy;
 mod identity;
 mod network;
+mod scram;
 mod seal;
+mod server;
+mod services;
 
 pub use apps::{AppRow, RevisionRow};
 pub use audit::AuditRow;
@@ -19,6 +25,8 @@ pub use identity::{
     ClientRow, CodeOutcome, CodeRow, MemberRow, NewSession, RefreshOutcome, SessionRow, SigningKeyRow,
 };
 pub use seal::{Kek, SealError};
+pub use server::{PostgresAdmin, ServerError};
+pub use services::{PostgresRow, login_of};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bastide_types::CustomerId;
@@ -93,6 +101,7 @@ impl Store {
             migration(2, "identity", include_str!("../migrations/0002_identity.sql")),
             migration(3, "network", include_str!("../migrations/0003_network.sql")),
             migration(4, "callee", include_str!("../migrations/0004_callee.sql")),
+            migration(5, "postgres", include_str!("../migrations/0005_postgres.sql")),
         ])
         .run(&pool)
         .await?;

@@ -18,7 +18,7 @@ pub const ADMIN: &str = "admin";
 pub const ADMIN_PASSWORD: &str = "admin-password";
 
 /// Only a start that fails waits this long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const NOBODY: u32 = 65_534;
 
 /// A running server.
@@ -45,7 +45,7 @@ impl Postgres {
             settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
             child: None,
         };
-        server.give(server.dir.path());
+        give(server.dir.path());
         let password = server.file("password", ADMIN_PASSWORD);
         let made = server
             .program("initdb")
@@ -70,7 +70,7 @@ impl Postgres {
         let path = self.dir.path().join(name);
         fs::write(&path, content).expect("a file");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode");
-        self.give(&path);
+        give(&path);
         path
     }
 
@@ -192,11 +192,6 @@ impl Postgres {
         command
     }
 
-    fn give(&self, path: &Path) {
-        if is_root() {
-            chown(path, Some(NOBODY), Some(NOBODY)).expect("root may give files away");
-        }
-    }
 }
 
 impl Drop for Postgres {
@@ -214,6 +209,15 @@ pub fn psql(host: &str, port: u16, user: &str, password: &str, database: &str, s
     command
 }
 
+/// A certificate for this name that vouches for itself, and its key, both PEM.
+///
+/// # Panics
+/// When there is no randomness.
+pub fn certificate(name: &str) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).expect("a certificate");
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
 /// Everything that a program said, for messages.
 pub fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -225,6 +229,13 @@ fn programs() -> PathBuf {
     let newest = versions.filter_map(|entry| entry.file_name().to_string_lossy().parse::<u32>().ok()).max();
     let newest = newest.expect("PostgreSQL is installed: ./test does it, or apt-get install postgresql");
     PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin"))
+}
+
+/// Gives a file to the user that the server runs as.
+fn give(path: &Path) {
+    if is_root() {
+        chown(path, Some(NOBODY), Some(NOBODY)).expect("root may give files away");
+    }
 }
 
 fn is_root() -> bool {

@@ -185,7 +185,7 @@ impl Database {
                 let _ = timeout(GOODBYE_LIMIT, refuse(&mut client, &refusal)).await;
             }
             Err(End::Gone(error)) => {
-                tracing::debug!(%error, user = self.login.user, "a connection to a database was cut")
+                tracing::debug!(%error, user = self.login.user, "a connection to a database was cut");
             }
         }
     }

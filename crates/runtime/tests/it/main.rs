@@ -1,4 +1,5 @@
 //! The process driver, with real processes.
+#![allow(clippy::unwrap_used)] // the whole binary is a test, also what helps its tests
 
 mod postgres;
 mod relay;

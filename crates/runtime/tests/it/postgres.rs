@@ -4,7 +4,7 @@ use crate::relay::{Networks, replica};
 use bastide_runtime::relay::{Limits, Relays};
 use bastide_testkit::{
     Postgres,
-    postgres::{psql, said},
+    postgres::{certificate, psql, said},
 };
 use bastide_types::{
     CustomerName, ReplicaId, Secret, StageName,
@@ -28,7 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// Generous: only a test that fails waits this long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const TLS: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 const GSS: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
 
@@ -438,16 +438,16 @@ async fn a_server_that_is_away_is_said_clearly_and_comes_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_way_to_the_server_is_encrypted_and_the_server_proves_its_name() {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let another = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (made, key) = certificate("localhost");
+    let (another, _) = certificate("localhost");
     let server = Postgres::start(&[], &["hostnossl all shop 127.0.0.1/32 reject"]);
-    server.file("data/server.crt", &made.cert.pem());
-    server.file("data/server.key", &made.signing_key.serialize_pem());
+    server.file("data/server.crt", &made);
+    server.file("data/server.key", &key);
     server.sql("postgres", "alter system set ssl = on");
     server.sql("postgres", "select pg_reload_conf()");
     server.until("show ssl", "on");
 
-    let world = World::at(server, Some(made.cert.pem()), "localhost").await;
+    let world = World::at(server, Some(made.clone()), "localhost").await;
     let shop = world.app("shop", 5).await;
     let encrypted = "select ssl from pg_stat_ssl where pid = pg_backend_pid()";
     // The server offers authentication bound to TLS; libpq, which has none, must not hear of it.
@@ -462,7 +462,7 @@ async fn the_way_to_the_server_is_encrypted_and_the_server_proves_its_name() {
 
     let mut state = world.state.clone();
     let mut server = state.postgres.clone().unwrap();
-    for (host, authorities) in [("localhost", Some(another.cert.pem())), ("127.0.0.1", Some(made.cert.pem()))]
+    for (host, authorities) in [("localhost", Some(another)), ("127.0.0.1", Some(made.clone()))]
     {
         server.host = host.into();
         server.authorities = authorities;
@@ -485,8 +485,8 @@ async fn the_way_to_the_server_is_encrypted_and_the_server_proves_its_name() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_tls_is_not_used_where_it_should_have_it() {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let world = World::at(Postgres::start(&[], &[]), Some(made.cert.pem()), "localhost").await;
+    let (made, _) = certificate("localhost");
+    let world = World::at(Postgres::start(&[], &[]), Some(made.clone()), "localhost").await;
     let shop = world.app("shop", 5).await;
     let output = shop.psql_as("shop", "shop-password", "shop", "select 1").await;
     assert!(said(&output).contains("cannot be reached"), "{}", said(&output));

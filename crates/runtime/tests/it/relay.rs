@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// Generous: only a test that fails waits this long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The networks of all replicas.
 #[derive(Default)]
@@ -92,7 +92,8 @@ impl World {
         let mut replicas = vec![shop.clone()];
         for (number, zone) in zones.iter().enumerate() {
             let blog = replica("blog", zone);
-            networks.apps.lock().unwrap().insert(blog.id, server(number as u8).await);
+            let address = server(number as u8).await;
+            networks.apps.lock().unwrap().insert(blog.id, address);
             replicas.push(blog);
         }
         let state = StageState {

@@ -1,6 +1,8 @@
 //! The store as the platform uses it: two processes at one file, customers that never meet.
 #![allow(clippy::unwrap_used)] // the whole binary is a test, also what helps its tests
 
+mod postgres;
+
 use bastide_store::{AuditRow, Kek, NewOperation, NewStage, RevisionRow, Store, StoreError, now_s};
 use bastide_types::{
     AppId, AppName, CustomerId, CustomerName, Digest, Manifest, Problem, ReplicaId, Secret, StageName,
