@@ -20,7 +20,8 @@ pub(crate) fn verifier(password: &str, salt: &[u8; SALT_BYTES]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, &salted);
     let stored = digest(&SHA256, hmac::sign(&key, b"Client Key").as_ref());
     let server = hmac::sign(&key, b"Server Key");
-    let [salt, stored, server] = [&salt[..], stored.as_ref(), server.as_ref()].map(|bytes| STANDARD.encode(bytes));
+    let [salt, stored, server] =
+        [&salt[..], stored.as_ref(), server.as_ref()].map(|bytes| STANDARD.encode(bytes));
     format!("SCRAM-SHA-256${ROUNDS}:{salt}${stored}:{server}")
 }
 

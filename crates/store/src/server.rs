@@ -4,7 +4,7 @@
 //! other roles, which act as that one and can be exchanged. Names come from ids. Everything here can be done
 //! again: what is there already stays, what differs is brought right.
 
-use crate::{services::PostgresRow, scram};
+use crate::{scram, services::PostgresRow};
 use aws_lc_rs::rand;
 use bastide_types::{Secret, service::PostgresServer};
 use sqlx::{
@@ -77,34 +77,56 @@ impl PostgresAdmin {
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it names no host"))?;
         let host = host.trim_matches(['[', ']']).to_owned();
         if url.username().is_empty() || url.password().is_none() {
-            return Err(wrong("it holds the name and the password of a role that may make roles and databases"));
+            return Err(wrong(
+                "it holds the name and the password of a role that may make roles and databases",
+            ));
         }
         let (mut mode, mut authorities) = (None, None);
         for (key, value) in url.query_pairs() {
             match &*key {
                 "sslmode" => mode = Some(value.into_owned()),
                 "sslrootcert" => authorities = Some(read(Path::new(&*value))?),
-                other => return Err(ServerError::Address(format!("`{other}` is not known; sslmode and sslrootcert are"))),
+                other => {
+                    return Err(ServerError::Address(format!(
+                        "`{other}` is not known; sslmode and sslrootcert are"
+                    )));
+                }
             }
         }
-        let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let loopback =
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
         let encrypted = match (mode.as_deref(), loopback) {
             (Some("verify-full"), _) => true,
             (Some("disable"), _) | (None, true) => false,
-            (None, false) => return Err(wrong("add sslmode=verify-full and sslrootcert=FILE, or sslmode=disable where nobody else can listen")),
-            (Some(_), _) => return Err(wrong("sslmode is verify-full or disable: the others can be talked out of encryption or of the name")),
+            (None, false) => {
+                return Err(wrong(
+                    "add sslmode=verify-full and sslrootcert=FILE, or sslmode=disable where nobody else can listen",
+                ));
+            }
+            (Some(_), _) => {
+                return Err(wrong(
+                    "sslmode is verify-full or disable: the others can be talked out of encryption or of the name",
+                ));
+            }
         };
         let authorities = match (encrypted, authorities) {
-            (true, None) => return Err(wrong("sslmode=verify-full needs sslrootcert=FILE, the authorities that may have issued its certificate")),
+            (true, None) => {
+                return Err(wrong(
+                    "sslmode=verify-full needs sslrootcert=FILE, the authorities that may have issued its certificate",
+                ));
+            }
             (false, Some(_)) => return Err(wrong("sslrootcert is for sslmode=verify-full")),
             (_, authorities) => authorities,
         };
         let mut plain = url.clone();
         plain.set_query(None);
-        let options = PgConnectOptions::from_url(&plain).map_err(|error| ServerError::Address(error.to_string()))?;
+        let options =
+            PgConnectOptions::from_url(&plain).map_err(|error| ServerError::Address(error.to_string()))?;
         let options = options.host(&host).port(url.port().unwrap_or(5432)).application_name("bastide");
         let options = match &authorities {
-            Some(pem) => options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert_from_pem(pem.clone().into_bytes()),
+            Some(pem) => {
+                options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert_from_pem(pem.clone().into_bytes())
+            }
             None => options.ssl_mode(PgSslMode::Disable),
         };
         let server = PostgresServer { host, port: options.get_port(), authorities };
@@ -122,7 +144,8 @@ impl PostgresAdmin {
         within(WORK_LIMIT, async {
             let mut admin = self.connect(None).await?;
             let user = wanted.user();
-            let (owner, database, login) = (Name::of(&wanted.database), Name::of(&wanted.database), Name::of(&user));
+            let (owner, database, login) =
+                (Name::of(&wanted.database), Name::of(&wanted.database), Name::of(&user));
             make(&mut admin, format!("CREATE ROLE {owner} NOLOGIN")).await?;
             make(&mut admin, format!("CREATE ROLE {login} NOLOGIN")).await?;
             run(&mut admin, format!("GRANT {owner} TO {login}")).await?;
@@ -134,12 +157,17 @@ impl PostgresAdmin {
                 run(&mut admin, format!("ALTER ROLE {login} SET {setting} = '{value}'")).await?;
             }
             // A limit that only the mightiest administrators may set.
-            allow(run(&mut admin, format!("ALTER ROLE {login} SET temp_file_limit = '{TEMPORARY_SPACE}'")).await)?;
+            allow(
+                run(&mut admin, format!("ALTER ROLE {login} SET temp_file_limit = '{TEMPORARY_SPACE}'"))
+                    .await,
+            )?;
             if !exists(&mut admin, "SELECT 1 FROM pg_database WHERE datname = $1", &wanted.database).await? {
-                make(&mut admin, format!("CREATE DATABASE {database} TEMPLATE template0 ENCODING 'UTF8'")).await?;
+                make(&mut admin, format!("CREATE DATABASE {database} TEMPLATE template0 ENCODING 'UTF8'"))
+                    .await?;
             }
             run(&mut admin, format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC")).await?;
-            run(&mut admin, format!("GRANT CONNECT, TEMPORARY, CREATE ON DATABASE {database} TO {owner}")).await?;
+            run(&mut admin, format!("GRANT CONNECT, TEMPORARY, CREATE ON DATABASE {database} TO {owner}"))
+                .await?;
             let mut inside = self.connect(Some(&wanted.database)).await?;
             run(&mut inside, "REVOKE ALL ON SCHEMA public FROM PUBLIC".into()).await?;
             run(&mut inside, format!("GRANT USAGE, CREATE ON SCHEMA public TO {owner}")).await?;
@@ -147,7 +175,11 @@ impl PostgresAdmin {
             // Last, so that nobody signs in to what is not finished.
             let verifier = scram::verifier(wanted.password.expose(), &salt()?);
             let limit = wanted.connections;
-            run(&mut admin, format!("ALTER ROLE {login} LOGIN CONNECTION LIMIT {limit} PASSWORD '{verifier}'")).await?;
+            run(
+                &mut admin,
+                format!("ALTER ROLE {login} LOGIN CONNECTION LIMIT {limit} PASSWORD '{verifier}'"),
+            )
+            .await?;
             let open = open_databases(&mut admin, wanted).await?;
             admin.close().await?;
             Ok(open)
@@ -167,7 +199,9 @@ impl PostgresAdmin {
             }
             run(&mut admin, format!("ALTER ROLE {login} NOLOGIN PASSWORD NULL")).await?;
             let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
-            allow(sqlx::query(end).bind(&user).execute(&mut admin).await.map(drop).map_err(ServerError::from))?;
+            allow(
+                sqlx::query(end).bind(&user).execute(&mut admin).await.map(drop).map_err(ServerError::from),
+            )?;
             let mut inside = self.connect(Some(&old.database)).await?;
             let hand_over = format!("REASSIGN OWNED BY {login} TO {owner}");
             if let Err(error) = run(&mut inside, hand_over.clone()).await {
@@ -200,7 +234,9 @@ impl PostgresAdmin {
             if able {
                 Ok(format!("PostgreSQL {version} at {}:{}", self.server.host, self.server.port))
             } else {
-                Err(ServerError::Address("its role may not make roles and databases (CREATEROLE, CREATEDB)".into()))
+                Err(ServerError::Address(
+                    "its role may not make roles and databases (CREATEROLE, CREATEDB)".into(),
+                ))
             }
         })
         .await
@@ -221,7 +257,8 @@ struct Name<'n>(&'n str);
 impl<'n> Name<'n> {
     fn of(text: &'n str) -> Self {
         assert!(
-            text.len() <= 63 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+            text.len() <= 63
+                && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
             "names on the server are made from ids"
         );
         Self(text)
@@ -260,7 +297,11 @@ async fn run(connection: &mut PgConnection, sql: String) -> Result<(), ServerErr
 /// Runs a statement that makes something; it may be there already.
 async fn make(connection: &mut PgConnection, sql: String) -> Result<(), ServerError> {
     match run(connection, sql).await {
-        Err(ServerError::Refused(error)) if code(&error).is_some_and(|code| THERE_ALREADY.contains(&&*code)) => Ok(()),
+        Err(ServerError::Refused(error))
+            if code(&error).is_some_and(|code| THERE_ALREADY.contains(&&*code)) =>
+        {
+            Ok(())
+        }
         outcome => outcome,
     }
 }
@@ -310,7 +351,8 @@ mod tests {
         let local = server("postgres://a:b@127.0.0.1/postgres\n").unwrap();
         assert_eq!((local.host.as_str(), local.port, local.authorities), ("127.0.0.1", 5432, None));
         assert_eq!(server("postgresql://a:b@[::1]:6000/").unwrap().host, "::1");
-        let far = format!("postgres://a:b@db.example.com:6432/x?sslmode=verify-full&sslrootcert={}", ca.display());
+        let far =
+            format!("postgres://a:b@db.example.com:6432/x?sslmode=verify-full&sslrootcert={}", ca.display());
         let far = server(&far).unwrap();
         assert_eq!((far.port, far.authorities.as_deref()), (6432, Some("PEM")));
         assert!(server("postgres://a:b@10.0.0.1/x?sslmode=disable").is_ok());

@@ -78,7 +78,9 @@ impl Store {
                 continue;
             }
             let replicas = self.customer(login.customer).replicas(&login.stage).await?;
-            let uses = |replica: ReplicaId| login_of(&logins, login.app, replica).is_some_and(|own| own.id == login.id);
+            let uses = |replica: ReplicaId| {
+                login_of(&logins, login.app, replica).is_some_and(|own| own.id == login.id)
+            };
             if !replicas.iter().any(|replica| replica.app == login.app && uses(replica.id)) {
                 unused.push(login.clone());
             }
@@ -116,7 +118,8 @@ impl Store {
 impl CustomerStore<'_> {
     /// Logins to the databases of a stage, oldest first.
     pub async fn postgres(&self, stage: &StageName) -> Result<Vec<PostgresRow>> {
-        let query = sqlx::AssertSqlSafe(format!("{LOGIN} WHERE l.customer = ? AND l.stage = ? ORDER BY l.id"));
+        let query =
+            sqlx::AssertSqlSafe(format!("{LOGIN} WHERE l.customer = ? AND l.stage = ? ORDER BY l.id"));
         let rows = sqlx::query(query)
             .bind(self.customer.to_string())
             .bind(stage.as_str())

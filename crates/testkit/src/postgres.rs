@@ -191,7 +191,6 @@ impl Postgres {
         }
         command
     }
-
 }
 
 impl Drop for Postgres {

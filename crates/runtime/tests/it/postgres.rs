@@ -462,8 +462,7 @@ async fn the_way_to_the_server_is_encrypted_and_the_server_proves_its_name() {
 
     let mut state = world.state.clone();
     let mut server = state.postgres.clone().unwrap();
-    for (host, authorities) in [("localhost", Some(another)), ("127.0.0.1", Some(made.clone()))]
-    {
+    for (host, authorities) in [("localhost", Some(another)), ("127.0.0.1", Some(made.clone()))] {
         server.host = host.into();
         server.authorities = authorities;
         state.postgres = Some(server.clone());

@@ -29,7 +29,12 @@ fn row(connections: u32) -> PostgresRow {
 
 /// The login after this one.
 fn next(login: &PostgresRow) -> PostgresRow {
-    PostgresRow { id: Uuid::now_v7(), number: login.number + 1, password: Secret::new("another2one"), ..login.clone() }
+    PostgresRow {
+        id: Uuid::now_v7(),
+        number: login.number + 1,
+        password: Secret::new("another2one"),
+        ..login.clone()
+    }
 }
 
 fn admin(server: &Postgres) -> PostgresAdmin {
@@ -61,7 +66,11 @@ async fn an_app_gets_a_database_of_its_own_and_nothing_of_others() {
 
     let owner = &one.database;
     assert_eq!(answer(&server, &one, "select current_user, session_user"), format!("{owner}|{}", one.user()));
-    answer(&server, &one, "create table t (n int); insert into t values (7); create schema s; create extension pgcrypto");
+    answer(
+        &server,
+        &one,
+        "create table t (n int); insert into t values (7); create schema s; create extension pgcrypto",
+    );
     assert_eq!(answer(&server, &one, "select n from t"), "7");
     assert_eq!(answer(&server, &one, "show statement_timeout"), "1min");
     assert_eq!(answer(&server, &one, "show idle_in_transaction_session_timeout"), "1min");
@@ -106,9 +115,19 @@ async fn a_login_has_so_many_connections_and_another_limit_is_brought_to_the_ser
     let admin = admin(&server);
     let mut login = row(1);
     admin.provide(&login).await.unwrap();
-    let limit = || server.sql("postgres", &format!("select rolconnlimit from pg_roles where rolname = '{}'", login.user()));
+    let limit = || {
+        server
+            .sql("postgres", &format!("select rolconnlimit from pg_roles where rolname = '{}'", login.user()))
+    };
     assert_eq!(limit(), "1");
-    let mut holding = psql("127.0.0.1", server.port(), &login.user(), login.password.expose(), &login.database, "select pg_sleep(600)");
+    let mut holding = psql(
+        "127.0.0.1",
+        server.port(),
+        &login.user(),
+        login.password.expose(),
+        &login.database,
+        "select pg_sleep(600)",
+    );
     let mut holding = holding.spawn().unwrap();
     server.until("select count(*) from pg_stat_activity where wait_event = 'PgSleep'", "1");
     let output = run(&server, &login, &login.database, "select 1");
@@ -134,7 +153,14 @@ async fn logins_are_exchanged_without_a_gap_and_the_old_one_ends() {
     assert_eq!(answer(&server, &old, "select n from t"), "7", "the old one goes on meanwhile");
     assert_eq!(answer(&server, &new, "insert into t values (8); select sum(n) from t"), "15");
 
-    let mut holding = psql("127.0.0.1", server.port(), &old.user(), old.password.expose(), &old.database, "select pg_sleep(600)");
+    let mut holding = psql(
+        "127.0.0.1",
+        server.port(),
+        &old.user(),
+        old.password.expose(),
+        &old.database,
+        "select pg_sleep(600)",
+    );
     let holding = holding.spawn().unwrap();
     server.until("select count(*) from pg_stat_activity where wait_event = 'PgSleep'", "1");
     admin.retire(&old).await.unwrap();
@@ -142,7 +168,10 @@ async fn logins_are_exchanged_without_a_gap_and_the_old_one_ends() {
     assert!(said(&ended).contains("terminating connection"), "{}", said(&ended));
     assert!(!run(&server, &old, &old.database, "select 1").status.success());
     assert_eq!(answer(&server, &new, "select sum(n) from t; select count(*) from own"), "15\n0");
-    assert_eq!(server.sql("postgres", &format!("select count(*) from pg_roles where rolname = '{}'", old.user())), "0");
+    assert_eq!(
+        server.sql("postgres", &format!("select count(*) from pg_roles where rolname = '{}'", old.user())),
+        "0"
+    );
     admin.retire(&old).await.unwrap();
 }
 
@@ -227,8 +256,12 @@ async fn a_login_is_sealed_bound_to_its_customer_and_used_by_the_replicas_made_a
 
     // At rest it is sealed, and opens only in its place.
     let mut sql = world.sql().await;
-    let sealed: Vec<u8> =
-        sqlx::query("SELECT password FROM postgres_login").fetch_one(&mut sql).await.unwrap().try_get(0).unwrap();
+    let sealed: Vec<u8> = sqlx::query("SELECT password FROM postgres_login")
+        .fetch_one(&mut sql)
+        .await
+        .unwrap()
+        .try_get(0)
+        .unwrap();
     assert!(!String::from_utf8_lossy(&sealed).contains(first.password.expose()) && !SEED.is_empty());
     let other = publish(&world.store, beta, &shop()).await;
     let theirs = want(&world, beta, other.app, 5).await;
@@ -251,7 +284,11 @@ async fn a_login_is_sealed_bound_to_its_customer_and_used_by_the_replicas_made_a
     assert_eq!((noted.applied, &noted.problem), (Some(20), &None));
     assert_eq!(world.store.postgres_wanted().await.unwrap().len(), 1);
     assert_eq!(want(&world, acme, revision.app, 30).await[0].connections, 30);
-    assert_eq!(world.store.postgres_wanted().await.unwrap().len(), 2, "another limit is brought to the server");
+    assert_eq!(
+        world.store.postgres_wanted().await.unwrap().len(),
+        2,
+        "another limit is brought to the server"
+    );
 
     // Replicas made before a new login keep the old one, until they are gone.
     begin(&world.store, acme, &revision).await.unwrap();
@@ -286,11 +323,16 @@ async fn a_login_is_sealed_bound_to_its_customer_and_used_by_the_replicas_made_a
 
 async fn want_fails(world: &World, customer: CustomerId, app: AppId) -> bool {
     let mut write = world.store.write().await.unwrap();
-    let wanted = world.store.customer(customer).want_postgres(&mut write, &StageName::development(), app, 1).await;
+    let wanted =
+        world.store.customer(customer).want_postgres(&mut write, &StageName::development(), app, 1).await;
     wanted.is_err() || write.commit().await.is_err()
 }
 
 async fn generation(world: &World, customer: CustomerId) -> u64 {
     let stages = world.store.stages().await.unwrap();
-    stages.iter().find(|row| row.customer == customer && row.name == StageName::development()).unwrap().generation
+    stages
+        .iter()
+        .find(|row| row.customer == customer && row.name == StageName::development())
+        .unwrap()
+        .generation
 }
