@@ -1,8 +1,12 @@
 //! What people type.
 
 use crate::roles::RoleName;
+use bastide_types::ZoneName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 /// Bastide: the secure network of a multi-tenant app platform, on your own machine.
 #[derive(Debug, Parser)]
@@ -50,6 +54,9 @@ pub enum Command {
     /// Start a program that ends with its parent; started by the supervisor and the runtime
     #[command(hide = true)]
     ExecChild {
+        /// It is an app, not a part of Bastide
+        #[arg(long)]
+        app: bool,
         /// Program and arguments
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<std::ffi::OsString>,
@@ -85,9 +92,19 @@ pub struct UpArgs {
     /// Base domain of Runtime hosts
     #[arg(long, default_value = "apps.localhost")]
     pub runtime_domain: String,
-    /// Run apps as plain child processes that are not isolated from each other
+    /// Accept that apps are not isolated from each other where this machine cannot do it: one customer, no Production
     #[arg(long)]
     pub allow_no_isolation: bool,
+    /// How apps run: in containers and namespaces (linux), or as plain processes (process, with --allow-no-isolation)
+    #[arg(long, default_value = "auto")]
+    pub driver: DriverArg,
+    /// Address of this host that outsiders see when apps of a zone call them, such as a=203.0.113.7
+    /// [default: the address that the host sends with]
+    #[arg(long, value_name = "ZONE=ADDRESS")]
+    pub egress_ip: Vec<EgressIp>,
+    /// Make containers with this program, which has runc's command line [default: Bastide makes them itself]
+    #[arg(long, value_name = "FILE")]
+    pub runc: Option<PathBuf>,
     /// The nats-server to run [default: beside this executable, then on PATH]
     #[arg(long, value_name = "FILE")]
     pub nats_server: Option<PathBuf>,
@@ -136,6 +153,37 @@ pub struct RoleArgs {
     /// End when the parent ends
     #[arg(long)]
     pub supervised: bool,
+}
+
+/// Driver, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DriverArg {
+    /// Containers and namespaces where this machine can do it
+    Auto,
+    /// Containers and namespaces
+    Linux,
+    /// Plain processes
+    Process,
+}
+
+/// The address of a zone, as typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EgressIp {
+    /// Zone.
+    pub zone: ZoneName,
+    /// Its address.
+    pub address: Ipv4Addr,
+}
+
+impl std::str::FromStr for EgressIp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (zone, address) = text.split_once('=').ok_or("write ZONE=ADDRESS, such as a=203.0.113.7")?;
+        let zone = ZoneName::new(zone).map_err(|error| format!("zone: {error}"))?;
+        let address = address.parse().map_err(|_| format!("`{address}` is no IPv4 address"))?;
+        Ok(Self { zone, address })
+    }
 }
 
 /// Engine mode, as typed.

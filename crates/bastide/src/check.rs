@@ -1,6 +1,10 @@
 //! `bastide check`: pre-flight checks in groups, each with an id and a hint.
 
+use crate::isolation;
 use bastide_bus::broker::{Search, Version};
+use bastide_container::Finding;
+use bastide_runtime::config::Zone;
+use bastide_types::node::Isolation;
 use std::{
     fmt::Write as _,
     net::{Ipv4Addr, TcpListener, ToSocketAddrs},
@@ -17,6 +21,12 @@ pub struct Subject {
     pub rules: Vec<PathBuf>,
     /// Where the broker is looked for.
     pub broker: Search,
+    /// What was found about isolation.
+    pub isolation: Vec<Finding>,
+    /// Whether apps may run without.
+    pub allow_no_isolation: bool,
+    /// Zones with their public addresses; what is wrong with them otherwise.
+    pub zones: Result<Vec<Zone>, String>,
     /// True when this installation already runs here: its own ports are not a fault.
     pub running: bool,
 }
@@ -80,6 +90,8 @@ pub fn run(subject: &Subject) -> Vec<Check> {
             "Install modsecurity-crs, or name rules with --waf-rules.",
         ),
     ];
+    checks.extend(isolation_checks(subject));
+    checks.extend(zone_checks(subject));
     for (port, id) in subject.ports.into_iter().zip(["ports-https", "ports-http"]) {
         let outcome = if subject.running { Outcome::Good(format!("{port}: ours")) } else { port_free(port) };
         checks.push(check(
@@ -121,6 +133,63 @@ pub fn passed(checks: &[Check]) -> bool {
 
 fn check(group: &'static str, id: &'static str, outcome: Outcome, hint: &'static str) -> Check {
     Check { group, id, outcome, hint }
+}
+
+/// Each finding, then the level that follows.
+fn isolation_checks(subject: &Subject) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let mut level = Isolation::Kernel;
+    for finding in &subject.isolation {
+        let outcome = if finding.good {
+            Outcome::Good(finding.found.clone())
+        } else if finding.needed && !subject.allow_no_isolation {
+            Outcome::Bad(finding.found.clone())
+        } else {
+            Outcome::Worse(finding.found.clone())
+        };
+        if finding.needed && !finding.good {
+            level = Isolation::None;
+        }
+        checks.push(check("Isolation", finding.id, outcome, isolation::hint(finding.id)));
+    }
+    let outcome = match level {
+        Isolation::Kernel => Outcome::Good(format!("{}: namespaces, limits, filters", level.label())),
+        Isolation::None if subject.allow_no_isolation => Outcome::Worse(format!(
+            "{}: apps run as plain processes; one customer, no Production",
+            level.label()
+        )),
+        Isolation::None => Outcome::Bad(format!("{}: this machine cannot keep apps apart", level.label())),
+    };
+    let hint = "Mend what is missing above, or accept it with --allow-no-isolation.";
+    checks.push(check("Isolation", "isolation-level", outcome, hint));
+    checks
+}
+
+/// The address that outsiders see of each zone.
+fn zone_checks(subject: &Subject) -> Vec<Check> {
+    let zones = match &subject.zones {
+        Ok(zones) => zones,
+        Err(why) => {
+            let hint = "Name each zone at most once, as in --egress-ip a=203.0.113.7.";
+            return vec![check("Way out", "egress-zones", Outcome::Bad(why.clone()), hint)];
+        }
+    };
+    let own = isolation::own_address();
+    let one = |zone: &Zone| {
+        let name = &zone.name;
+        match (zone.public, own) {
+            (Some(address), _) if isolation::is_own(address) => {
+                Outcome::Good(format!("zone {name}: {address}"))
+            }
+            (Some(address), _) => Outcome::Bad(format!("zone {name}: {address} is no address of this host")),
+            (None, Some(own)) => {
+                Outcome::Good(format!("zone {name}: {own}, the address that this host sends with"))
+            }
+            (None, None) => Outcome::Worse(format!("zone {name}: this host has no way out")),
+        }
+    };
+    let hint = "Give the host an address for each zone (`ip address add ADDRESS dev LINK`) and name it with --egress-ip.";
+    zones.iter().map(|zone| check("Way out", "egress-zone", one(zone), hint)).collect()
 }
 
 fn kernel() -> Outcome {
@@ -208,6 +277,7 @@ fn port_free(port: u16) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bastide_types::ZoneName;
 
     #[test]
     fn a_taken_port_and_missing_rules_fail_with_a_hint() {
@@ -219,6 +289,17 @@ mod tests {
             ports: [port, port],
             rules: vec![dir.path().join("none")],
             broker: Search::default(),
+            isolation: vec![Finding {
+                id: "isolation-rights",
+                good: false,
+                needed: true,
+                found: "not root".into(),
+            }],
+            allow_no_isolation: false,
+            zones: Ok(vec![Zone {
+                name: ZoneName::new("a").unwrap(),
+                public: Some(Ipv4Addr::new(192, 0, 2, 1)),
+            }]),
             running: false,
         };
         let checks = run(&subject);
@@ -226,5 +307,15 @@ mod tests {
         let report = report(&checks);
         assert!(report.contains("FAIL ports-https"), "{report}");
         assert!(report.contains("--waf-rules"), "{report}");
+        for part in [
+            "FAIL isolation-rights",
+            "sudo",
+            "FAIL isolation-level",
+            "isolation: NONE",
+            "FAIL egress-zone",
+            "192.0.2.1",
+        ] {
+            assert!(report.contains(part), "{part}: {report}");
+        }
     }
 }

@@ -2,15 +2,17 @@
 
 use crate::{
     bootstrap::{site_names, zones},
-    files,
+    files, isolation,
     layout::Layout,
     ports::Ports,
     supervisor::{Process, Ready},
 };
 use anyhow::Result;
+use bastide_runtime::config::{DriverKind, Zone};
 use bastide_tls::NodeTls;
 use bastide_types::{
     Domains,
+    node::Isolation,
     snapshot::{WafMode, WafPolicy},
 };
 use serde::Serialize;
@@ -34,8 +36,14 @@ pub struct Choices {
     pub waf_mode: WafMode,
     /// Limits of the edge, and who stands before it.
     pub edge: bastide_edge::config::Settings,
-    /// Whether apps may run without isolation.
-    pub allow_no_isolation: bool,
+    /// How apps run.
+    pub driver: DriverKind,
+    /// What keeps them apart.
+    pub isolation: Isolation,
+    /// Zones with their public addresses.
+    pub zones: Vec<Zone>,
+    /// A program with runc's command line, if one makes the containers.
+    pub runc: Option<PathBuf>,
 }
 
 /// Names of the processes that listen inside.
@@ -49,10 +57,14 @@ pub fn write(
     executable: &Path,
     broker: &bastide_bus::broker::Broker,
 ) -> Result<Vec<Process>> {
+    files::private_dir(&layout.sockets())?;
     let machine = Machine { layout, ports, executable };
     let mut processes = vec![machine.broker(broker)];
     for name in ["platform-1", "platform-2"] {
         processes.push(machine.role("platform", name, &machine.platform(name, choices))?);
+    }
+    if choices.driver == DriverKind::Linux {
+        processes.push(machine.role("egress", "egress", &machine.egress())?);
     }
     processes.push(machine.role("runtime", "runtime", &machine.runtime(choices))?);
     for (zone, name) in zones().into_iter().zip(["gateway-a", "gateway-b"]) {
@@ -132,6 +144,8 @@ impl Machine<'_> {
             deploy_key_file: layout.deploy_key(),
             assertion_jwks_file: layout.assertion_jwks(),
             operator_client_file: layout.operator_client(),
+            isolation: choices.isolation,
+            egress_addresses: isolation::addresses(&choices.zones),
             waf: WafPolicy { mode: choices.waf_mode, paranoia: 1 },
             deploy_timeout_s: 60,
             registries: Vec::new(),
@@ -148,10 +162,28 @@ impl Machine<'_> {
                 egress: self.layout.broker_egress(),
             },
             down_mark: self.layout.down_mark(),
-            driver: bastide_runtime::config::DriverKind::Process,
-            allow_no_isolation: choices.allow_no_isolation,
+            driver: choices.driver,
+            linux: (choices.driver == DriverKind::Linux).then(|| bastide_runtime::config::Linux {
+                zones: choices.zones.clone(),
+                egress: self.layout.egress_control(),
+                blocked: Vec::new(),
+                outside: bastide_runtime::config::Outside::Host,
+                runc: choices.runc.clone(),
+            }),
+            allow_no_isolation: choices.isolation == Isolation::None,
             deploy_key_file: self.layout.deploy_public(),
             image_bytes_max: 1024 * 1024 * 1024,
+        }
+    }
+
+    fn egress(&self) -> bastide_egress::Config {
+        bastide_egress::Config {
+            control: self.layout.egress_control(),
+            broker: self.layout.broker_egress(),
+            flow_log: self.layout.egress_flows(),
+            name_servers: Vec::new(),
+            connections_max: 256,
+            lookups_per_s: 50,
         }
     }
 

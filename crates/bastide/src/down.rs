@@ -1,9 +1,12 @@
 //! `bastide down`: asks the supervisor to drain and waits until it is gone.
 
-use crate::{files, layout::Layout, supervisor::Identity};
-use anyhow::{Result, bail};
+use crate::{files, isolation, layout::Layout, supervisor::Identity};
+use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
-use std::time::{Duration, Instant};
+use std::{
+    fs::File,
+    time::{Duration, Instant},
+};
 
 /// How long a drain may take before `down` gives up waiting.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -18,6 +21,7 @@ pub fn run(layout: &Layout, purge: bool, yes: bool) -> Result<()> {
         }
         None => println!("Nothing runs in {}.", layout.root().display()),
     }
+    clear(layout)?;
     if purge {
         // Only what `up` made is removed: a mistyped --data must not cost somebody else's files.
         if !layout.ports().exists() {
@@ -30,6 +34,22 @@ pub fn run(layout: &Layout, purge: bool, yes: bool) -> Result<()> {
         println!("Removed {}.", layout.root().display());
     }
     Ok(())
+}
+
+/// Takes away what a killed installation left: containers, networks, cgroups. After an orderly end there is nothing.
+fn clear(layout: &Layout) -> Result<()> {
+    if !isolation::may_clear(&layout.runtime()) {
+        return Ok(());
+    }
+    let lock = File::options().create(true).truncate(false).write(true).open(layout.lock())?;
+    if lock.try_lock().is_err() {
+        // Somebody has started it again meanwhile.
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime
+        .block_on(bastide_runtime::driver::clear(&layout.runtime()))
+        .context("something of the apps cannot be removed")
 }
 
 fn wait(supervisor: &Identity) -> Result<()> {

@@ -55,10 +55,14 @@ paths! {
     nats => "nats";
     /// Platform: database and blobs.
     platform => "platform";
+    /// Sockets between roles of this machine; only this user may enter.
+    sockets => "run/sockets";
     /// Socket broker's door for gateways.
     broker_gateways => "run/sockets/gateways.sock";
     /// Socket broker's door for the egress role.
     broker_egress => "run/sockets/egress.sock";
+    /// Control socket of the egress role.
+    egress_control => "run/sockets/egress-control.sock";
     /// There when the runtime is told to end for good, with all replicas.
     down_mark => "run/down";
     /// Runtime agent: images, replicas, state.
@@ -69,6 +73,8 @@ paths! {
     demo_client => "keys/demo-client.json";
     /// WAF audit log.
     waf_audit => "logs/waf-audit.jsonl";
+    /// Flow log: what apps called outside.
+    egress_flows => "logs/egress-flows.jsonl";
     /// Access log of the edge.
     access_log => "logs/access.jsonl";
 }

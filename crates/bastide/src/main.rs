@@ -10,6 +10,7 @@ mod down;
 mod edge_alone;
 mod files;
 mod first_run;
+mod isolation;
 mod layout;
 mod ports;
 mod roles;
@@ -74,8 +75,8 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::RunRole(args) => roles::run(args.role, &args.config, args.ready, args.supervised)?,
         Command::StaticServer { root } => single_threaded()?.block_on(static_server(root))?,
         Command::Shim { .. } => anyhow::bail!("a shim is started before anything else"),
-        Command::ExecChild { command } => {
-            let error = bastide_runtime::exec_child(&command);
+        Command::ExecChild { app, command } => {
+            let error = bastide_runtime::exec_child(&command, app);
             return Err(error).with_context(|| format!("cannot start {}", command[0].to_string_lossy()));
         }
         Command::Cli(command) => {

@@ -2,6 +2,7 @@
 
 use crate::files;
 use anyhow::{Context, Result};
+use bastide_runtime::privileges::{self, Capabilities};
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
@@ -16,10 +17,17 @@ pub enum RoleName {
     Platform,
     /// The stage agents of this machine.
     Runtime,
+    /// The way out of apps, by name.
+    Egress,
 }
 
 /// Runs a role until it is told to stop.
 pub fn run(role: RoleName, config: &Path, ready: Option<PathBuf>, supervised: bool) -> Result<()> {
+    privileges::spare_when_memory_runs_out();
+    // Before there is a second thread: each has its own.
+    if role != RoleName::Runtime {
+        privileges::give_up(needed(role, config)?).context("cannot give up what root may do")?;
+    }
     if supervised {
         // The roles end when their supervisor does, however it ends.
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
@@ -45,7 +53,22 @@ pub fn run(role: RoleName, config: &Path, ready: Option<PathBuf>, supervised: bo
             let config = read(config)?;
             block_on(stop.clone(), bastide_runtime::run(config, mark, stop))?.context("runtime")
         }
+        RoleName::Egress => {
+            let config = read(config)?;
+            block_on(stop.clone(), bastide_egress::run(config, mark, stop))?.context("egress")
+        }
     }
+}
+
+/// What a role needs of what root may do. Only the edge, and only for ports that are root's.
+fn needed(role: RoleName, config: &Path) -> Result<Capabilities> {
+    if role == RoleName::Edge {
+        let config: bastide_edge::Config = read(config)?;
+        if config.https.port() < 1024 || config.http.port() < 1024 {
+            return Ok(Capabilities::NET_BIND_SERVICE);
+        }
+    }
+    Ok(Capabilities::empty())
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {

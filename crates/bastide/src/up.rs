@@ -4,7 +4,7 @@ use crate::{
     args::{UpArgs, WafMode as WafModeArg, debian_rules},
     bootstrap, check,
     configs::{self, Choices, LISTENING},
-    files, first_run,
+    files, first_run, isolation,
     layout::{Layout, default_root},
     ports::Ports,
     roles::cancel_on_signal,
@@ -12,7 +12,8 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use bastide_bus::broker::{self, Search};
-use bastide_types::{Domains, snapshot::WafMode};
+use bastide_runtime::config::DriverKind;
+use bastide_types::{Domains, node::Isolation, snapshot::WafMode};
 use std::{
     collections::BTreeSet,
     fs::{File, OpenOptions},
@@ -39,6 +40,9 @@ pub fn subject(args: &UpArgs, layout: &Layout) -> check::Subject {
         ports: [args.https_port, args.http_port],
         rules: rules(args),
         broker: search(args),
+        isolation: isolation::findings(),
+        allow_no_isolation: args.allow_no_isolation,
+        zones: isolation::zones(&bootstrap::zones(), &args.egress_ip).map_err(|error| error.to_string()),
         running: supervisor.is_some_and(|supervisor| supervisor.is_alive()),
     }
 }
@@ -63,15 +67,11 @@ fn search(args: &UpArgs) -> Search {
 pub async fn run(args: UpArgs) -> Result<()> {
     let begun = Instant::now();
     let layout = layout(args.data.data.as_deref());
-    if !args.allow_no_isolation {
-        bail!(
-            "the only driver here is `process`, which isolates nothing: apps can reach each other and read this user's files. \
-             Start with --allow-no-isolation if you accept that (bastide explain B-RT-0403)"
-        );
-    }
+    let subject = subject(&args, &layout);
+    let (driver, level) = isolation::choose(&args, &subject.isolation)?;
     files::private_dir(&layout.run())?;
     let _lock = lock(&layout)?;
-    let checks = check::run(&subject(&args, &layout));
+    let checks = check::run(&subject);
     if !check::passed(&checks) {
         bail!("this machine is not ready:\n\n{}", check::report(&checks));
     }
@@ -79,14 +79,25 @@ pub async fn run(args: UpArgs) -> Result<()> {
     for stale in [layout.up(), layout.down_mark()] {
         let _ = std::fs::remove_file(stale);
     }
-    let outcome = supervise(&args, &layout, begun).await;
+    if driver == DriverKind::Process && isolation::may_clear(&layout.runtime()) {
+        // Containers of an earlier start would go on running, looked after by nobody.
+        bastide_runtime::driver::clear(&layout.runtime())
+            .await
+            .context("cannot remove earlier containers")?;
+    }
+    let outcome = supervise(&args, &layout, (driver, level), begun).await;
     for path in [layout.up(), layout.supervisor()] {
         let _ = std::fs::remove_file(path);
     }
     outcome
 }
 
-async fn supervise(args: &UpArgs, layout: &Layout, begun: Instant) -> Result<()> {
+async fn supervise(
+    args: &UpArgs,
+    layout: &Layout,
+    (driver, level): (DriverKind, Isolation),
+    begun: Instant,
+) -> Result<()> {
     let domains = Domains {
         platform: args.platform_domain.clone(),
         runtime: args.runtime_domain.clone(),
@@ -104,14 +115,17 @@ async fn supervise(args: &UpArgs, layout: &Layout, begun: Instant) -> Result<()>
             WafModeArg::Block => WafMode::Block,
         },
         edge: edge_settings(args)?,
-        allow_no_isolation: args.allow_no_isolation,
+        driver,
+        isolation: level,
+        zones: isolation::zones(&bootstrap::zones(), &args.egress_ip)?,
+        runc: args.runc.clone(),
     };
     let executable = std::env::current_exe().context("where is this executable?")?;
     let broker = broker::find(&search(args))?;
     let processes = configs::write(layout, &ports, &choices, &executable, &broker)?;
-    eprintln!(
-        "WARNING: isolation: NONE. Apps run as plain child processes; do not run apps of people you do not trust."
-    );
+    if let Some(warning) = level.warning() {
+        eprintln!("WARNING: {warning}");
+    }
     let stop = CancellationToken::new();
     let signals = tokio::spawn(cancel_on_signal(stop.clone()));
     let fleet = Fleet::start(layout, processes);

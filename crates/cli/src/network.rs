@@ -6,6 +6,7 @@ use bastide_types::{
     AppName, StageName,
     egress::{EgressMode, EgressRule},
     network::{Grant, StageNetwork},
+    node::ZoneAddress,
 };
 use clap::{Args, Subcommand};
 use http::Method;
@@ -43,6 +44,8 @@ pub enum EgressCommand {
         #[arg(long, value_name = "RULE")]
         remove: Vec<EgressRule>,
     },
+    /// Show the address that outsiders see when apps of each zone call them, for their allowlists
+    Ips,
     /// Explain what would become of a call of an app, and why
     Explain {
         /// Name of the app
@@ -112,6 +115,7 @@ pub async fn egress(context: &Context, command: EgressCommand) -> Result<()> {
             add(&mut policy.deny, deny);
             show_egress(context, &write(&session, &at, &network).await?)
         }
+        EgressCommand::Ips => show_addresses(context, &session.get("/api/runtime").await?["egress"]),
         EgressCommand::Explain { app, to, at } => {
             let query: String = url::form_urlencoded::byte_serialize(to.as_bytes()).collect();
             let path = format!("/api/apps/{app}/egress?to={query}&stage={}", at.stage);
@@ -185,6 +189,23 @@ fn show_egress(context: &Context, network: &StageNetwork) -> Result<()> {
     println!("mode   {rest}");
     policy.deny.iter().for_each(|rule| println!("deny   {rule}"));
     policy.allow.iter().for_each(|rule| println!("allow  {rule}"));
+    Ok(())
+}
+
+fn show_addresses(context: &Context, zones: &serde_json::Value) -> Result<()> {
+    let zones: Vec<ZoneAddress> = serde_json::from_value(zones.clone())?;
+    if context.json {
+        println!("{}", serde_json::to_string(&zones)?);
+        return Ok(());
+    }
+    for ZoneAddress { zone, address, chosen } in &zones {
+        let address = address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+        let note = if *chosen { "" } else { "  the host's own; not chosen for this zone (--egress-ip)" };
+        println!("zone {zone}  {address}{note}");
+    }
+    if zones.is_empty() {
+        println!("No zone has an address of its own here.");
+    }
     Ok(())
 }
 

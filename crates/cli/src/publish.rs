@@ -73,6 +73,8 @@ struct Started {
     revision: serde_json::Value,
     #[serde(default)]
     image: Option<String>,
+    #[serde(default)]
+    warning: Option<String>,
 }
 
 /// Publishes a directory.
@@ -87,7 +89,7 @@ pub async fn publish(context: &Context, args: PublishArgs) -> Result<()> {
     let started: Started =
         session.call(Method::POST, &path, Some("application/gzip"), packed.into()).await?.json()?;
     let operation = watch(context, &session, &started.operation).await?;
-    conclude(context, &operation, started.image.as_deref(), &started.revision)
+    conclude(context, &operation, &started)
 }
 
 /// Promotes an app.
@@ -98,7 +100,7 @@ pub async fn promote(context: &Context, args: PromoteArgs) -> Result<()> {
     let started = session.send(Method::POST, &format!("/api/apps/{app}/deployments"), &body).await?;
     let started: Started = serde_json::from_value(started)?;
     let operation = watch(context, &session, &started.operation).await?;
-    conclude(context, &operation, started.image.as_deref(), &started.revision)
+    conclude(context, &operation, &started)
 }
 
 /// The name in the manifest; everything else in it is checked by the Build Service.
@@ -133,16 +135,14 @@ async fn watch(context: &Context, session: &Session, id: &str) -> Result<Operati
     }
 }
 
-fn conclude(
-    context: &Context,
-    operation: &Operation,
-    image: Option<&str>,
-    revision: &serde_json::Value,
-) -> Result<()> {
+fn conclude(context: &Context, operation: &Operation, started: &Started) -> Result<()> {
     if context.json {
         let mut value = serde_json::to_value(operation)?;
-        value["image"] = image.into();
-        value["revision"] = revision.clone();
+        value["image"] = started.image.as_deref().into();
+        value["revision"] = started.revision.clone();
+        if let Some(warning) = &started.warning {
+            value["warning"] = warning.as_str().into();
+        }
         println!("{value}");
     }
     if operation.status != "finished" {
@@ -155,11 +155,17 @@ fn conclude(
         println!("{}", operation.url.as_deref().unwrap_or_default());
         println!(
             "revision {}",
-            revision.as_u64().map_or_else(|| revision.to_string(), |number| number.to_string())
+            started
+                .revision
+                .as_u64()
+                .map_or_else(|| started.revision.to_string(), |number| number.to_string())
         );
-        if let Some(image) = image {
+        if let Some(image) = &started.image {
             println!("image    {image}");
         }
+    }
+    if let Some(warning) = &started.warning {
+        eprintln!("WARNING: {warning}");
     }
     Ok(())
 }

@@ -102,7 +102,10 @@ impl<N: Names, D: Dial> Control<N, D> {
                 Ok(order) => self.obey(order, sockets),
                 Err(error) => Err(error.to_string()),
             };
-            let receipt = EgressReceipt { error: done.err() };
+            let receipt = match done {
+                Ok(serves) => EgressReceipt { error: None, serves },
+                Err(error) => EgressReceipt { error: Some(error), serves: Vec::new() },
+            };
             let receipt = serde_json::to_vec(&receipt).unwrap_or_default();
             if let Err(error) = handover::send(stream, &receipt, &[]).await {
                 return error;
@@ -110,29 +113,27 @@ impl<N: Names, D: Dial> Control<N, D> {
         }
     }
 
-    fn obey(&mut self, order: EgressOrder, sockets: Vec<OwnedFd>) -> Result<(), String> {
+    /// The answer names replicas only when they were asked for.
+    fn obey(&mut self, order: EgressOrder, sockets: Vec<OwnedFd>) -> Result<Vec<ReplicaId>, String> {
         match order {
+            EgressOrder::Resume => return Ok(self.replicas.keys().copied().collect()),
             EgressOrder::Admit { caller, policy, names } => {
                 self.dismiss(caller.replica);
                 let inside = inside(names)?;
                 let policy = self.enact(caller.customer.clone(), caller.stage.clone(), policy);
-                self.admit(caller, policy, inside, sockets).map_err(|error| error.to_string())
+                self.admit(caller, policy, inside, sockets).map_err(|error| error.to_string())?;
             }
             EgressOrder::Names { replica, names } => {
                 let inside = inside(names)?;
                 let served = self.replicas.get(&replica).ok_or("this replica is not served")?;
                 served.inside.send_replace(inside);
-                Ok(())
             }
             EgressOrder::Policy { customer, stage, policy } => {
                 self.enact(customer, stage, policy);
-                Ok(())
             }
-            EgressOrder::Dismiss { replica } => {
-                self.dismiss(replica);
-                Ok(())
-            }
+            EgressOrder::Dismiss { replica } => self.dismiss(replica),
         }
+        Ok(Vec::new())
     }
 
     fn enact(

@@ -103,6 +103,14 @@ impl Ledger {
         Ok(in_block(stage, place))
     }
 
+    /// Gives back all addresses but those of replicas that `keep` names, and blocks that nobody is in any more.
+    pub fn retain(&mut self, keep: impl Fn(ReplicaId) -> bool) {
+        for block in self.stages.values_mut() {
+            block.replicas.retain(|replica, _| keep(*replica));
+        }
+        self.stages.retain(|_, block| !block.replicas.is_empty());
+    }
+
     /// Gives an address back; the block with it when it was the last one.
     pub fn release(&mut self, account: &str, replica: ReplicaId) {
         if let Some(block) = self.stages.get_mut(account) {

@@ -1,7 +1,11 @@
 //! How a platform replica is set up.
 
 use bastide_tls::NodeTls;
-use bastide_types::{Domains, ZoneName, snapshot::WafPolicy};
+use bastide_types::{
+    Domains, ZoneName,
+    node::{Isolation, ZoneAddress},
+    snapshot::WafPolicy,
+};
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -41,6 +45,11 @@ pub struct Config {
     pub assertion_jwks_file: PathBuf,
     /// Secret of the operator's API client `supervisor`.
     pub operator_client_file: PathBuf,
+    /// What keeps apps apart on the nodes.
+    pub isolation: Isolation,
+    /// Addresses that outsiders see when apps of a zone call them.
+    #[serde(default)]
+    pub egress_addresses: Vec<ZoneAddress>,
     /// WAF policy of every site until the security office decides otherwise.
     #[serde(default)]
     pub waf: WafPolicy,

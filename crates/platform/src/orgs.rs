@@ -4,7 +4,7 @@ use crate::{ApiError, App, bus_services::account, identity};
 use bastide_bus::account::StageAccount;
 use bastide_identity::{SigningKey, opaque::Opaque};
 use bastide_store::{ClientRow, NewStage, StoreError};
-use bastide_types::{Code, CustomerId, CustomerName, Secret, StageName};
+use bastide_types::{Code, CustomerId, CustomerName, Secret, StageName, node::Isolation};
 
 /// A created customer.
 pub(crate) struct Created {
@@ -28,6 +28,13 @@ pub(crate) async fn create(
     let own = app.store.customer(id);
     let secret = Opaque::generate()?;
     let mut write = app.store.write().await?;
+    if app.config.isolation == Isolation::None {
+        let customers = app.store.customers().await?;
+        if customers.iter().any(|customer| !customer.name.is_operator() && customer.name != *name) {
+            let why = "a second customer is welcome only where apps are isolated from each other";
+            return Err(ApiError::because(Code::IsolationMissing, why));
+        }
+    }
     app.store.create_customer(&mut write, id, name).await.map_err(|error| match error {
         StoreError::Taken => ApiError::because(Code::NameTaken, format!("`{name}` is taken")),
         other => other.into(),

@@ -12,6 +12,9 @@ pub struct Who {
     /// Organization roles.
     #[serde(default)]
     pub roles: Vec<String>,
+    /// What everybody should know who runs apps here.
+    #[serde(default)]
+    pub warning: Option<String>,
 }
 
 impl Who {

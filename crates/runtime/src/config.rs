@@ -1,7 +1,9 @@
 //! How a node's runtime is set up.
 
+use bastide_types::ZoneName;
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::{net::Ipv4Addr, path::PathBuf};
 
 /// Configuration of the runtime role on one node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -21,6 +23,9 @@ pub struct Config {
     /// How replicas are started.
     #[serde(default)]
     pub driver: DriverKind,
+    /// Settings of the `linux` driver.
+    #[serde(default)]
+    pub linux: Option<Linux>,
     /// Must be true for a driver that does not isolate.
     #[serde(default)]
     pub allow_no_isolation: bool,
@@ -46,9 +51,57 @@ pub struct Doors {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DriverKind {
-    /// Plain child processes; nothing is isolated.
+    /// A container and a network namespace for each replica.
     #[default]
+    Linux,
+    /// Plain child processes; nothing is isolated.
     Process,
+}
+
+/// Settings of the `linux` driver.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Linux {
+    /// Zones of this node, in an order that does not change.
+    pub zones: Vec<Zone>,
+    /// Control socket of the egress role.
+    pub egress: PathBuf,
+    /// Ranges that no app may reach, besides those that nobody may: the platform's own.
+    #[serde(default)]
+    pub blocked: Vec<Ipv4Net>,
+    /// Where the zones' gateways go out. Default: the host.
+    #[serde(default)]
+    pub outside: Outside,
+    /// A program with runc's command line that makes the containers. Default: Bastide makes them itself.
+    #[serde(default)]
+    pub runc: Option<PathBuf>,
+}
+
+/// A zone and its public address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Zone {
+    /// Its name.
+    pub name: ZoneName,
+    /// An address of this host that is seen outside; without it, whichever the host sends with.
+    #[serde(default)]
+    pub public: Option<Ipv4Addr>,
+}
+
+/// Where the zones' gateways go out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Outside {
+    /// The host, which translates their addresses once more.
+    #[default]
+    Host,
+    /// A network namespace that knows how to reach the zones' public addresses.
+    Namespace {
+        /// Its name, as `ip netns` has it.
+        name: String,
+        /// Address of its end of each link.
+        router: Ipv4Addr,
+    },
 }
 
 const fn default_image_bytes_max() -> u64 {

@@ -29,6 +29,18 @@ pub enum Error {
     /// An image that cannot be unpacked.
     #[error("the image cannot be used")]
     Unpack(#[from] bastide_image::Error),
+    /// This host allows no containers.
+    #[error("B-RT-0404: apps cannot be isolated here: {0}. `bastide check` says more")]
+    NotIsolating(String),
+    /// Networks.
+    #[error("no network: {0}")]
+    Network(String),
+    /// No room, or ids that meet.
+    #[error("no network")]
+    Plan(#[from] bastide_isolation::PlanError),
+    /// A container.
+    #[error("no container")]
+    Container(#[from] bastide_container::Error),
     /// A program that cannot be started.
     #[error("cannot start {program}")]
     Start {
@@ -38,6 +50,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+impl From<bastide_network::Error> for Error {
+    fn from(error: bastide_network::Error) -> Self {
+        Self::Network(crate::agent::chain(&error))
+    }
 }
 
 impl Error {

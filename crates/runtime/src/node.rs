@@ -5,20 +5,19 @@ use crate::{
     agent::{self, Ends, Node, chain},
     broker::{self, Door},
     config::DriverKind,
-    driver::{Found, RuntimeDriver, process::ProcessDriver},
+    driver::{Found, LinuxDriver, RuntimeDriver, process::ProcessDriver},
+    files,
     image::Images,
 };
 use bastide_bus::{
     Bus, VerifyKey,
     state::{self, NodeKey},
 };
-use bastide_types::message::StageGrant;
+use bastide_types::{StageName, message::StageGrant, node::Isolation};
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs,
-    io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -39,11 +38,16 @@ pub async fn run(
     ready: Box<dyn FnOnce() + Send>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    if !config.allow_no_isolation {
-        return Err(Error::NoIsolation);
-    }
-    private_dir(&config.state_dir)?;
+    files::private_dir(&config.state_dir)?;
     match config.driver {
+        DriverKind::Linux => {
+            let linux = config.linux.clone().ok_or_else(|| Error::NotIsolating("no zones are set".into()))?;
+            let (executable, state_dir) = (config.executable.clone(), config.state_dir.clone());
+            let driver = LinuxDriver::open(executable, state_dir, linux).await?;
+            tracing::info!("{}", driver.isolation().label());
+            run_with(driver, config, ready, stop).await
+        }
+        DriverKind::Process if !config.allow_no_isolation => Err(Error::NoIsolation),
         DriverKind::Process => {
             let driver = ProcessDriver::new(config.executable.clone(), config.state_dir.join("logs"))?;
             tracing::warn!(
@@ -66,7 +70,7 @@ async fn run_with<D: RuntimeDriver>(
     let down_mark = config.down_mark.clone();
     let brokers = TaskTracker::new();
     for (path, door) in [(&config.doors.gateways, Door::Gateways), (&config.doors.egress, Door::Egress)] {
-        private_dir(path.parent().unwrap_or(path))?;
+        files::private_dir(path.parent().unwrap_or(path))?;
         let listener = broker::open(path)?;
         brokers.spawn(broker::serve(listener, door, driver.clone(), ends.over.clone()));
     }
@@ -112,6 +116,24 @@ async fn run_with<D: RuntimeDriver>(
         driver.close().await;
     }
     Ok(())
+}
+
+/// The stages that a node may run. Without isolation: of one customer, and never Production. The Platform refuses
+/// that too; here it holds for what was deployed before this node lost its isolation.
+fn allowed(grants: &[StageGrant], isolation: Isolation) -> Vec<&StageGrant> {
+    if isolation == Isolation::Kernel {
+        return grants.iter().collect();
+    }
+    let customers: BTreeSet<_> = grants.iter().map(|grant| &grant.customer).collect();
+    if customers.len() > 1 {
+        tracing::error!(
+            customers = customers.len(),
+            "B-RT-0403: apps of several customers do not run without isolation; none is started"
+        );
+        return Vec::new();
+    }
+    let production = StageName::production();
+    grants.iter().filter(|grant| grant.stage != production).collect()
 }
 
 fn by_account(found: Vec<Found>) -> HashMap<String, Vec<Found>> {
@@ -173,7 +195,7 @@ impl<D: RuntimeDriver> Stages<D> {
     /// Starts agents for new stages and hands fresh credentials to the others. A stage that is no longer
     /// named keeps its agent: its desired state, signed, is what stops its replicas.
     async fn apply(&mut self, grants: &[StageGrant]) {
-        for grant in grants {
+        for grant in allowed(grants, self.node.driver.isolation()) {
             if let Some(bus) = self.agents.get(&grant.account) {
                 if let Err(error) = bus.renew(grant.user_jwt.clone()) {
                     tracing::warn!(error = chain(&error), "a stage's credential cannot be used");
@@ -194,7 +216,7 @@ impl<D: RuntimeDriver> Stages<D> {
 
     async fn start(&mut self, grant: &StageGrant) -> Result<Bus, Error> {
         let dir = self.config.state_dir.join("stages").join(&grant.account);
-        private_dir(&dir)?;
+        files::private_dir(&dir)?;
         let bus = Bus::connect(&bastide_bus::Config {
             url: self.config.bus.url.clone(),
             ca_file: self.config.bus.ca_file.clone(),
@@ -250,21 +272,36 @@ impl<D: RuntimeDriver> Stages<D> {
     }
 
     fn write_grants(&self, grants: &[StageGrant]) {
-        let path = self.grants_file();
-        let write = || -> std::io::Result<()> {
-            let beside = path.with_extension("new");
-            let mut file =
-                fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
-            file.write_all(&serde_json::to_vec(grants)?)?;
-            file.sync_all()?;
-            fs::rename(&beside, &path)
-        };
-        if let Err(error) = write() {
-            tracing::warn!(%error, "cannot keep this node's stages on disk");
+        if let Err(error) = files::write(&self.grants_file(), &grants) {
+            tracing::warn!(error = chain(&error), "cannot keep this node's stages on disk");
         }
     }
 }
 
-fn private_dir(path: &Path) -> Result<(), Error> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::file(path))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bastide_types::{CustomerId, CustomerName};
+
+    fn grant(customer: &str, stage: StageName) -> StageGrant {
+        StageGrant {
+            customer: CustomerName::new(customer).unwrap(),
+            customer_id: CustomerId::generate(),
+            stage,
+            account: "A".into(),
+            user_jwt: String::new(),
+        }
+    }
+
+    #[test]
+    fn without_isolation_a_node_runs_one_customer_and_no_production() {
+        let acme = StageName::defaults().map(|stage| grant("acme", stage));
+        assert_eq!(allowed(&acme, Isolation::Kernel).len(), 3);
+        let stages: Vec<_> =
+            allowed(&acme, Isolation::None).iter().map(|grant| grant.stage.to_string()).collect();
+        assert_eq!(stages, ["development", "test"]);
+        let both = [grant("acme", StageName::test()), grant("beta", StageName::test())];
+        assert_eq!(allowed(&both, Isolation::None).len(), 0);
+        assert_eq!(allowed(&both, Isolation::Kernel).len(), 2);
+    }
 }

@@ -55,22 +55,39 @@ impl Product {
     pub async fn start(options: Options) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("bastide-test-").tempdir()?;
         let (https_port, http_port) = (free_port(), free_port());
-        let output = std::fs::File::create(dir.path().join("up.out"))?;
-        let supervisor = Command::new(&options.executable)
+        let mut product =
+            Self { dir, supervisor: None, executable: options.executable, https_port, http_port };
+        product.start_again(&options.arguments).await?;
+        Ok(product)
+    }
+
+    /// Starts `bastide up` in the same data directory, after [`Product::kill`] or [`Product::down`].
+    pub async fn start_again(&mut self, arguments: &[String]) -> Result<()> {
+        // Of a life that was killed.
+        let _ = std::fs::remove_file(self.data().join("run/up.json"));
+        let output = std::fs::File::create(self.dir.path().join("up.out"))?;
+        let supervisor = Command::new(&self.executable)
             .arg("up")
             .arg("--data")
-            .arg(dir.path().join("data"))
-            .args(["--https-port", &https_port.to_string(), "--http-port", &http_port.to_string()])
-            .args(&options.arguments)
+            .arg(self.data())
+            .args(["--https-port", &self.https_port.to_string(), "--http-port", &self.http_port.to_string()])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
-            .with_context(|| format!("cannot start {}", options.executable.display()))?;
-        let mut product =
-            Self { dir, supervisor: Some(supervisor), executable: options.executable, https_port, http_port };
-        product.wait_until_up().await?;
-        Ok(product)
+            .with_context(|| format!("cannot start {}", self.executable.display()))?;
+        self.supervisor = Some(supervisor);
+        self.wait_until_up().await
+    }
+
+    /// Kills the supervisor, and with it all roles, as `kill -9` does. Apps that outlive the roles are left.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut supervisor) = self.supervisor.take() {
+            supervisor.kill()?;
+            supervisor.wait()?;
+        }
+        Ok(())
     }
 
     async fn wait_until_up(&mut self) -> Result<()> {
@@ -181,7 +198,8 @@ impl Product {
 
 impl Drop for Product {
     fn drop(&mut self) {
-        if self.supervisor.is_some() && self.down().is_err() {
+        // Also after `kill`: what outlived the roles is taken away.
+        if self.down().is_err() {
             if let Some(mut supervisor) = self.supervisor.take() {
                 let _ = supervisor.kill();
                 let _ = supervisor.wait();

@@ -354,6 +354,8 @@ pub struct EgressCaller {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EgressOrder {
+    /// Changes nothing; the receipt says which replicas are served already. The first order of a stream.
+    Resume,
     /// Serve a replica. Three descriptors come along, all made inside its namespace: the TCP listener of
     /// the proxy, the UDP socket and the TCP listener for names.
     Admit {
@@ -393,6 +395,9 @@ pub enum EgressOrder {
 pub struct EgressReceipt {
     /// Why it was not done.
     pub error: Option<String>,
+    /// After [`EgressOrder::Resume`]: the replicas that are served.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serves: Vec<ReplicaId>,
 }
 
 #[cfg(test)]

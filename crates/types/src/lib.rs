@@ -17,6 +17,7 @@ pub mod manifest;
 pub mod message;
 pub mod name;
 pub mod network;
+pub mod node;
 pub mod problem;
 pub mod role;
 pub mod secret;

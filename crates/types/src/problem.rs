@@ -112,7 +112,9 @@ codes! {
     ServiceMissing = "B-SVC-0409", 409, "This installation does not offer that service.",
         "`[services.postgres]` needs a PostgreSQL server that the operator has configured, and a runtime that isolates apps from each other. Nothing was kept. Ask your operator, or take the table out of `bastide.toml`.";
     IsolationMissing = "B-RT-0403", 403, "The runtime here isolates nothing.",
-        "The `process` driver has no isolation. It runs only after `--allow-no-isolation`.";
+        "The `process` driver runs apps as plain processes. It starts only with `--allow-no-isolation`, for one customer and never for the last stage (Production). `bastide check` says what this machine lacks for isolation; run Bastide where it lacks nothing.";
+    IsolationImpossible = "B-RT-0404", 503, "Apps cannot be isolated on this machine.",
+        "The `linux` driver needs root, namespaces, cgroups, seccomp, overlayfs, nftables and conntrack. `bastide check` says which of them is missing and what to do.";
     Internal = "B-0500", 500, "Something went wrong on our side.",
         "This is a fault of Bastide. The operator finds the cause in the log under the request id.";
 }

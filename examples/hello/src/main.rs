@@ -30,6 +30,7 @@ struct Request {
     headers: BTreeMap<String, String>,
     body: Vec<u8>,
     keep_alive: bool,
+    source: String,
 }
 
 #[derive(Default)]
@@ -113,6 +114,7 @@ fn answer(request: &Request) -> (&'static str, String) {
             ("200 OK", here(&format!("You are {name} ({user}) with roles [{roles}]")))
         }
         "/admin" => ("200 OK", here("Welcome, administrator")),
+        "/source" => ("200 OK", format!("{}\n", request.source)),
         "/headers" => {
             let lines = request.headers.iter().map(|(name, value)| format!("{name}: {value}\n"));
             ("200 OK", lines.collect())
@@ -170,6 +172,7 @@ fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Request>> {
         headers,
         body: Vec::new(),
         keep_alive,
+        source: reader.get_ref().peer_addr().map_or_else(|_| String::new(), |peer| peer.ip().to_string()),
     };
     body(reader, &mut request)?;
     Ok(Some(request))

@@ -2,4 +2,5 @@
 
 mod alone;
 mod house;
+mod isolated;
 mod road;

@@ -27,6 +27,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Threads that are looked at to find one that listens for signals.
+const THREADS_MAX: usize = 256;
 /// Pieces that are read from a pipe after the app's end: what a full pipe holds, and some.
 const LAST_PIECES: usize = 16;
 
@@ -96,15 +98,24 @@ fn timeout(wait: Duration) -> PollTimeout {
 }
 
 /// Asks the app to end; false when it does not listen. The kernel gives process 1 of a container no default
-/// action for SIGTERM, so one that does not catch it would never hear.
+/// action for SIGTERM, so one that does not listen would never hear.
 fn ask(pid: Pid) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let caught = status
-        .lines()
-        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok())
-        .unwrap_or(0);
-    let listens = caught >> (Signal::SIGTERM as i32 - 1) & 1 == 1;
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let listens = threads.take(THREADS_MAX).any(|thread| {
+        let read = |name: &str| fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+        listens(&read("status"), &read("wchan"))
+    });
     listens && kill(pid, Signal::SIGTERM).is_ok()
+}
+
+/// Whether a thread has a handler for SIGTERM, keeps it for somebody who waits for signals, or waits for them now
+/// (what it waits for is not shown as kept).
+fn listens(status: &str, waits_in: &str) -> bool {
+    let holds = |set: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(set)).unwrap_or_default();
+        u64::from_str_radix(line.trim(), 16).unwrap_or(0) >> (Signal::SIGTERM as i32 - 1) & 1 == 1
+    };
+    holds("SigCgt:") || holds("SigBlk:") || waits_in.contains("sigtimedwait")
 }
 
 /// Reaps whatever ended; how the app ended, when it did.
@@ -120,5 +131,22 @@ fn reap(app: Pid) -> Result<Option<How>> {
             Err(nix::Error::ECHILD) => return Ok(how.or(Some(How::Lost))),
             Err(error) => return Err(root::at("children")(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_catches_keeps_or_waits_for_the_signal_listens() {
+        let status = |caught: &str, kept: &str| format!("Name:\tapp\nSigBlk:\t{kept}\nSigCgt:\t{caught}\n");
+        let (none, term, others) = ("0000000000000000", "0000000000004000", "000000000000bfff");
+        assert!(!listens(&status(none, none), "do_epoll_wait"));
+        assert!(!listens(&status(others, others), "0"));
+        assert!(listens(&status(term, none), ""));
+        assert!(listens(&status(none, term), ""));
+        assert!(listens(&status(none, none), "do_sigtimedwait"));
+        assert!(!listens("", ""));
     }
 }

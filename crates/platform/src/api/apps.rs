@@ -53,6 +53,9 @@ pub(crate) struct Begun {
     app: String,
     revision: u32,
     image: String,
+    /// What everybody should know who runs apps here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<&'static str>,
 }
 
 /// Where to promote to.
@@ -166,6 +169,7 @@ pub(crate) async fn publish(
         app: name.to_string(),
         revision: published.revision,
         image: published.image.to_string(),
+        warning: app.config.isolation.warning(),
     };
     Ok((StatusCode::ACCEPTED, Json(begun)))
 }
@@ -189,6 +193,7 @@ pub(crate) async fn promote(
         app: name.to_string(),
         revision: revision.number,
         image: revision.image.to_string(),
+        warning: app.config.isolation.warning(),
     };
     Ok((StatusCode::ACCEPTED, Json(begun)))
 }

@@ -3,6 +3,7 @@
 mod apps;
 mod customers;
 mod network;
+mod runtime;
 mod whoami;
 
 use crate::App;
@@ -26,6 +27,7 @@ pub fn router(app: App) -> Router {
         .route("/api/apps/{app}/egress", get(network::explain))
         .route("/api/stages/{stage}/network", get(network::show).put(network::replace))
         .route("/api/operations/{id}", get(apps::operation))
+        .route("/api/runtime", get(runtime::show))
         .route("/api/customers", get(customers::list).post(customers::create))
         .route("/api/openapi.json", get(|| async { Json(description()) }))
         .layer(DefaultBodyLimit::max(JSON_BYTES_MAX));
@@ -59,6 +61,7 @@ pub fn description() -> utoipa::openapi::OpenApi {
         network::show,
         network::replace,
         network::explain,
+        runtime::show,
         customers::list,
         customers::create
     )

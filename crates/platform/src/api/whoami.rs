@@ -21,6 +21,9 @@ pub(crate) struct Whoami {
     roles: Vec<String>,
     /// Session.
     session: String,
+    /// What everybody should know who runs apps here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<&'static str>,
 }
 
 /// Says who is asking.
@@ -37,5 +40,6 @@ pub(crate) async fn whoami(State(app): State<App>, caller: Caller) -> Result<Jso
         customer: caller.customer.name.to_string(),
         roles: caller.who.roles.clone(),
         session: caller.who.sid.clone(),
+        warning: app.config.isolation.warning(),
     }))
 }

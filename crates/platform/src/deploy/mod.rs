@@ -5,7 +5,7 @@ pub mod reconciler;
 
 use crate::{ApiError, App, caller::Caller};
 use bastide_store::{CustomerStore, NewOperation, RevisionRow, StoreError, Write, now_s};
-use bastide_types::{AppName, Code, CustomerId, StageName, ZoneName};
+use bastide_types::{AppName, Code, CustomerId, StageName, ZoneName, node::Isolation};
 use uuid::Uuid;
 
 /// Begins to deploy a revision to a stage, in the transaction of the caller.
@@ -52,6 +52,10 @@ pub(crate) async fn promote(
     let position = stages.iter().position(|stage| stage == to);
     let position =
         position.ok_or_else(|| ApiError::because(Code::InputInvalid, format!("there is no stage `{to}`")))?;
+    if app.config.isolation == Isolation::None && position + 1 == stages.len() {
+        let why = format!("`{to}` is the last stage; apps run there only where they are isolated");
+        return Err(ApiError::because(Code::IsolationMissing, why));
+    }
     let before = position.checked_sub(1).and_then(|before| stages.get(before));
     let before = before.ok_or_else(|| {
         ApiError::because(Code::StageOrder, format!("`{to}` is the first stage: publish deploys to it"))

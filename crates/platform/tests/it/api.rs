@@ -7,6 +7,7 @@ use bastide_types::{
     CustomerId, CustomerName, Domains, RequestId,
     assertion::{Assertion, ISSUER, PLATFORM_AUDIENCE},
     header,
+    node::Isolation,
 };
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -82,6 +83,8 @@ pub(crate) async fn world_of(change: impl FnOnce(&mut Config)) -> World {
         deploy_key_file: at("deploy.key"),
         assertion_jwks_file: at("assertion.jwks"),
         operator_client_file: at("operator"),
+        isolation: Isolation::Kernel,
+        egress_addresses: Vec::new(),
         waf: bastide_types::snapshot::WafPolicy::default(),
         deploy_timeout_s: 60,
         registries: Vec::new(),
@@ -225,6 +228,7 @@ fn the_description_of_the_api_does_not_change_unseen() {
     GET /api/customers
     GET /api/members
     GET /api/operations/{id}
+    GET /api/runtime
     GET /api/stages/{stage}/network
     GET /api/whoami
     POST /api/apps/{app}/deployments

@@ -6,6 +6,7 @@ mod archives;
 mod build;
 mod identity;
 mod images;
+mod isolation;
 #[allow(dead_code, unreachable_pub)] // what the image crate's tests need besides
 #[path = "../../../image/tests/it/made.rs"]
 mod made;

@@ -134,7 +134,7 @@ pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("{value}")).to_owned()
 }
 
-fn packed(name: &str, page: &str) -> Vec<u8> {
+pub(crate) fn packed(name: &str, page: &str) -> Vec<u8> {
     let manifest = format!("[app]\nname = \"{name}\"\nkind = \"static\"\n");
     let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     for (name, content) in [("bastide.toml", manifest.as_str()), ("index.html", page)] {

@@ -1,6 +1,10 @@
 //! How replicas are started. Small on purpose, so that any container runtime fits.
 
+mod linux;
 pub mod process;
+
+pub use bastide_types::node::Isolation;
+pub use linux::{LinuxDriver, clear};
 
 use crate::Error;
 use bastide_types::{
@@ -8,30 +12,19 @@ use bastide_types::{
     message::{DesiredReplica, Reach, StageState},
 };
 use serde::{Deserialize, Serialize};
-use std::{future::Future, io, net::SocketAddr, os::fd::OwnedFd, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
+    path::PathBuf,
+    time::Duration,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
 };
-
-/// What keeps replicas apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
-    /// Namespaces, limits and filters of the kernel.
-    Kernel,
-    /// Nothing.
-    None,
-}
-
-impl Isolation {
-    /// The word in logs and status.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Kernel => "isolation: kernel",
-            Self::None => "isolation: NONE",
-        }
-    }
-}
 
 /// A replica to start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +90,8 @@ pub trait RuntimeDriver: Send + Sync + 'static {
     /// removed. Called once, before anything is started.
     fn attach(&self) -> impl Future<Output = Result<Vec<Found>, Error>> + Send;
 
-    /// What holds for the network of a stage from now on. Called with every new desired state, before its
+    /// What holds for the network of a stage from now on: where its apps may call to, and which names they find
+    /// inside. Called with every new desired state, before its
     /// replicas are started.
     fn enact(&self, state: &StageState) -> impl Future<Output = ()> + Send;
 
@@ -138,4 +132,25 @@ pub trait RuntimeDriver: Send + Sync + 'static {
 
     /// The role ends and all its replicas are stopped: takes away what was made for them together.
     fn close(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// What a replica is told: its own variables, those of its services, and ours, which win.
+fn environment(launch: &Launch, host: IpAddr, port: u16) -> Vec<(String, String)> {
+    let replica = &launch.replica;
+    let mut all: BTreeMap<String, String> = replica.manifest.env.clone();
+    all.extend(replica.services.environment());
+    let ours = [
+        ("PORT", port.to_string()),
+        ("HOST", host.to_string()),
+        ("BASTIDE_APP", replica.app_name.to_string()),
+        ("BASTIDE_CUSTOMER", launch.customer.to_string()),
+        ("BASTIDE_STAGE", launch.stage.to_string()),
+        ("BASTIDE_ZONE", replica.zone.to_string()),
+        ("BASTIDE_REPLICA", replica.id.to_string()),
+        ("BASTIDE_REVISION", replica.revision_number.to_string()),
+        ("BASTIDE_ASSERTION_KEYS", replica.assertion_keys.clone()),
+    ];
+    all.extend(ours.map(|(name, value)| (name.to_owned(), value)));
+    all.entry("PATH".into()).or_insert_with(|| "/usr/local/bin:/usr/bin:/bin".into());
+    all.into_iter().collect()
 }

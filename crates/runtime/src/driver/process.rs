@@ -3,7 +3,7 @@
 //! Every replica has a process group of its own, an environment that holds only what it should know, and
 //! a log of bounded size. Replicas end with the agent.
 
-use super::{Found, Isolation, Launch, Life, RuntimeDriver, Started, Usage};
+use super::{Found, Isolation, Launch, Life, RuntimeDriver, Started, Usage, environment};
 use crate::Error;
 use bastide_types::{
     ReplicaId, ZoneName,
@@ -99,8 +99,8 @@ impl ProcessDriver {
         };
         let name = program.to_string_lossy().into_owned();
         let mut command = Command::new(&self.executable);
-        command.arg("exec-child").arg("--").arg(program).args(arguments);
-        command.current_dir(&launch.root).env_clear().envs(environment(launch, addr));
+        command.args(["exec-child", "--app", "--"]).arg(program).args(arguments);
+        command.current_dir(&launch.root).env_clear().envs(environment(launch, addr.ip(), addr.port()));
         command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
         let log = self.log(launch)?;
         command.stdout(log.try_clone().map_err(Error::file(&self.logs))?).stderr(log);
@@ -131,26 +131,6 @@ fn inside(root: &Path, program: &str) -> Result<PathBuf, Error> {
             "the process driver does not find `{program}`: it runs images only when their program is named by its path"
         ))),
     }
-}
-
-fn environment(launch: &Launch, addr: SocketAddr) -> Vec<(String, String)> {
-    let replica = &launch.replica;
-    let mut all: Vec<(String, String)> =
-        replica.manifest.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-    let ours = [
-        ("PORT", addr.port().to_string()),
-        ("HOST", addr.ip().to_string()),
-        ("PATH", "/usr/bin:/bin".into()),
-        ("BASTIDE_APP", replica.app_name.to_string()),
-        ("BASTIDE_CUSTOMER", launch.customer.to_string()),
-        ("BASTIDE_STAGE", launch.stage.to_string()),
-        ("BASTIDE_ZONE", replica.zone.to_string()),
-        ("BASTIDE_REPLICA", replica.id.to_string()),
-        ("BASTIDE_REVISION", replica.revision_number.to_string()),
-        ("BASTIDE_ASSERTION_KEYS", replica.assertion_keys.clone()),
-    ];
-    all.extend(ours.map(|(name, value)| (name.to_owned(), value)));
-    all
 }
 
 /// A port that is free now. The app binds it a moment later; should another take it first, the app

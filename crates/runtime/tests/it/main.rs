@@ -1,6 +1,7 @@
 //! The process driver, with real processes.
 #![allow(clippy::unwrap_used)] // the whole binary is a test, also what helps its tests
 
+mod linux;
 mod postgres;
 mod relay;
 
@@ -23,10 +24,10 @@ use std::{
 /// Generous: only a test that fails waits this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Stands for the executable of Bastide: `exec-child -- program …` becomes the program.
+/// Stands for the executable of Bastide: `exec-child --app -- program …` becomes the program.
 fn executable(dir: &Path) -> PathBuf {
     let path = dir.join("bastide");
-    fs::write(&path, "#!/bin/sh\nshift 2\nexec \"$@\"\n").unwrap();
+    fs::write(&path, "#!/bin/sh\nshift 3\nexec \"$@\"\n").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path
 }
@@ -157,7 +158,7 @@ async fn a_program_that_is_not_there_is_an_end_and_not_a_hang() {
 async fn without_leave_nothing_runs_that_is_not_isolated() {
     let config: Config = serde_json::from_value(serde_json::json!({
         "bus": { "url": "tls://127.0.0.1:1", "ca_file": "/none", "name": "n" },
-        "state_dir": "/none", "executable": "/none", "deploy_key_file": "/none", "down_mark": "/none",
+        "driver": "process", "state_dir": "/none", "executable": "/none", "deploy_key_file": "/none", "down_mark": "/none",
         "doors": { "gateways": "/none/a", "egress": "/none/b" },
     }))
     .unwrap();

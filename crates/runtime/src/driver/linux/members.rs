@@ -1,0 +1,212 @@
+//! Who is on this node's networks: the topology that is planned from, and the addresses behind it on disk.
+
+use crate::{Error, files};
+use bastide_isolation::{
+    Canary, Caps, Direct, Installation, Ledger, Outside, PlanError, ReplicaNet, StageNet, Topology, ZoneNet,
+};
+use bastide_types::{ReplicaId, ZoneName, egress::EgressPolicy};
+use ipnet::Ipv4Net;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+/// A replica that needs a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) id: ReplicaId,
+    /// Account of its stage on the bus.
+    pub(crate) account: String,
+    pub(crate) zone: ZoneName,
+}
+
+/// What stays the same as long as the node runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Ground {
+    pub(crate) installation: Installation,
+    pub(crate) zones: Vec<ZoneNet>,
+    pub(crate) outside: Outside,
+    pub(crate) blocked: Vec<Ipv4Net>,
+    pub(crate) caps: Caps,
+}
+
+/// All members. Addresses are written down before anybody uses them.
+pub(crate) struct Members {
+    ground: Ground,
+    dir: PathBuf,
+    ledger: Ledger,
+    all: BTreeMap<ReplicaId, Member>,
+    /// What packets may do, by account. Kept on disk, so that a new life of the role does not open for a moment what
+    /// the one before had closed.
+    policies: BTreeMap<String, EgressPolicy>,
+    canary: Option<Canary>,
+}
+
+const LEDGER: &str = "network.json";
+const POLICIES: &str = "policies.json";
+
+impl Members {
+    /// Nobody yet; who had an address in an earlier life gets it again.
+    pub(crate) fn load(ground: Ground, dir: &Path) -> Result<Self, Error> {
+        let ledger = files::read(&dir.join(LEDGER))?.unwrap_or_default();
+        let policies = files::read(&dir.join(POLICIES))?.unwrap_or_default();
+        Ok(Self { ground, dir: dir.to_owned(), ledger, all: BTreeMap::new(), policies, canary: None })
+    }
+
+    /// Whose networks these are.
+    pub(crate) fn installation(&self) -> &Installation {
+        &self.ground.installation
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Member> {
+        self.all.values()
+    }
+
+    /// Adds members, or none of them when there is no room or no disk.
+    pub(crate) fn add(&mut self, members: &[Member]) -> Result<(), Error> {
+        let mut ledger = self.ledger.clone();
+        for member in members {
+            ledger.replica(&member.account, member.id)?;
+        }
+        self.keep(ledger)?;
+        self.all.extend(members.iter().map(|member| (member.id, member.clone())));
+        Ok(())
+    }
+
+    /// Takes one out of the topology. Its address stays taken until [`Members::forget_others`].
+    pub(crate) fn remove(&mut self, id: ReplicaId) {
+        self.all.remove(&id);
+    }
+
+    /// Gives back the addresses of all who are no members: nothing of theirs is in the kernel any more.
+    pub(crate) fn forget_others(&mut self) -> Result<(), Error> {
+        let mut ledger = self.ledger.clone();
+        ledger.retain(|id| self.all.contains_key(&id));
+        self.keep(ledger)
+    }
+
+    /// Another policy for a stage; whether it differs from the one before.
+    pub(crate) fn enact(&mut self, account: &str, policy: EgressPolicy) -> Result<bool, Error> {
+        if self.policies.get(account) == Some(&policy) {
+            return Ok(false);
+        }
+        self.policies.insert(account.to_owned(), policy);
+        files::write(&self.dir.join(POLICIES), &self.policies)?;
+        Ok(true)
+    }
+
+    /// A machine outside that answers while isolation is verified, or none any more.
+    pub(crate) fn canary(&mut self, canary: Option<Canary>) {
+        self.canary = canary;
+    }
+
+    fn keep(&mut self, ledger: Ledger) -> Result<(), Error> {
+        if ledger != self.ledger {
+            files::write(&self.dir.join(LEDGER), &ledger)?;
+            self.ledger = ledger;
+        }
+        Ok(())
+    }
+
+    /// What to plan from.
+    pub(crate) fn topology(&self) -> Result<Topology, PlanError> {
+        let mut ledger = self.ledger.clone();
+        let mut stages: BTreeMap<&str, StageNet> = BTreeMap::new();
+        for member in self.all.values() {
+            let address = ledger.replica(&member.account, member.id)?;
+            let block = ledger.stage(&member.account)?;
+            let stage = stages.entry(&member.account).or_insert_with(|| StageNet {
+                account: member.account.clone(),
+                block,
+                replicas: Vec::new(),
+                failover: Vec::new(),
+                // Unknown is closed: whoever starts replicas has said before what they may do.
+                direct: self.policies.get(&member.account).map_or_else(closed, Direct::of),
+            });
+            stage.replicas.push(ReplicaNet { id: member.id, zone: member.zone.clone(), address });
+        }
+        let Ground { installation, zones, outside, blocked, caps } = self.ground.clone();
+        let stages = stages.into_values().collect();
+        Ok(Topology { installation, zones, stages, outside, blocked, caps, canary: self.canary.clone() })
+    }
+}
+
+fn closed() -> Direct {
+    Direct { allowed: Vec::new(), denied: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bastide_isolation::{Uplink, address, plan};
+
+    pub(crate) fn ground() -> Ground {
+        let zone = |(ordinal, name): (u8, &str)| {
+            let (outer, inner) = address::uplink(3, ordinal);
+            ZoneNet { zone: ZoneName::new(name).unwrap(), uplink: Uplink { inner, outer, public: None } }
+        };
+        Ground {
+            installation: Installation::of("/test"),
+            zones: [(0, "a"), (1, "b")].map(zone).into(),
+            outside: Outside::Host { routes_already: false },
+            blocked: Vec::new(),
+            caps: Caps::default(),
+        }
+    }
+
+    fn member(account: &str, zone: &str) -> Member {
+        let zone = ZoneName::new(zone).unwrap();
+        Member { id: ReplicaId::generate(), account: account.into(), zone }
+    }
+
+    #[test]
+    fn addresses_outlive_the_agent_and_are_given_back_only_when_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (member("A", "a"), member("A", "b"));
+        let mut first = Members::load(ground(), dir.path()).unwrap();
+        first.add(&[one.clone(), two.clone()]).unwrap();
+        let before = first.topology().unwrap();
+        plan(&before).unwrap();
+        // Another life, which finds only the second one running.
+        let mut second = Members::load(ground(), dir.path()).unwrap();
+        second.add(&[two.clone()]).unwrap();
+        let address = |topology: &Topology, id| {
+            let all = topology.stages.iter().flat_map(|stage| &stage.replicas);
+            all.clone().find(|replica| replica.id == id).map(|replica| replica.address)
+        };
+        assert_eq!(address(&second.topology().unwrap(), two.id), address(&before, two.id));
+        let three = member("A", "a");
+        second.add(&[three.clone()]).unwrap();
+        assert_ne!(address(&second.topology().unwrap(), three.id), address(&before, one.id), "still taken");
+        second.remove(three.id);
+        second.forget_others().unwrap();
+        let four = member("A", "a");
+        second.add(&[four.clone()]).unwrap();
+        assert_eq!(address(&second.topology().unwrap(), four.id), address(&before, one.id));
+        assert_eq!(second.all().count(), 2);
+    }
+
+    #[test]
+    fn nobody_is_added_when_that_cannot_be_written_down() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut members = Members::load(ground(), &dir.path().join("none")).unwrap();
+        assert!(members.add(&[member("A", "a")]).is_err());
+        assert_eq!(members.topology().unwrap().stages, []);
+    }
+
+    #[test]
+    fn what_packets_may_do_outlives_the_agent_and_is_nothing_until_it_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = member("A", "a");
+        let direct = |members: &Members| members.topology().unwrap().stages[0].direct.clone();
+        let mut first = Members::load(ground(), dir.path()).unwrap();
+        first.add(std::slice::from_ref(&one)).unwrap();
+        assert_eq!(direct(&first), closed());
+        assert!(first.enact("A", EgressPolicy::default()).unwrap());
+        assert!(!first.enact("A", EgressPolicy::default()).unwrap());
+        assert_eq!(direct(&first), Direct::default());
+        let mut second = Members::load(ground(), dir.path()).unwrap();
+        second.add(&[one]).unwrap();
+        assert_eq!(direct(&second), Direct::default());
+    }
+}
