@@ -1,15 +1,23 @@
-//! `Cache-Control`, `Age`, `Vary` and dates of a response: any bytes make an entry, or none, and never a
-//! panic; what the engine calls fresh has a lifetime beyond its age.
+//! `Cache-Control`, targeted fields, `Age` and dates of a response: any bytes make a stored response or a reason
+//! why not, and never a panic; what the engine calls fresh has a lifetime beyond its age.
 
 #![no_main]
 
-use bastide_cache::{CacheControl, Entry};
+use bastide_cache::{Ask, CacheControl, Exchange, Moment, Site, admit::admit};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use libfuzzer_sys::fuzz_target;
-use std::time::{Duration, SystemTime};
 
-const FIELDS: [&str; 6] = ["cache-control", "age", "vary", "date", "expires", "last-modified"];
+const FIELDS: [&str; 8] = [
+    "cache-control",
+    "cdn-cache-control",
+    "age",
+    "vary",
+    "date",
+    "expires",
+    "last-modified",
+    "cache-groups",
+];
 
 fuzz_target!(|bytes: &[u8]| {
     let mut headers = HeaderMap::new();
@@ -20,11 +28,13 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let control = CacheControl::read(&headers);
     assert_eq!(control, CacheControl::read(&headers));
-    let received = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    let entry = Entry::new(&headers, StatusCode::OK, headers.clone(), Bytes::new(), received, received);
-    if let Some(entry) = entry {
-        let answer = entry.answer(&Method::GET, &HeaderMap::new(), received);
-        assert!(entry.is_fresh(&CacheControl::default(), received));
-        assert!(answer.headers.contains_key("age"));
+    let received = Moment { wall_ms: 1_800_000_000_000, steady_ms: 5 };
+    let (asked, site) = (HeaderMap::new(), Site::alone());
+    let ask = Ask::new(&Method::GET, &asked, &site);
+    let exchange = Exchange { requested: received, received, if_range: false };
+    let Ok(draft) = admit(&site, &ask, StatusCode::OK, &headers, exchange) else { return };
+    let stored = draft.finish(Bytes::new(), None).expect("a whole response is no part");
+    if stored.is_fresh(received) {
+        assert!(stored.lifetime.seconds > stored.age_s(received));
     }
 });

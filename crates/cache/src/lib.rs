@@ -1,20 +1,46 @@
-//! The HTTP cache engine (RFC 9111): what may be stored, how long it is fresh, and a bounded store.
+//! The HTTP cache engine (RFC 9111, with 9211, 9213, 9875 and 5861): what may be stored, when it may be used
+//! again, what an answer looks like; and a bounded store.
 //!
-//! It fetches nothing and reads no clock: `now` is an argument. What it does not do yet: validation with
-//! the origin, stale answers, ranges, request collapsing. A stored response that is not fresh any more is
-//! a miss and is replaced.
+//! Plain values in, plain values out. It fetches nothing, reads no clock and has no random source: `now` is
+//! an argument. A request goes through [`Ask`], [`decide`](decide::decide) and [`reply`](reply::reply); a response through
+//! [`admit`](admit::admit), [`update`] and [`invalidate`]. Every ground has a name and a section ([`why`]).
 
+pub mod admit;
+pub mod ask;
+pub mod condition;
 pub mod control;
-pub mod entry;
+pub mod date;
+pub mod decide;
 pub mod freshness;
+pub mod head;
+pub mod invalidate;
 pub mod key;
-pub mod policy;
+mod moment;
+pub mod purge;
+pub mod range;
+pub mod reply;
+pub mod sf;
+pub mod site;
+mod sketch;
 pub mod status;
 pub mod store;
+pub mod stored;
+pub mod targeted;
+pub mod update;
+pub mod vary;
+pub mod why;
 
+pub use admit::{Draft, Exchange};
+pub use ask::Ask;
 pub use control::CacheControl;
-pub use entry::Entry;
-pub use key::Key;
-pub use policy::{Site, may_store};
-pub use status::Status;
-pub use store::{Cache, Limits};
+pub use decide::{Action, Decision};
+pub use head::Head;
+pub use key::{Key, Scope};
+pub use moment::Moment;
+pub use purge::Purge;
+pub use reply::Reply;
+pub use site::Site;
+pub use status::{Forward, Status};
+pub use store::{Cache, Limits, Space};
+pub use stored::Stored;
+pub use why::{Because, NotStored};

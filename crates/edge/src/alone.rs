@@ -2,14 +2,14 @@
 
 use crate::{
     Error, StandAlone,
+    cache::{Behind, Plot, Store},
     context::Context,
     headers,
     journey::{context, limited, refused},
     refusal::Refusal,
-    store::{self, Outcome},
-    waf::Waf,
+    waf::{Inspection, Waf},
 };
-use bastide_cache::{Cache, Limits as CacheLimits, Site, Status};
+use bastide_cache::Limits as CacheLimits;
 use bastide_proxy::{
     Limits, Listener, Place, Pool, PoolLimits, RefusedHead, Request, Response, Service, Upstream,
     UpstreamError, UpstreamTls, accept_tls, allowed_cores, reuse_port_listener, run_workers, serve, upgrade,
@@ -22,7 +22,7 @@ use bastide_waf::Mode;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use std::{fs, net::ToSocketAddrs, path::Path, sync::Arc, time::Duration};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
 /// Largest request body.
@@ -34,14 +34,16 @@ const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 struct Shared {
     origin: Upstream,
     waf: Option<(Waf, WafPolicy)>,
-    cache: Option<Cache>,
+    cache: Option<(Arc<Store>, Arc<Plot>)>,
     loop_id: headers::LoopId,
 }
 
 /// One worker.
+#[derive(Clone)]
 struct Alone {
     shared: Arc<Shared>,
-    pool: Pool,
+    pool: Arc<Pool>,
+    tasks: TaskTracker,
 }
 
 /// Runs until `stop`, one worker thread per core that this process may use. `ready` hears the address.
@@ -75,7 +77,13 @@ pub fn run_alone(
             Some(accept_tls(config))
         }
     };
-    let cache = config.cache.then(|| Cache::new(CacheLimits::default()));
+    let cache = config.cache.then(|| {
+        // One origin is one customer: all of it may be its share.
+        let limits = CacheLimits::default();
+        let store = Store::new(CacheLimits { customer_bytes_max: limits.bytes_max, ..limits });
+        let plot = Plot::alone(&store.cache);
+        (store, plot)
+    });
     let shared = Arc::new(Shared { origin, waf, cache, loop_id: headers::LoopId::alone() });
     let first = reuse_port_listener(config.listen).map_err(Error::Listen)?;
     let addr = first.local_addr().map_err(Error::Listen)?;
@@ -93,7 +101,8 @@ pub fn run_alone(
             let tcp = tcp.ok_or_else(|| std::io::Error::other("a worker has no listener"))?;
             let alone = Arc::new(Alone {
                 shared,
-                pool: Pool::new(PoolLimits { idle_max: 256, ..PoolLimits::default() }),
+                pool: Arc::new(Pool::new(PoolLimits { idle_max: 256, ..PoolLimits::default() })),
+                tasks: TaskTracker::new(),
             });
             serve(Listener::new(tcp, tls, Limits::default()), alone, stop).await
         }
@@ -138,40 +147,11 @@ impl Alone {
     /// The way of one request: the stops of a whole edge, without sites and gateways.
     async fn journey(&self, cx: &mut Context, request: Request) -> Result<Response, Refusal> {
         let mut request = limited(request, BODY_BYTES_MAX)?;
-        let inspection = match &self.shared.waf {
-            Some((waf, policy)) => timeout(DEADLINE, waf.inspect(cx, policy, &mut request))
-                .await
-                .map_err(|_| Refusal::new(Code::RequestTimeout))??,
-            None => None,
-        };
+        let inspection = self.inspect(cx, &mut request).await?;
         headers::clean(request.headers_mut());
-        let asked = match &self.shared.cache {
-            None => None,
-            Some(cache) => match store::look_up(cx, cache, &[], &request) {
-                Outcome::Hit(hit) => {
-                    self.conclude(cx, inspection);
-                    return Ok(hit);
-                }
-                Outcome::Miss(asked) => Some(asked),
-                Outcome::Pass => None,
-            },
-        };
-        let response = self.send(cx, request).await?;
-        let response = match &self.shared.waf {
-            Some((waf, _)) => waf.inspect_answer(cx, inspection, response).await?,
-            None => response,
-        };
-        match (asked, &self.shared.cache) {
-            (Some(asked), Some(cache)) => store::admit(cx, cache, Site::StandAlone, asked, response)
-                .await
-                .map_err(|_| Refusal::new(Code::OriginUnreachable)),
-            _ => Ok(response),
-        }
-    }
-
-    fn conclude(&self, cx: &Context, inspection: crate::waf::Inspection) {
-        if let Some((waf, _)) = &self.shared.waf {
-            waf.conclude(cx, inspection);
+        match &self.shared.cache {
+            Some((store, plot)) => store.answer(self, cx, plot, request, inspection).await,
+            None => self.fetch(cx, request, inspection).await,
         }
     }
 
@@ -198,14 +178,45 @@ impl Alone {
     }
 }
 
+impl Behind for Alone {
+    async fn inspect(&self, cx: &mut Context, request: &mut Request) -> Result<Inspection, Refusal> {
+        match &self.shared.waf {
+            Some((waf, policy)) => timeout(DEADLINE, waf.inspect(cx, policy, request))
+                .await
+                .map_err(|_| Refusal::new(Code::RequestTimeout))?,
+            None => Ok(None),
+        }
+    }
+
+    async fn fetch(
+        &self,
+        cx: &mut Context,
+        request: Request,
+        inspection: Inspection,
+    ) -> Result<Response, Refusal> {
+        let response = self.send(cx, request).await?;
+        match &self.shared.waf {
+            Some((waf, _)) => waf.inspect_answer(cx, inspection, response).await,
+            None => Ok(response),
+        }
+    }
+
+    fn conclude(&self, cx: &Context, inspection: Inspection) {
+        if let Some((waf, _)) = &self.shared.waf {
+            waf.conclude(cx, inspection);
+        }
+    }
+
+    fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+}
+
 impl Service for Alone {
     async fn call(&self, request: Request) -> Response {
         let Some(mut cx) = context(&request, &[]) else {
             return Refusal::new(Code::Internal).response(RequestId::generate(), None);
         };
-        if self.shared.cache.is_none() {
-            cx.cache = None;
-        }
         let accept = request
             .headers()
             .get(http::header::ACCEPT)
@@ -213,7 +224,7 @@ impl Service for Alone {
             .map(str::to_owned);
         let outcome = self.journey(&mut cx, request).await;
         let mut response = outcome.unwrap_or_else(|refusal| {
-            cx.cache = cx.cache.map(|_| Status::Bypass);
+            cx.cache = None;
             refusal.response(cx.id, accept.as_deref())
         });
         headers::finish(&cx, &mut response, None);

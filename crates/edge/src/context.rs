@@ -9,6 +9,7 @@ use std::{
 };
 
 /// One request on its way. Stops add what the logs should tell.
+#[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) id: RequestId,
     pub(crate) peer: Arc<Peer>,

@@ -2,26 +2,27 @@
 
 use crate::{
     access_log,
+    cache::{Behind, Store},
     context::Context,
     gateways::Gateways,
     headers,
     lines::Lines,
     refusal::Refusal,
     site::{self, Found, Target},
-    store::{self, Outcome},
     view::View,
-    waf::Waf,
+    waf::{Inspection, Waf},
 };
-use bastide_cache::{Cache, Site, Status};
+use bastide_cache::{Because, Status};
 use bastide_proxy::{HeadFault, Pool, RawHead, RefusedHead, Request, Response, Service, forwarded};
 use bastide_tls::CertificateStore;
-use bastide_types::{Code, RequestId, header, snapshot::WafPolicy};
+use bastide_types::{Code, RequestId, snapshot::WafPolicy};
 use ipnet::IpNet;
 use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{sync::watch, time::timeout};
+use tokio_util::task::TaskTracker;
 
 /// The stops of a request here, in order, as `docs/life-of-a-request.md` lists them.
 pub const STOPS: &[&str] =
@@ -32,7 +33,7 @@ pub(crate) struct Shared {
     pub(crate) view: watch::Receiver<Option<Arc<View>>>,
     pub(crate) certificates: Arc<CertificateStore>,
     pub(crate) waf: Waf,
-    pub(crate) cache: Cache,
+    pub(crate) store: Arc<Store>,
     pub(crate) gateways: Gateways,
     pub(crate) loop_id: headers::LoopId,
     pub(crate) access_log: Option<Lines>,
@@ -43,9 +44,11 @@ pub(crate) struct Shared {
 }
 
 /// One worker of an edge.
+#[derive(Clone)]
 pub(crate) struct Edge {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) pool: Pool,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) tasks: TaskTracker,
 }
 
 impl Edge {
@@ -53,37 +56,54 @@ impl Edge {
     async fn journey(
         &self,
         cx: &mut Context,
-        view: &View,
+        view: &Arc<View>,
         mut request: Request,
     ) -> Result<(Response, Option<&'static str>), Refusal> {
-        let shared = &*self.shared;
         let found = self.site(cx, view, &mut request)?;
         let mut request = limited(request, found.body_bytes_max)?;
         // What the rules want to see of a body must come within the request's time.
         let left = self.limit(&found).saturating_sub(cx.begun.elapsed());
-        let inspection = timeout(left, shared.waf.inspect(cx, &found.waf, &mut request)).await;
+        let inspection = timeout(left, self.shared.waf.inspect(cx, &found.waf, &mut request)).await;
         let inspection = inspection.map_err(|_| Refusal::new(Code::RequestTimeout))??;
         tracing::debug!(name: "edge.waf", request = %cx.id, verdict = cx.verdict);
         headers::clean(request.headers_mut());
-        let asked = match self.look_up(cx, &found, &request) {
-            Outcome::Hit(hit) => {
-                shared.waf.conclude(cx, inspection);
-                return Ok((hit, Some(found.hsts)));
+        let hsts = found.hsts;
+        let response = self.cached(cx, view, found, request, inspection).await?;
+        Ok((response, Some(hsts)))
+    }
+
+    /// From the store, or from behind. A look-up is only made where the rule is public *now*, and nothing is
+    /// stored of a request with credentials; but whatever changes something makes what is stored invalid.
+    async fn cached(
+        &self,
+        cx: &mut Context,
+        view: &Arc<View>,
+        found: Found,
+        request: Request,
+        inspection: Inspection,
+    ) -> Result<Response, Refusal> {
+        let store = &self.shared.store;
+        let (plot, is_public) = match &found.target {
+            Target::App { plot, is_public, .. } => (plot.clone(), *is_public),
+            Target::Platform | Target::Stage => (None, false),
+        };
+        let behind = Beyond { edge: self.clone(), view: view.clone(), found: Arc::new(found) };
+        match plot {
+            Some(plot) if is_public && !has_credential(&request) => {
+                store.answer(&behind, cx, &plot, request, inspection).await
             }
-            Outcome::Miss(asked) => Some(asked),
-            Outcome::Pass => None,
-        };
-        let response = self.send(cx, view, &found, request).await?;
-        let response = shared.waf.inspect_answer(cx, inspection, response).await?;
-        tracing::debug!(name: "edge.waf-answer", request = %cx.id, verdict = cx.verdict);
-        let fit = is_fit(&found, &response);
-        let response = match asked.filter(|_| fit) {
-            Some(asked) => store::admit(cx, &shared.cache, Site::Customer, asked, response)
-                .await
-                .map_err(|_| Refusal::new(Code::GatewayUnreachable))?,
-            None => response,
-        };
-        Ok((response, Some(found.hsts)))
+            plot => {
+                cx.cache = Some(Status {
+                    because: Some(Because::NotCached),
+                    ..Status::forward(Because::NotCached.forward())
+                });
+                tracing::debug!(name: "edge.cache", request = %cx.id, status = ?cx.cache);
+                match plot {
+                    Some(plot) => store.pass(&behind, cx, &plot, request, inspection).await,
+                    None => behind.fetch(cx, request, inspection).await,
+                }
+            }
+        }
     }
 
     fn site(&self, cx: &mut Context, view: &View, request: &mut Request) -> Result<Found, Refusal> {
@@ -112,22 +132,6 @@ impl Edge {
         refusal
     }
 
-    /// A look-up is only made where the rule is public *now*; the key holds customer, stage and revision.
-    fn look_up(&self, cx: &mut Context, found: &Found, request: &Request) -> Outcome {
-        let outcome = match &found.target {
-            Target::App { scopes: Some(scopes), .. } if !has_credential(request) => {
-                let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
-                store::look_up(cx, &self.shared.cache, &scopes, request)
-            }
-            Target::App { .. } | Target::Platform | Target::Stage => {
-                cx.cache = Some(Status::Bypass);
-                Outcome::Pass
-            }
-        };
-        tracing::debug!(name: "edge.cache", request = %cx.id, status = ?cx.cache);
-        outcome
-    }
-
     /// How long a request may take until its answer begins.
     fn limit(&self, found: &Found) -> Duration {
         match found.target {
@@ -150,12 +154,37 @@ impl Edge {
     }
 }
 
-/// Whether the gateway marked the answer as fit for everybody, for the revision that serves now.
-fn is_fit(found: &Found, response: &Response) -> bool {
-    let mark = response.headers().get(header::CACHEABLE).and_then(|mark| mark.to_str().ok());
-    match &found.target {
-        Target::App { scopes: Some([.., revision]), .. } => mark == Some(revision),
-        _ => false,
+/// The rest of a request's way, behind the cache: a gateway, and the look at its answer.
+#[derive(Clone)]
+struct Beyond {
+    edge: Edge,
+    view: Arc<View>,
+    found: Arc<Found>,
+}
+
+impl Behind for Beyond {
+    async fn inspect(&self, cx: &mut Context, request: &mut Request) -> Result<Inspection, Refusal> {
+        self.edge.shared.waf.inspect(cx, &self.found.waf, request).await
+    }
+
+    async fn fetch(
+        &self,
+        cx: &mut Context,
+        request: Request,
+        inspection: Inspection,
+    ) -> Result<Response, Refusal> {
+        let response = self.edge.send(cx, &self.view, &self.found, request).await?;
+        let response = self.edge.shared.waf.inspect_answer(cx, inspection, response).await?;
+        tracing::debug!(name: "edge.waf-answer", request = %cx.id, verdict = cx.verdict);
+        Ok(response)
+    }
+
+    fn conclude(&self, cx: &Context, inspection: Inspection) {
+        self.edge.shared.waf.conclude(cx, inspection);
+    }
+
+    fn tasks(&self) -> &TaskTracker {
+        &self.edge.tasks
     }
 }
 

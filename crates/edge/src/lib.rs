@@ -5,6 +5,7 @@
 
 mod access_log;
 pub mod alone;
+mod cache;
 pub mod canonical;
 pub mod config;
 mod context;
@@ -16,7 +17,6 @@ mod lines;
 mod refusal;
 mod site;
 mod station;
-mod store;
 mod view;
 mod waf;
 

@@ -20,4 +20,11 @@ impl Refusal {
     pub(crate) fn response(self, id: RequestId, accept: Option<&str>) -> Response {
         problem_response(self.0, id, accept)
     }
+
+    /// The code, when what stands behind the edge could not be reached or did not answer.
+    pub(crate) fn upstream(&self) -> Option<Code> {
+        Code::from_text(&self.0.code).filter(|code| {
+            matches!(code, Code::GatewayUnreachable | Code::GatewayTimeout | Code::OriginUnreachable)
+        })
+    }
 }

@@ -1,6 +1,7 @@
 //! What a request is for, as far as the edge must know.
 
 use crate::{
+    cache::Plot,
     canonical::canonical,
     context::{Context, SiteNames},
     refusal::Refusal,
@@ -9,6 +10,7 @@ use crate::{
 use bastide_balancer::AppKey;
 use bastide_proxy::Request;
 use bastide_types::{AccessRule, AppName, Code, Site, Snapshot, access::rule_for, snapshot::WafPolicy};
+use std::sync::Arc;
 
 /// A site of a Bastide.
 pub(crate) struct Found {
@@ -27,8 +29,10 @@ pub(crate) enum Target {
     /// An app.
     App {
         key: AppKey,
-        /// What keeps its stored responses apart, when its rule is public now.
-        scopes: Option<[String; 4]>,
+        /// What the cache knows of it.
+        plot: Option<Arc<Plot>>,
+        /// Its rule is public now: answers may be stored, and looked up.
+        is_public: bool,
     },
 }
 
@@ -100,17 +104,10 @@ pub(crate) fn find(
             let app = stage.apps.get(&app_name).ok_or_else(unknown)?;
             names.app = Some(app_name.to_string());
             cx.site = Some(names);
-            let public = *rule_for(&app.routes, &format!("/{below}")) == AccessRule::Public;
-            let scopes = public.then(|| {
-                [
-                    customer.id.to_string(),
-                    stage_name.to_string(),
-                    app.id.to_string(),
-                    app.revision.to_string(),
-                ]
-            });
+            let is_public = *rule_for(&app.routes, &format!("/{below}")) == AccessRule::Public;
             let key = AppKey { customer: customer.id, stage: stage_name, app: app.id };
-            Ok(found(Target::App { key, scopes }))
+            let plot = view.plots.get(&key).cloned();
+            Ok(found(Target::App { key, plot, is_public }))
         }
     }
 }

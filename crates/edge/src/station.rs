@@ -2,15 +2,16 @@
 
 use crate::{
     Config, Error,
+    cache::Store,
     gateways::Gateways,
     headers::LoopId,
     journey::{Edge, Shared},
     lines::Lines,
-    view::View,
+    view::{self, View},
     waf::Waf,
 };
 use bastide_bus::{Bus, VerifyKey};
-use bastide_cache::{Cache, Limits as CacheLimits};
+use bastide_cache::Limits as CacheLimits;
 use bastide_proxy::{
     Accept, Body, Limits, Listener, Pool, PoolLimits, RefusedHead, Request, Response, Service, allowed_cores,
     reuse_port_listener, run_workers, serve,
@@ -21,7 +22,7 @@ use http::{HeaderValue, StatusCode, header};
 use ipnet::IpNet;
 use std::{fs, io, path::Path, sync::Arc, time::Duration};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Runs an edge until `stop`, then drains: one worker thread per core, and one for everything else.
 /// `ready` is called once, when it listens and has a Snapshot.
@@ -53,7 +54,7 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
         view,
         certificates: certificates.clone(),
         waf,
-        cache: Cache::new(CacheLimits::default()),
+        store: Store::new(CacheLimits::default()),
         gateways: Gateways::new(&config.node, &config.gateways)?,
         loop_id: LoopId::of(&config.domains),
         access_log,
@@ -83,7 +84,8 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
         let (limits, proxies) = (limits.clone(), config.settings.proxy_protocol_from.clone());
         async move {
             let tcp = tcp.ok_or_else(|| io::Error::other("a worker has no listener"))?;
-            let edge = Arc::new(Edge { shared, pool: Pool::new(PoolLimits::default()) });
+            let pool = Arc::new(Pool::new(PoolLimits::default()));
+            let edge = Arc::new(Edge { shared, pool, tasks: TaskTracker::new() });
             let listener =
                 Listener { tcp, tls: Some(accept), limits: limits.clone(), proxies: proxies.clone() };
             serve(listener, edge, stop).await
@@ -149,13 +151,19 @@ fn follow(
     let mut facts = bastide_bus::facts::follow(bus, dir, stop.clone());
     // Its owner is the control runtime, which outlives the workers.
     tokio::spawn(async move {
+        let mut made: Option<(Arc<Snapshot>, Arc<view::Plots>)> = None;
         loop {
             let snapshot = snapshots.borrow_and_update().clone();
             let known = facts.borrow_and_update().clone();
             if let Some(snapshot) = snapshot {
                 let (waf, policies) = (shared.clone(), policies(&snapshot));
                 let _ = tokio::task::spawn_blocking(move || waf.waf.prepare(policies.iter())).await;
-                sender.send_replace(Some(Arc::new(View::new(snapshot, &known))));
+                let plots = match &made {
+                    Some((same, plots)) if Arc::ptr_eq(same, &snapshot) => plots.clone(),
+                    _ => view::plots(&snapshot, &shared.store.cache),
+                };
+                made = Some((snapshot.clone(), plots.clone()));
+                sender.send_replace(Some(Arc::new(View::new(snapshot, &known, plots))));
             }
             let changed = tokio::select! {
                 changed = snapshots.changed() => changed,

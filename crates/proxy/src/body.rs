@@ -73,6 +73,12 @@ impl Body {
         Self { front: VecDeque::from([Frame::data(bytes)]), rest: None }
     }
 
+    /// A body that is all there, in pieces.
+    pub fn pieces(pieces: Vec<Bytes>) -> Self {
+        let front = pieces.into_iter().filter(|piece| !piece.is_empty()).map(Frame::data).collect();
+        Self { front, rest: None }
+    }
+
     /// A body that comes from elsewhere.
     pub fn stream<B>(body: B) -> Self
     where

@@ -53,6 +53,10 @@ codes! {
         "The request's deadline passed before an answer began. Make the app answer sooner, or in pieces.";
     OriginUnreachable = "B-EDGE-0503", 502, "The origin did not answer.",
         "The stand-alone edge could not reach its origin. Check `--origin` and that the origin runs.";
+    NothingStored = "B-CACHE-0504", 504, "Nothing is stored for this request.",
+        "The request says `only-if-cached`, and no stored response may be used for it. Send it without, or with `max-stale`.";
+    StaleForbidden = "B-CACHE-0505", 504, "What is stored may not be used without asking, and nobody answers.",
+        "A response is stored, but it is stale and forbids to be used then (`must-revalidate`, `proxy-revalidate`, `s-maxage` or `no-cache`), and what stands behind the edge did not answer.";
     Overloaded = "B-EDGE-0529", 503, "Too many requests at once.",
         "A limit of requests in flight is reached. Retry after the time given.";
     NotSignedIn = "B-ID-0401", 401, "You are not signed in.",

@@ -4,6 +4,7 @@
 mod alone;
 mod cache;
 mod client;
+mod collapsing;
 mod origin;
 mod proxying;
 mod stops;
