@@ -29,6 +29,8 @@ pub enum Command {
     Down(DownArgs),
     /// Check whether this machine is ready, before `up`
     Check(UpArgs),
+    /// Show, export or install the local CA, so that browsers trust the addresses of this installation
+    Trust(TrustArgs),
     /// Run the edge alone (CDN and WAF) in front of any HTTP origin
     Edge(EdgeArgs),
     /// Use a Platform
@@ -137,6 +139,41 @@ pub struct DownArgs {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+}
+
+/// Arguments of `trust`.
+#[derive(Debug, Clone, Args)]
+pub struct TrustArgs {
+    /// Where the installation lives
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Print the certificate (PEM) and nothing else
+    #[arg(long, conflicts_with_all = ["out", "install", "remove"])]
+    pub pem: bool,
+    /// Write the certificate (PEM) into a file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["install", "remove"])]
+    pub out: Option<PathBuf>,
+    /// Let programs trust it
+    #[arg(long, value_name = "STORE", conflicts_with = "remove")]
+    pub install: Option<TrustStore>,
+    /// Undo --install
+    #[arg(long, value_name = "STORE")]
+    pub remove: Option<TrustStore>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Change the system below this directory instead of /
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub system_root: Option<PathBuf>,
+}
+
+/// Who is to trust the local CA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TrustStore {
+    /// Every program of this machine (needs root)
+    System,
+    /// Browsers of this user that use NSS, such as Chromium
+    Browser,
 }
 
 /// Arguments of a role.

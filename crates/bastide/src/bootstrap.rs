@@ -60,7 +60,8 @@ pub fn site_names(domains: &Domains) -> [(&'static str, Vec<String>); 2] {
     ]
 }
 
-fn site_certificates(layout: &Layout, domains: &Domains, now: OffsetDateTime) -> Result<()> {
+/// Issues certificates for sites anew that end soon; the edge takes them without a restart.
+pub fn site_certificates(layout: &Layout, domains: &Domains, now: OffsetDateTime) -> Result<()> {
     let (pem, key) = (layout.local_ca(), layout.local_ca_key());
     let bases = vec![domains.platform.clone(), domains.runtime.clone()];
     let authority = if pem.exists() && key.exists() {

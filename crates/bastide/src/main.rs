@@ -15,6 +15,7 @@ mod layout;
 mod ports;
 mod roles;
 mod supervisor;
+mod trust;
 mod up;
 
 use anyhow::{Context, Result};
@@ -71,6 +72,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Command::Trust(args) => trust::run(&up::layout(args.data.data.as_deref()), &args)?,
         Command::Edge(args) => edge_alone::run(args)?,
         Command::RunRole(args) => roles::run(args.role, &args.config, args.ready, args.supervised)?,
         Command::StaticServer { root } => single_threaded()?.block_on(static_server(root))?,

@@ -134,7 +134,7 @@ async fn supervise(
         let report = first_run::run(layout, &domains, args, &executable).await?;
         files::write_private(&layout.up(), report.json().as_bytes())?;
         println!("{}", report.text(layout, begun.elapsed()));
-        std::future::pending::<Result<()>>().await
+        renew_for_ever(layout, &domains).await
     };
     let outcome = tokio::select! {
         outcome = work => outcome,
@@ -148,6 +148,16 @@ async fn supervise(
     fleet.stop().await;
     signals.abort();
     outcome
+}
+
+/// Looks twice a day whether a certificate for sites ends soon.
+async fn renew_for_ever(layout: &Layout, domains: &Domains) -> Result<()> {
+    loop {
+        tokio::time::sleep(Duration::from_hours(12)).await;
+        if let Err(error) = bootstrap::site_certificates(layout, domains, time::OffsetDateTime::now_utc()) {
+            tracing::error!(error = format!("{error:#}"), "certificates for sites are not renewed");
+        }
+    }
 }
 
 /// Only one supervisor at a time looks after a data directory.

@@ -7,6 +7,7 @@ mod access_log;
 pub mod alone;
 mod cache;
 pub mod canonical;
+mod certificates;
 pub mod config;
 mod context;
 mod error;

@@ -3,6 +3,7 @@
 use crate::{
     Config, Error,
     cache::Store,
+    certificates,
     gateways::Gateways,
     headers::LoopId,
     journey::{Edge, Shared},
@@ -27,7 +28,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// Runs an edge until `stop`, then drains: one worker thread per core, and one for everything else.
 /// `ready` is called once, when it listens and has a Snapshot.
 pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationToken) -> Result<(), Error> {
-    let certificates = certificates(&config)?;
+    let certificates = CertificateStore::new();
+    let files = certificates::Files::load(&config.certificates, certificates.clone())?;
     let tls = bastide_tls::server_config(certificates.clone(), &[b"h2", b"http/1.1"])?;
     let waf = Waf::load(
         &config.waf_rules,
@@ -67,6 +69,7 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
     drop(guard);
     let proxies = config.settings.proxy_protocol_from.clone();
     control.spawn(redirect(config.http, config.domains.clone(), proxies, stop.clone())?);
+    control.spawn(files.watch());
     let mut seen = shared.view.clone();
     let (waiting, listening) = (stop.clone(), listeners(config.https)?);
     control.spawn(async move {
@@ -115,15 +118,6 @@ fn office_variables() -> Vec<(String, String)> {
 
 fn listeners(addr: std::net::SocketAddr) -> Result<Vec<std::net::TcpListener>, Error> {
     (0..allowed_cores()).map(|_| reuse_port_listener(addr).map_err(Error::Listen)).collect()
-}
-
-fn certificates(config: &Config) -> Result<Arc<CertificateStore>, Error> {
-    let store = CertificateStore::new();
-    for file in &config.certificates {
-        let read = |path: &Path| fs::read_to_string(path).map_err(|error| Error::file(path, error));
-        store.insert(&read(&file.cert_file)?, &read(&file.key_file)?)?;
-    }
-    Ok(store)
 }
 
 fn accept(store: Arc<CertificateStore>, config: Arc<rustls::ServerConfig>) -> Accept {

@@ -204,6 +204,33 @@ impl LocalCa {
     }
 }
 
+/// What people should know of an authority.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of the certificate, hexadecimal.
+    pub sha256: String,
+    /// Names below which it may sign.
+    pub domains: Vec<String>,
+    /// When it ends.
+    pub not_after: OffsetDateTime,
+}
+
+/// Reads what an authority's certificate says about itself.
+pub fn about(certificate_pem: &str) -> Result<About, TlsError> {
+    let der = first_certificate(certificate_pem)?;
+    let parsed = parse(&der)?;
+    let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+    let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der.as_ref());
+    Ok(About {
+        name: name.unwrap_or("an authority without a name").to_owned(),
+        sha256: hex(sha256.as_ref()).to_uppercase(),
+        domains: permitted(&parsed),
+        not_after: parsed.validity().not_after.to_datetime(),
+    })
+}
+
 /// How long the first certificate of a PEM text is still valid; negative when it has expired.
 pub fn remaining(certificate_pem: &str, now: OffsetDateTime) -> Result<Duration, TlsError> {
     let der = first_certificate(certificate_pem)?;

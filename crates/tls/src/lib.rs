@@ -16,7 +16,7 @@ pub mod node;
 pub mod store;
 
 pub use accept::{AcceptError, accept};
-pub use ca::{Issued, LocalCa, remaining};
+pub use ca::{About, Issued, LocalCa, about, remaining};
 pub use error::TlsError;
 pub use node::{NodeTls, peer_role, server_name};
 pub use store::{CertificateStore, server_config, single_config};

@@ -70,6 +70,7 @@ impl Service for Gateway {
 /// Everything that stands, until dropped.
 struct World {
     dir: tempfile::TempDir,
+    public: LocalCa,
     https: SocketAddr,
     http: SocketAddr,
     trust: Arc<rustls::ClientConfig>,
@@ -207,7 +208,7 @@ fn world_with(roles: [Role; 2], change: impl FnOnce(&mut Config)) -> World {
     });
     ready.recv_timeout(LONG).unwrap();
     let trust = trusting(public.certificate_pem());
-    World { dir, https, http, trust, count, stop, edge: Some(edge), gateways: Some(gateways) }
+    World { dir, public, https, http, trust, count, stop, edge: Some(edge), gateways: Some(gateways) }
 }
 
 /// The last good Snapshot and facts, as an edge that ran before would have left them.
@@ -359,6 +360,29 @@ fn an_unknown_name_gets_an_alert_and_no_certificate() {
     let world = world([Role::Gateway; 2]);
     let refused = get_tls(world.https, &world.trust, "demo.example", "demo.example", "/", "").unwrap_err();
     assert!(refused.to_string().contains("UnrecognisedName"), "{refused}");
+}
+
+#[test]
+fn a_certificate_that_was_replaced_is_served_without_a_restart_and_no_request_is_lost() {
+    let world = world([Role::Gateway; 2]);
+    let served = || {
+        let name = rustls::pki_types::ServerName::try_from(APPS).unwrap();
+        // A client without memory: a session that is resumed shows the certificate it began with.
+        let trust = trusting(world.public.certificate_pem());
+        let mut connection = rustls::ClientConnection::new(trust, name).unwrap();
+        connection.complete_io(&mut connect(world.https)).unwrap();
+        connection.peer_certificates().unwrap()[0].clone()
+    };
+    let before = served();
+    let at = |end: &str| world.dir.path().join(format!("apps.{end}"));
+    let issued = world.public.issue_site(&["*.apps.localhost".into()], OffsetDateTime::now_utc()).unwrap();
+    issued.write(&at("crt"), &at("k")).unwrap();
+    let begun = std::time::Instant::now();
+    while served() == before {
+        assert!(begun.elapsed() < LONG, "the new certificate is never served");
+        assert_eq!(world.get(APPS, "/shop/").status, 200);
+    }
+    assert_eq!(world.get(APPS, "/shop/").status, 200);
 }
 
 #[test]

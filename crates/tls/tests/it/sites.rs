@@ -95,6 +95,42 @@ async fn each_name_gets_its_own_certificate_and_the_hybrid_key_exchange() {
     assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[1] == seen[3]);
 }
 
+/// A ClientHello of this version and nothing newer, with this SNI.
+fn old_hello(version: [u8; 2], sni: &str) -> Vec<u8> {
+    let name = [&[0, 0][..], &[u8::try_from(sni.len()).unwrap()], sni.as_bytes()].concat();
+    let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap().to_be_bytes();
+    let list = [&length(&name)[..], &name].concat();
+    let groups = [0, 10, 0, 4, 0, 2, 0, 23];
+    let extensions = [&[0, 0][..], &length(&list), &list, &groups].concat();
+    let suites = [0xc0, 0x09, 0xc0, 0x13, 0x00, 0x2f];
+    let body =
+        [&version[..], &[7; 32], &[0], &length(&suites), &suites, &[1, 0], &length(&extensions), &extensions]
+            .concat();
+    let message = [&[1, 0][..], &length(&body), &body].concat();
+    [&[22, 3, 1][..], &length(&message), &message].concat()
+}
+
+#[tokio::test]
+async fn older_versions_and_suites_without_forward_secrecy_are_refused() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (_, store) = world();
+    let server = server_config(store.clone(), &[]).unwrap();
+    for version in [[3, 0], [3, 1], [3, 2], [3, 3]] {
+        let (mut near, far) = tokio::io::duplex(64 * 1024);
+        near.write_all(&old_hello(version, "acme.apps.localhost")).await.unwrap();
+        let talk = async {
+            let mut answer = Vec::new();
+            near.read_to_end(&mut answer).await.unwrap();
+            answer
+        };
+        let (answer, accepted) = tokio::join!(talk, accept(far, &store, &server, LIMIT));
+        assert!(accepted.is_err(), "{version:?}");
+        // A fatal alert: protocol_version, or handshake_failure where only the suites are old.
+        assert_eq!((answer[0], answer[5]), (21, 2), "{version:?}: {answer:?}");
+        assert!(matches!(answer[6], 70 | 40), "{version:?}: {answer:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_stops_in_the_handshake_is_cut_off() {
     let (_, store) = world();
