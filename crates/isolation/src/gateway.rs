@@ -78,12 +78,7 @@ fn rules(topology: &Topology, zone: &ZoneNet, prober: std::net::Ipv4Addr) -> Rul
         Rule::known(),
         Rule::new(
             "probe",
-            vec![
-                Match::In(PROBE.into()),
-                Match::Out(WAN.into()),
-                Match::ToAddress(zone.uplink.outer),
-                Match::TcpPort(PROBE_PORT),
-            ],
+            vec![Match::In(PROBE.into()), Match::ToAddress(zone.uplink.outer), Match::TcpPort(PROBE_PORT)],
             Verdict::Accept,
         ),
         Rule::new("inward", vec![Match::NotOut(WAN.into())], Verdict::Drop),

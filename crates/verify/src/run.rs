@@ -397,9 +397,12 @@ impl Prober {
             (Target::Listener(index), _) if self.trials.listeners[*index].by == Medium::Abstract => {
                 at(*index)
             }
-            (Target::Listener(index), _) => {
-                format!("{} at {}", at(*index), self.trials.listeners[*index].at)
-            }
+            (Target::Listener(index), _) => match &self.trials.listeners[*index] {
+                Listener { at: address, port: Port::Fixed(port), .. } => {
+                    format!("{} at {address} port {port}", at(*index))
+                }
+                Listener { at: address, .. } => format!("{} at {address}", at(*index)),
+            },
             (Target::At(index, address), _) => format!("{} at {address}", at(*index)),
             (Target::Named(index, host), _) => format!("{} as {host}", at(*index)),
             (Target::Service(at), _) => match subject.facts.services.iter().find(|(one, _)| one == at) {

@@ -127,7 +127,19 @@ impl Town {
         let town = Self { topology, plan, facts, outside, network };
         let report = town.network.reconcile(&town.plan).await.unwrap();
         assert!(report.failed.is_empty(), "{report:?}");
+        // Of a protocol without ports, a gateway translates one flow at a time to one destination. What an
+        // earlier mutant let through must not stand in the way of a later one's.
+        for namespace in
+            town.plan.namespaces.iter().filter(|(_, one)| one.rules.is_some()).map(|(name, _)| name)
+        {
+            town.set(namespace, "netfilter/nf_conntrack_generic_timeout", 1);
+        }
         Some(town)
+    }
+
+    /// The canary's address for apps.
+    pub fn open(&self) -> Ipv4Addr {
+        self.topology.canary.as_ref().unwrap().open
     }
 
     /// A namespace as `ip netns` calls it.
@@ -149,6 +161,12 @@ impl Town {
     /// `ip` inside a namespace.
     pub fn ip(&self, namespace: &str, words: &str) {
         ip(&format!("-n {} {words}", self.real(namespace)));
+    }
+
+    /// The hardware address of a link.
+    pub fn hardware(&self, namespace: &str, link: &str) -> String {
+        let shown = ip(&format!("-n {} -o link show dev {link}", self.real(namespace)));
+        shown.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap().to_owned()
     }
 
     /// A setting below `/proc/sys/net` of a namespace.
@@ -193,8 +211,9 @@ impl Drop for Town {
     }
 }
 
-fn ip(words: &str) {
+fn ip(words: &str) -> String {
     let done = Command::new("ip").args(words.split_whitespace()).output().unwrap();
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success() || std::thread::panicking(), "ip {words}: {said}");
+    String::from_utf8_lossy(&done.stdout).into_owned()
 }
