@@ -94,7 +94,7 @@ impl Waf {
             cx.verdict = "off";
             return Ok(None);
         };
-        let mut transaction = Box::new(set.begin(connection(cx.client, &cx.peer, cx.id)));
+        let mut transaction = Box::new(set.begin(connection(cx.client, &cx.peer, cx.id, cx.at)));
         let head = head_verdict(&mut transaction, &cx.raw);
         self.obey(cx, &mut transaction, head)?;
         let limit = set.settings().request_body_bytes_max;
@@ -120,12 +120,8 @@ impl Waf {
     ) -> Result<Response, Refusal> {
         let Some(mut transaction) = inspection else { return Ok(response) };
         let (head, mut body) = response.into_parts();
-        let fields: Vec<_> = head
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec()))
-            .collect();
-        let verdict = transaction.response_head(head.status.as_u16(), b"HTTP/1.1", &fields);
+        let fields = head.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+        let verdict = transaction.response_head(head.status.as_u16(), b"HTTP/1.1", fields);
         self.obey(cx, &mut transaction, verdict)?;
         let kind =
             head.headers.get(header::CONTENT_TYPE).map(|kind| kind.as_bytes().to_vec()).unwrap_or_default();
@@ -138,7 +134,7 @@ impl Waf {
                 self.record(cx.id, access_log::time(cx), Some(cx), &mut transaction);
                 Refusal::new(Code::GatewayUnreachable)
             })?;
-            let verdict = transaction.response_body(&prefix.bytes);
+            let verdict = transaction.response_body(&prefix.bytes, prefix.complete);
             self.obey(cx, &mut transaction, verdict)?;
         }
         self.record(cx.id, access_log::time(cx), Some(cx), &mut transaction);
@@ -156,7 +152,7 @@ impl Waf {
     /// whether the rules would refuse it, too.
     pub(crate) fn inspect_refused(&self, id: RequestId, policy: &WafPolicy, head: &RefusedHead) -> bool {
         let Some(set) = self.set(policy) else { return false };
-        let mut transaction = set.begin(connection(head.peer.addr.ip(), &head.peer, id));
+        let mut transaction = set.begin(connection(head.peer.addr.ip(), &head.peer, id, SystemTime::now()));
         let mut verdict = head_verdict(&mut transaction, &head.raw);
         if verdict == Verdict::Pass {
             verdict = transaction.request_body(b"", true);
@@ -204,13 +200,14 @@ fn is_inspected(request: &Request) -> bool {
 }
 
 fn head_verdict(transaction: &mut Transaction, raw: &RawHead) -> Verdict {
-    let fields: Vec<_> = raw.headers.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
-    transaction.request_head(&raw.method, &raw.target, raw.protocol(), &fields)
+    let fields = raw.headers.iter().map(|(name, value)| (&name[..], &value[..]));
+    transaction.request_head(&raw.method, &raw.target, raw.protocol(), fields)
 }
 
-fn connection(client: IpAddr, peer: &bastide_proxy::Peer, id: RequestId) -> Connection {
+fn connection(client: IpAddr, peer: &bastide_proxy::Peer, id: RequestId, at: SystemTime) -> Connection {
     let client = SocketAddr::new(client, peer.addr.port());
-    Connection { client, server: peer.local, unique_id: id.to_string() }
+    let now = at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Connection { client, server: peer.local, unique_id: id.to_string(), now }
 }
 
 fn settings(policy: &WafPolicy, variables: &[(String, String)]) -> Settings {

@@ -2,22 +2,35 @@
 
 use crate::{
     error::{LoadError, Place},
-    rule::{AllowScope, Change, Disruptive, SetVar},
-    text::Text,
+    pattern::Pattern,
+    rule::{AllowScope, Change, Disruptive, SetVar, Skip},
+    text::{Text, persistent},
     transform::Transform,
-    variable::{Target, parse as parse_targets},
+    tx::{Name, Names},
+    variable::{Target, Variable, named, parse as parse_targets},
 };
+use std::sync::Arc;
+
+/// Rules that an action or an exclusion means.
+#[derive(Debug, Clone)]
+pub(crate) enum Which {
+    Ids(u32, u32),
+    /// A tag, as written.
+    Tag(Vec<u8>),
+    TagPattern(Arc<Pattern>),
+    MsgPattern(Arc<Pattern>),
+}
 
 /// A change of the engine for this transaction.
 #[derive(Debug)]
 pub(crate) enum Ctl {
-    RemoveById(u32, u32),
-    RemoveByTag(Vec<u8>),
-    RemoveTargetById(u32, u32, Target),
-    RemoveTargetByTag(Vec<u8>, Target),
+    Remove(Which),
+    RemoveTarget(Which, Arc<Target>),
     Engine(EngineMode),
     BodyProcessor(String),
     ForceBodyVariable(bool),
+    RequestBodyAccess(bool),
+    ResponseBodyAccess(bool),
     Audit(bool),
     /// Known, without effect on verdicts.
     Nothing,
@@ -44,17 +57,19 @@ pub(crate) struct Actions {
     pub(crate) ctl: Vec<Ctl>,
     pub(crate) disruptive: Option<Disruptive>,
     pub(crate) status: Option<u16>,
-    pub(crate) skip_after: Option<String>,
+    pub(crate) skip: Option<Skip>,
     pub(crate) log: Option<bool>,
     pub(crate) msg: Option<Text>,
     pub(crate) logdata: Option<Text>,
     pub(crate) severity: Option<String>,
     pub(crate) tags: Vec<Text>,
     pub(crate) persistent: Vec<String>,
+    /// Actions that are understood and do nothing here.
+    pub(crate) idle: Vec<String>,
 }
 
 /// Reads a list of actions.
-pub(crate) fn parse(place: &Place, text: &[u8]) -> Result<Actions, LoadError> {
+pub(crate) fn parse(place: &Place, text: &[u8], names: &mut Names) -> Result<Actions, LoadError> {
     let mut actions = Actions::default();
     for one in split(text) {
         let (name, value) = match memchr::memchr(b':', one) {
@@ -62,7 +77,7 @@ pub(crate) fn parse(place: &Place, text: &[u8]) -> Result<Actions, LoadError> {
             None => (one, None),
         };
         let name = String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase();
-        apply(place, &mut actions, &name, value)?;
+        apply(place, &mut actions, &name, value, names)?;
     }
     Ok(actions)
 }
@@ -101,7 +116,13 @@ fn unquoted(value: &[u8]) -> Vec<u8> {
     out
 }
 
-fn apply(place: &Place, actions: &mut Actions, name: &str, value: Option<Vec<u8>>) -> Result<(), LoadError> {
+fn apply(
+    place: &Place,
+    actions: &mut Actions,
+    name: &str,
+    value: Option<Vec<u8>>,
+    names: &mut Names,
+) -> Result<(), LoadError> {
     let bytes = value.clone().unwrap_or_default();
     let text = || String::from_utf8_lossy(&bytes).trim().to_owned();
     match name {
@@ -119,8 +140,8 @@ fn apply(place: &Place, actions: &mut Actions, name: &str, value: Option<Vec<u8>
         "t" => {
             let list = actions.transforms.get_or_insert_with(Vec::new);
             match Transform::named(&text()) {
-                Some(Some(transform)) => list.push(transform),
-                Some(None) => list.clear(),
+                Some(Transform::None) => list.clear(),
+                Some(transform) => list.push(transform),
                 None => return Err(place.unsupported(format!("transformation {}", text()))),
             }
         }
@@ -139,28 +160,27 @@ fn apply(place: &Place, actions: &mut Actions, name: &str, value: Option<Vec<u8>
             }));
         }
         "status" => actions.status = Some(text().parse().map_err(|_| place.syntax("status is no number"))?),
-        "skipafter" => actions.skip_after = Some(text()),
+        "skipafter" => actions.skip = Some(Skip::After(text())),
+        "skip" => {
+            let count = text().parse().map_err(|_| place.syntax("skip is no number"))?;
+            actions.skip = Some(Skip::Rules(count));
+        }
         "log" => actions.log = Some(true),
         "nolog" => actions.log = Some(false),
-        "auditlog"
-        | "noauditlog"
-        | "rev"
-        | "ver"
-        | "maturity"
-        | "accuracy"
-        | "expirevar"
+        "auditlog" | "noauditlog" | "rev" | "ver" | "maturity" | "accuracy" => {}
+        "expirevar"
         | "deprecatevar"
         | "setenv"
         | "sanitisearg"
         | "sanitisematched"
         | "sanitisematchedbytes"
         | "sanitiserequestheader"
-        | "sanitiseresponseheader" => {}
-        "msg" => actions.msg = Some(Text::parse(&bytes)),
-        "logdata" => actions.logdata = Some(Text::parse(&bytes)),
+        | "sanitiseresponseheader" => actions.idle.push(name.to_owned()),
+        "msg" => actions.msg = Some(Text::parse(place, &bytes, names)?),
+        "logdata" => actions.logdata = Some(Text::parse(place, &bytes, names)?),
         "severity" => actions.severity = Some(severity(&text())),
-        "tag" => actions.tags.push(Text::parse(&bytes)),
-        "setvar" => actions.set.push(set_var(place, &bytes)?),
+        "tag" => actions.tags.push(Text::parse(place, &bytes, names)?),
+        "setvar" => actions.set.push(set_var(place, &bytes, names)?),
         "initcol" | "setsid" | "setuid" | "setrsc" => actions.persistent.push(text()),
         "ctl" => actions.ctl.push(ctl(place, &bytes)?),
         _ => return Err(place.unsupported(format!("action {name}"))),
@@ -177,50 +197,74 @@ fn severity(text: &str) -> String {
     }
 }
 
-fn set_var(place: &Place, text: &[u8]) -> Result<SetVar, LoadError> {
+fn set_var(place: &Place, text: &[u8], names: &mut Names) -> Result<SetVar, LoadError> {
     let (removed, text) = text.strip_prefix(b"!").map_or((false, text), |rest| (true, rest));
     let (name, value) = match memchr::memchr(b'=', text) {
         Some(at) => (&text[..at], Some(&text[at + 1..])),
         None => (text, None),
     };
-    let Some(dot) = memchr::memchr(b'.', name) else {
+    let Some(dot) = name.iter().position(|b| matches!(b, b'.' | b':')) else {
         return Err(place.syntax("setvar names no collection"));
     };
     let collection = String::from_utf8_lossy(&name[..dot]).trim().to_ascii_uppercase();
-    let name = Text::parse(&name[dot + 1..].to_ascii_lowercase());
+    let key = name[dot + 1..].trim_ascii().to_ascii_lowercase();
+    let key = match named(&collection) {
+        Some(Variable::Tx) => key,
+        Some(Variable::Persistent(kind)) => persistent(kind, &key),
+        _ => return Err(place.unsupported(format!("setvar of {collection}"))),
+    };
+    let made = Text::parse(place, &key, names)?;
+    let name = match made.plain() {
+        Some(plain) => Name::Known(names.slot(plain)),
+        None => Name::Made(made),
+    };
+    let mut text = |value: &[u8]| Text::parse(place, value, names);
     let change = match (removed, value) {
         (true, _) => Change::Remove,
-        (_, None) => Change::Set(Text::parse(b"1")),
-        (_, Some([b'+', amount @ ..])) => Change::Add(Text::parse(amount)),
-        (_, Some([b'-', amount @ ..])) => Change::Subtract(Text::parse(amount)),
-        (_, Some(value)) => Change::Set(Text::parse(value)),
+        (_, None) => Change::Set(text(b"1")?),
+        (_, Some([b'+', amount @ ..])) => Change::Add(text(amount)?),
+        (_, Some([b'-', amount @ ..])) => Change::Subtract(text(amount)?),
+        (_, Some(value)) => Change::Set(text(value)?),
     };
-    Ok(SetVar { collection, name, change })
+    Ok(SetVar { name, change })
 }
 
 fn ctl(place: &Place, text: &[u8]) -> Result<Ctl, LoadError> {
     let text = String::from_utf8_lossy(text).into_owned();
     let (name, value) = text.split_once('=').ok_or_else(|| place.syntax("ctl has no value"))?;
     let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
-    let target = |list: &str| -> Result<(String, Target), LoadError> {
+    let target = |list: &str| -> Result<(String, Arc<Target>), LoadError> {
         let (what, target) = list.split_once(';').ok_or_else(|| place.syntax("ctl names no target"))?;
         let mut targets = parse_targets(place, target.trim().as_bytes())?;
-        Ok((what.trim().to_owned(), targets.remove(0)))
+        Ok((what.trim().to_owned(), Arc::new(targets.remove(0))))
+    };
+    let ids = |text: &str| id_range(place, text).map(|(from, to)| Which::Ids(from, to));
+    let tag = |text: &str| Which::Tag(text.as_bytes().to_vec());
+    let msg = |text: &str| {
+        let exact = regex_syntax::escape(text);
+        let pattern = Pattern::compile(format!("^{exact}$").as_bytes()).map_err(|why| place.syntax(why))?;
+        Ok(Which::MsgPattern(Arc::new(pattern)))
+    };
+    let on = |value: &str| match value.to_ascii_lowercase().as_str() {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(place.syntax(format!("ctl {name} is On or Off"))),
     };
     Ok(match name.as_str() {
-        "ruleremovebyid" => {
-            let (from, to) = id_range(place, value)?;
-            Ctl::RemoveById(from, to)
-        }
-        "ruleremovebytag" => Ctl::RemoveByTag(value.as_bytes().to_vec()),
+        "ruleremovebyid" => Ctl::Remove(ids(value)?),
+        "ruleremovebytag" => Ctl::Remove(tag(value)),
+        "ruleremovebymsg" => Ctl::Remove(msg(value)?),
         "ruleremovetargetbyid" => {
-            let (ids, target) = target(value)?;
-            let (from, to) = id_range(place, &ids)?;
-            Ctl::RemoveTargetById(from, to, target)
+            let (which, target) = target(value)?;
+            Ctl::RemoveTarget(ids(&which)?, target)
         }
         "ruleremovetargetbytag" => {
-            let (tag, target) = target(value)?;
-            Ctl::RemoveTargetByTag(tag.into_bytes(), target)
+            let (which, target) = target(value)?;
+            Ctl::RemoveTarget(tag(&which), target)
+        }
+        "ruleremovetargetbymsg" => {
+            let (which, target) = target(value)?;
+            Ctl::RemoveTarget(msg(&which)?, target)
         }
         "ruleengine" => Ctl::Engine(match value.to_ascii_lowercase().as_str() {
             "on" => EngineMode::On,
@@ -228,11 +272,16 @@ fn ctl(place: &Place, text: &[u8]) -> Result<Ctl, LoadError> {
             "detectiononly" => EngineMode::DetectionOnly,
             _ => return Err(place.syntax("ruleEngine is On, Off or DetectionOnly")),
         }),
-        "requestbodyprocessor" => Ctl::BodyProcessor(value.to_ascii_uppercase()),
-        "forcerequestbodyvariable" => Ctl::ForceBodyVariable(value.eq_ignore_ascii_case("on")),
+        "requestbodyprocessor" => match value.to_ascii_uppercase().as_str() {
+            known @ ("URLENCODED" | "MULTIPART" | "JSON" | "XML") => Ctl::BodyProcessor(known.to_owned()),
+            other => return Err(place.unsupported(format!("body processor {other}"))),
+        },
+        "forcerequestbodyvariable" => Ctl::ForceBodyVariable(on(value)?),
+        "requestbodyaccess" => Ctl::RequestBodyAccess(on(value)?),
+        "responsebodyaccess" => Ctl::ResponseBodyAccess(on(value)?),
         "auditengine" => Ctl::Audit(!value.eq_ignore_ascii_case("off")),
-        "auditlogparts" | "requestbodyaccess" | "responsebodyaccess" | "requestbodylimit"
-        | "responsebodylimit" | "debugloglevel" => Ctl::Nothing,
+        // Limits and logs are the office's policy, not the rules'.
+        "auditlogparts" | "requestbodylimit" | "responsebodylimit" | "debugloglevel" => Ctl::Nothing,
         _ => return Err(place.unsupported(format!("ctl {name}"))),
     })
 }

@@ -1,93 +1,65 @@
-//! What a transaction knows of its request: named values, each with a number of its own.
+//! What a transaction knows of its request and its answer: named values and single ones.
 
-use bytes::Bytes;
+use crate::{
+    value::{ValueId, Values},
+    variable::{Collection, Flag, Scalar},
+};
 
 /// A named value.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Item {
     /// Name within its collection, as sent.
-    pub(crate) key: Bytes,
-    /// The value.
-    pub(crate) value: Bytes,
-    /// Number of the value within the transaction; transformations are remembered by it. 0: not remembered.
-    pub(crate) id: u32,
-    /// Number of the name as a value.
-    pub(crate) key_id: u32,
+    pub(crate) key: ValueId,
+    pub(crate) value: ValueId,
 }
-
-/// Values of one kind.
-pub(crate) type Items = Vec<Item>;
 
 /// Everything that rules can ask for, but for `TX` and what belongs to the evaluation itself.
 #[derive(Debug, Default)]
 pub(crate) struct Data {
-    next: u32,
-    pub(crate) args_get: Items,
-    pub(crate) args_post: Items,
-    pub(crate) cookies: Items,
-    pub(crate) request_headers: Items,
-    pub(crate) response_headers: Items,
-    pub(crate) files: Items,
-    pub(crate) files_sizes: Items,
-    pub(crate) part_headers: Items,
-    pub(crate) xml_text: Items,
-    pub(crate) xml_attributes: Items,
-    pub(crate) scalars: std::collections::HashMap<Scalar, Item>,
-    pub(crate) flags: Flags,
-}
-
-/// Single values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Scalar {
-    Method,
-    Uri,
-    UriRaw,
-    Line,
-    Protocol,
-    Filename,
-    Basename,
-    Query,
-    RemoteAddr,
-    RemotePort,
-    ServerAddr,
-    ServerPort,
-    ServerName,
-    RequestBody,
-    RequestBodyLength,
-    BodyProcessor,
-    ResponseBody,
-    ResponseStatus,
-    ResponseProtocol,
-    ResponseContentType,
-    ResponseContentLength,
-    UniqueId,
-    PathInfo,
-    AuthType,
-}
-
-/// What went wrong with a body.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Flags {
-    pub(crate) body_error: bool,
-    pub(crate) body_error_message: String,
-    pub(crate) multipart_strict_error: bool,
-    pub(crate) multipart_unmatched_boundary: bool,
+    collections: [Vec<Item>; Collection::COUNT],
+    scalars: [Option<ValueId>; Scalar::COUNT],
+    flags: u32,
 }
 
 impl Data {
-    fn number(&mut self) -> u32 {
-        self.next += 1;
-        self.next
+    pub(crate) fn clear(&mut self) {
+        self.collections.iter_mut().for_each(Vec::clear);
+        self.scalars = [None; Scalar::COUNT];
+        self.flags = 0;
     }
 
-    /// A value with numbers of its own.
-    pub(crate) fn item(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Item {
-        let (id, key_id) = (self.number(), self.number());
-        Item { key: key.into(), value: value.into(), id, key_id }
+    pub(crate) fn of(&self, collection: Collection) -> &[Item] {
+        &self.collections[collection as usize]
     }
 
-    pub(crate) fn set(&mut self, scalar: Scalar, value: impl Into<Bytes>) {
-        let item = self.item(Bytes::new(), value);
-        self.scalars.insert(scalar, item);
+    pub(crate) fn add(&mut self, collection: Collection, key: ValueId, value: ValueId) {
+        self.collections[collection as usize].push(Item { key, value });
+    }
+
+    pub(crate) fn forget(&mut self, collection: Collection) {
+        self.collections[collection as usize].clear();
+    }
+
+    pub(crate) fn scalar(&self, scalar: Scalar) -> Option<ValueId> {
+        self.scalars[scalar as usize]
+    }
+
+    pub(crate) fn set(&mut self, scalar: Scalar, value: ValueId) {
+        self.scalars[scalar as usize] = Some(value);
+    }
+
+    pub(crate) fn flag(&self, flag: Flag) -> bool {
+        self.flags >> flag as u32 & 1 == 1
+    }
+
+    pub(crate) fn raise(&mut self, flag: Flag) {
+        self.flags |= 1 << flag as u32;
+    }
+
+    /// Bytes of all names and values of the arguments.
+    pub(crate) fn arguments_size(&self, values: &Values) -> usize {
+        let len = |id| values.summary(id).len as usize;
+        let all = self.of(Collection::ArgsGet).iter().chain(self.of(Collection::ArgsPost));
+        all.map(|item| len(item.key) + len(item.value)).sum()
     }
 }

@@ -1,55 +1,252 @@
-//! Running rules: values are gathered, transformed once each, tested; matches have their effects.
+//! Running rules: values are gathered and transformed once for all rules that look at the same, tested,
+//! and matches have their effects.
 
 use crate::{
-    action::{Ctl, EngineMode},
+    Settings,
+    action::{Ctl, EngineMode, Which},
     audit::{Match, shown},
-    compile::Step,
-    data::{Item, Scalar},
-    operator::number,
-    rule::{AllowScope, Change, Disruptive, Rule, SetVar},
-    text::{Piece, Text},
-    transaction::{Transaction, Verdict},
-    variable::{Selector, Target, Variable},
+    compile::{Program, Step, slot_name},
+    data::Data,
+    operator::{Found, Operator, Test},
+    rule::{AllowScope, Argument, Change, Disruptive, Quick, Rule, SetVar},
+    text::{Piece, Property, Text},
+    transaction::Verdict,
+    tx::{Name, Names, Tx, number, write_count, write_number},
+    value::{ByteSet, ValueId, Values},
+    variable::{Collection, Flag, Scalar, Selector, Target, Time, Variable, name_of},
 };
-use bytes::Bytes;
-use std::borrow::Cow;
+use std::{collections::HashMap, sync::Arc};
 
-/// Values that one rule may look at; more are not looked at by it.
-const VALUES_MAX: usize = 20_000;
-
-/// A value that a rule looks at.
-struct Candidate {
-    /// `ARGS:name`, as `MATCHED_VAR_NAME` shows it.
-    name: Name,
-    value: Bytes,
-    id: u32,
+/// A value that a rule looks at, and where it is from.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    value: ValueId,
+    key: ValueId,
+    variable: Variable,
 }
 
-/// A name that is only put together when somebody asks for it.
-#[derive(Clone)]
-struct Name {
-    collection: &'static str,
-    key: Bytes,
+/// Values that rules look at.
+#[derive(Debug, Default)]
+struct List {
+    entries: Vec<Entry>,
+    /// Each value once.
+    values: Vec<ValueId>,
+    /// All bytes of all of them, and the greatest length.
+    bytes: ByteSet,
+    longest: u32,
 }
 
-impl Name {
-    fn shown(&self) -> Vec<u8> {
-        if self.key.is_empty() {
-            self.collection.into()
-        } else {
-            [self.collection.as_bytes(), b":", &self.key].concat()
+/// A position in `Lists`; there is none yet.
+const NONE: u32 = u32::MAX;
+
+/// Lists that rules share, made when the first of them is run.
+#[derive(Debug, Default)]
+struct Lists {
+    all: Vec<List>,
+    used: usize,
+    by_aims: Vec<u32>,
+    by_feed: Vec<u32>,
+    /// Lists from which something was taken out, by feed and what.
+    reduced: HashMap<(usize, u64), u32>,
+    /// For each value the list for which it was seen last, to tell repeated ones.
+    stamps: Vec<u32>,
+    stamp: u32,
+}
+
+impl Lists {
+    fn forget(&mut self, program: &Program) {
+        self.used = 0;
+        self.by_aims.clear();
+        self.by_aims.resize(program.aims.len(), NONE);
+        self.by_feed.clear();
+        self.by_feed.resize(program.feeds.len(), NONE);
+        self.reduced.clear();
+    }
+
+    /// An empty list.
+    fn open(&mut self) -> usize {
+        if self.used == self.all.len() {
+            self.all.push(List::default());
+        }
+        let list = &mut self.all[self.used];
+        list.entries.clear();
+        list.values.clear();
+        (list.bytes, list.longest) = (ByteSet::default(), 0);
+        self.used += 1;
+        self.used - 1
+    }
+
+    /// Sums a list up.
+    fn close(&mut self, number: usize, values: &Values) {
+        if self.stamp == u32::MAX {
+            self.stamps.clear();
+            self.stamp = 0;
+        }
+        self.stamp += 1;
+        let list = &mut self.all[number];
+        for entry in &list.entries {
+            let at = entry.value.number() as usize;
+            if self.stamps.len() <= at {
+                self.stamps.resize(at + 1, 0);
+            }
+            if self.stamps[at] == self.stamp {
+                continue;
+            }
+            self.stamps[at] = self.stamp;
+            let summary = values.summary(entry.value);
+            list.values.push(entry.value);
+            list.bytes = list.bytes.union(summary.bytes);
+            list.longest = list.longest.max(summary.len);
         }
     }
 }
 
-impl Transaction {
+/// The value that matched last.
+#[derive(Debug)]
+struct Matched {
+    variable: Variable,
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Default for Matched {
+    fn default() -> Self {
+        Self { variable: Variable::Nothing, key: Vec::new(), value: Vec::new() }
+    }
+}
+
+impl Matched {
+    fn name(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write_name(&mut out);
+        out
+    }
+
+    fn write_name(&self, out: &mut Vec<u8>) {
+        if self.variable != Variable::Nothing {
+            out.extend_from_slice(name_of(self.variable).as_bytes());
+        }
+        if !self.key.is_empty() {
+            out.push(b':');
+            out.extend_from_slice(&self.key);
+        }
+    }
+}
+
+/// A target that is left out for the rest of the transaction.
+#[derive(Debug)]
+struct RemovedTarget {
+    rules: Bits,
+    target: Arc<Target>,
+}
+
+/// A set of numbers of rules.
+#[derive(Debug, Clone, Default)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn insert(&mut self, number: usize) {
+        if self.0.len() <= number / 64 {
+            self.0.resize(number / 64 + 1, 0);
+        }
+        self.0[number / 64] |= 1 << (number % 64);
+    }
+
+    fn contains(&self, number: usize) -> bool {
+        self.0.get(number / 64).is_some_and(|part| part >> (number % 64) & 1 == 1)
+    }
+}
+
+/// All that changes while a request runs. It is used again for the next request.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) values: Values,
+    pub(crate) data: Data,
+    pub(crate) tx: Tx,
+    lists: Lists,
+    matched: Matched,
+    /// Values that matched so far in the chain that is run.
+    matched_vars: Vec<Matched>,
+    pub(crate) matches: Vec<Match>,
+    removed: Bits,
+    removed_targets: Vec<RemovedTarget>,
+    pub(crate) engine: EngineMode,
+    allow: Option<(AllowScope, usize)>,
+    pub(crate) body_processor: Option<String>,
+    pub(crate) force_body: bool,
+    pub(crate) request_body_access: bool,
+    pub(crate) response_body_access: bool,
+    pub(crate) audit_on: bool,
+    pub(crate) blocked: bool,
+    pub(crate) would_block: bool,
+    pub(crate) deciding: Option<u32>,
+    /// Seconds since 1970.
+    pub(crate) now: u64,
+    scratch: Vec<u8>,
+    /// Values of a list that matched, with what was captured.
+    hits: Vec<(ValueId, Found)>,
+    /// For each value its place in `hits`, from 1.
+    marks: Vec<u32>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            values: Values::default(),
+            data: Data::default(),
+            tx: Tx::default(),
+            lists: Lists::default(),
+            matched: Matched::default(),
+            matched_vars: Vec::new(),
+            matches: Vec::new(),
+            removed: Bits::default(),
+            removed_targets: Vec::new(),
+            engine: EngineMode::Off,
+            allow: None,
+            body_processor: None,
+            force_body: false,
+            request_body_access: true,
+            response_body_access: true,
+            audit_on: true,
+            blocked: false,
+            would_block: false,
+            deciding: None,
+            now: 0,
+            scratch: Vec::new(),
+            hits: Vec::new(),
+            marks: Vec::new(),
+        }
+    }
+}
+
+impl State {
+    /// Forgets the last request.
+    pub(crate) fn clear(&mut self, program: &Program) {
+        self.values.clear();
+        self.data.clear();
+        self.tx.clear(&program.names);
+        self.lists.forget(program);
+        self.matched = Matched::default();
+        self.matched_vars.clear();
+        self.matches.clear();
+        self.removed.0.clear();
+        self.removed_targets.clear();
+        self.allow = None;
+        self.body_processor = None;
+        (self.force_body, self.audit_on) = (false, true);
+        (self.request_body_access, self.response_body_access) = (true, true);
+        (self.blocked, self.would_block, self.deciding) = (false, false, None);
+        self.hits.clear();
+        self.marks.clear();
+    }
+
     /// Runs a phase.
-    pub(crate) fn run(&mut self, phase: usize) -> Verdict {
+    pub(crate) fn run(&mut self, program: &Program, settings: &Settings, phase: usize) -> Verdict {
         if self.engine == EngineMode::Off || self.allowed(phase) {
             return Verdict::Pass;
         }
-        let set = self.set.clone();
-        let steps = &set.program.phases[phase];
+        self.lists.forget(program);
+        let steps = &program.phases[phase];
         let mut at = 0;
         while let Some(step) = steps.get(at) {
             at += 1;
@@ -57,21 +254,25 @@ impl Transaction {
                 Step::Rule(rule) => rule,
                 Step::Marker(_) => continue,
                 Step::Policy => {
-                    self.preset();
+                    self.preset(program, settings);
                     continue;
                 }
             };
-            if self.is_removed(rule) || !self.chain_matches(rule) {
+            if self.removed.contains(rule.number) || !self.chain_matches(program, rule) {
                 continue;
             }
             if let Some(to) = rule.skip_to {
                 at = to;
             }
-            if let Some(verdict) = self.obey(rule, phase) {
+            if let Some(verdict) = self.obey(program, rule, phase) {
                 return verdict;
             }
             if self.engine == EngineMode::Off || self.allowed(phase) {
                 break;
+            }
+            if self.values.is_full() {
+                self.lists.forget(program);
+                self.values.give_up_derived();
             }
         }
         Verdict::Pass
@@ -86,15 +287,25 @@ impl Transaction {
         }
     }
 
-    fn is_removed(&self, rule: &Rule) -> bool {
-        self.removed_ids.iter().any(|(from, to)| (*from..=*to).contains(&rule.id))
-            || self.removed_tags.iter().any(|removed| has_tag(rule, removed))
+    /// What the policy says, under the names that CRS 3 and CRS 4 have for it. It is said before the first
+    /// rule, and again after the rules' own set-up, which it overrules.
+    pub(crate) fn preset(&mut self, program: &Program, settings: &Settings) {
+        for slot in &program.preset.paranoia {
+            self.tx.set_number(*slot, i64::from(settings.paranoia));
+        }
+        for (name, value) in &settings.variables {
+            let name = name.to_ascii_lowercase().into_bytes();
+            match program.names.known(&name) {
+                Some(slot) => self.tx.set(slot, value.as_bytes()),
+                None => self.tx.set_made(&name, value.as_bytes()),
+            }
+        }
     }
 
     /// The verdict of a rule that matched, if it ends the phase.
-    fn obey(&mut self, rule: &Rule, phase: usize) -> Option<Verdict> {
+    fn obey(&mut self, program: &Program, rule: &Rule, phase: usize) -> Option<Verdict> {
         let (disruptive, status) = match rule.disruptive {
-            Disruptive::Block => self.set.program.defaults[phase].unwrap_or((Disruptive::Pass, 403)),
+            Disruptive::Block => program.defaults[phase].unwrap_or((Disruptive::Pass, 403)),
             other => (other, rule.status),
         };
         match disruptive {
@@ -115,148 +326,486 @@ impl Transaction {
         }
     }
 
-    /// Whether a rule and all its links match. Effects that do not depend on the chain happen at once, as
-    /// the links match; what is told is told when all have.
-    fn chain_matches(&mut self, first: &Rule) -> bool {
+    /// Whether a rule and all its links match. Variables are set as the links match; what is told, and
+    /// what controls the engine, waits until all have.
+    fn chain_matches(&mut self, program: &Program, first: &Rule) -> bool {
+        if first.next.is_none() {
+            if let Some(quick) = &first.quick {
+                if !self.holds(quick) {
+                    return false;
+                }
+                self.take_quick(program, quick);
+                self.effects(program, first);
+                let told = self.tell(program, first, first);
+                self.matches.extend(told);
+                self.controls(program, first);
+                return true;
+            }
+        } else {
+            self.matched_vars.clear();
+        }
+        let mut told = None;
         let mut link = Some(first);
-        let mut told = Vec::new();
-        self.matched_vars.clear();
         while let Some(rule) = link {
-            if !self.rule_matches(rule, first, &mut told) {
+            if !self.rule_matches(program, rule, first, &mut told) {
                 return false;
             }
             link = rule.next.as_deref();
         }
         let mut link = Some(first);
         while let Some(rule) = link {
-            for ctl in &rule.ctl {
-                self.control(ctl);
-            }
+            self.controls(program, rule);
             link = rule.next.as_deref();
         }
-        if first.log && !told.is_empty() {
-            let began = told.last().filter(|_| first.next.is_some()).map(|begin| begin.target.clone());
-            let mut found = told.swap_remove(0);
-            found.target = began.unwrap_or(found.target);
-            self.matches.push(found);
+        if let Some(Told { mut last, began }) = told {
+            if first.next.is_some() {
+                last.target = began;
+            }
+            self.matches.push(last);
         }
         true
     }
 
-    fn rule_matches(&mut self, rule: &Rule, first: &Rule, told: &mut Vec<Match>) -> bool {
-        let Some((negated, operator)) = &rule.test else {
-            self.effects(rule);
-            self.tell(first, told);
+    fn holds(&self, quick: &Quick) -> bool {
+        let value = match (self.tx.is_set(quick.slot), quick.count) {
+            (set, true) => i64::from(set),
+            (true, false) => self.tx.number(quick.slot),
+            (false, false) => return false,
+        };
+        let argument = match quick.argument {
+            Argument::Number(number) => number,
+            Argument::Tx(slot) => self.tx.number(slot),
+        };
+        quick.comparison.holds(value, argument) != quick.negated
+    }
+
+    fn take_quick(&mut self, program: &Program, quick: &Quick) {
+        self.matched.variable = Variable::Tx;
+        self.matched.key.clear();
+        self.matched.key.extend_from_slice(program.names.name(quick.slot));
+        self.matched.value.clear();
+        if quick.count {
+            write_number(i64::from(self.tx.is_set(quick.slot)), &mut self.matched.value);
+        } else {
+            self.tx.write(quick.slot, &mut self.matched.value);
+        }
+    }
+
+    fn rule_matches(
+        &mut self,
+        program: &Program,
+        rule: &Rule,
+        first: &Rule,
+        told: &mut Option<Told>,
+    ) -> bool {
+        let Some(test) = &rule.test else {
+            self.effects(program, rule);
+            self.note(program, rule, first, told);
             return true;
         };
-        let argument = operator.argument().map(|text| self.expand(text).into_owned()).unwrap_or_default();
+        if rule.multi_match {
+            return self.matches_many(program, rule, test, first, told);
+        }
+        let list = self.list(program, rule);
+        let found = &self.lists.all[list];
+        if found.values.is_empty() || !test.negated && !test.filter.may_match_any(&found.bytes, found.longest)
+        {
+            return false;
+        }
+        let argument = self.argument(program, rule, &test.operator);
+        let capture = rule.capture && !test.negated;
+        self.hits.clear();
+        for value in &self.lists.all[list].values {
+            if !test.negated && !test.filter.may_match(self.values.summary(*value)) {
+                continue;
+            }
+            let found = test.operator.matches(self.values.bytes(*value), &argument, capture);
+            if (found != Found::No) != test.negated {
+                self.hits.push((*value, found));
+            }
+        }
+        if self.hits.is_empty() {
+            return false;
+        }
+        let hits = std::mem::take(&mut self.hits);
+        self.marks.resize(self.values.count(), 0);
+        for (number, (value, _)) in (1..).zip(&hits) {
+            self.marks[value.number() as usize] = number;
+        }
+        let hit = |state: &Self, at: usize| {
+            let entry = state.lists.all[list].entries[at];
+            let mark = state.marks[entry.value.number() as usize] as usize;
+            mark.checked_sub(1).map(|number| (entry, number))
+        };
+        let count = self.lists.all[list].entries.len();
+        let last = (0..count).rev().find(|at| hit(self, *at).is_some());
+        for at in 0..count {
+            if let Some((entry, number)) = hit(self, at) {
+                self.take(program, rule, first, entry, &hits[number].1);
+                if Some(at) == last {
+                    self.note(program, rule, first, told);
+                }
+            }
+        }
+        for (value, _) in &hits {
+            self.marks[value.number() as usize] = 0;
+        }
+        self.hits = hits;
+        true
+    }
+
+    /// Tests each value before, between and after its transformations; each that matches counts.
+    fn matches_many(
+        &mut self,
+        program: &Program,
+        rule: &Rule,
+        test: &Test,
+        first: &Rule,
+        told: &mut Option<Told>,
+    ) -> bool {
+        let mut chains = vec![rule.chain_of_transforms];
+        while let Some(last) = chains.last().copied().filter(|last| *last != 0) {
+            chains.push(program.chains[usize::from(last)].before);
+        }
+        let argument = self.argument(program, rule, &test.operator);
+        let list = self.untransformed(program, rule);
         let mut matched = false;
-        for candidate in self.candidates(rule) {
-            let variants = self.transformed(rule, &candidate);
-            for value in variants {
-                let found = operator.matches(&value, &argument, rule.capture && !negated);
-                if found.is_some() == *negated {
+        for at in 0..self.lists.all[list].entries.len() {
+            let entry = self.lists.all[list].entries[at];
+            let mut before = None;
+            for chain in chains.iter().rev() {
+                let value = self.values.transform(&program.chains, entry.value, *chain);
+                if before == Some(value) {
                     continue;
                 }
-                matched = true;
-                if let Some(groups) = found.filter(|groups| !groups.is_empty()) {
-                    for (n, group) in groups.into_iter().enumerate() {
-                        self.tx.insert(n.to_string().into_bytes(), group.into());
-                    }
-                } else if rule.capture {
-                    self.tx.insert(b"0".to_vec(), value.clone());
+                before = Some(value);
+                if !test.negated && !test.filter.may_match(self.values.summary(value)) {
+                    continue;
                 }
-                self.matched_var = (candidate.name.shown(), value.clone());
-                self.matched_vars.push((candidate.name.shown(), value));
-                self.effects(rule);
-                self.tell(first, told);
-                break;
+                let capture = rule.capture && !test.negated;
+                let found = test.operator.matches(self.values.bytes(value), &argument, capture);
+                if (found != Found::No) != test.negated {
+                    matched = true;
+                    self.take(program, rule, first, Entry { value, ..entry }, &found);
+                    self.note(program, rule, first, told);
+                }
             }
         }
         matched
     }
 
-    /// A value after the rule's transformations; with `multiMatch` also after each of them.
-    fn transformed(&mut self, rule: &Rule, candidate: &Candidate) -> Vec<Bytes> {
-        if !rule.multi_match {
-            return vec![self.transform(&candidate.value, candidate.id, rule.chain_of_transforms)];
-        }
-        let mut chains = vec![rule.chain_of_transforms];
-        while let Some(last) = chains.last().copied().filter(|last| *last != 0) {
-            chains.push(self.set.program.transforms[last].0);
-        }
-        let mut values: Vec<Bytes> = Vec::new();
-        for chain in chains.into_iter().rev() {
-            let value = self.transform(&candidate.value, candidate.id, chain);
-            if values.last() != Some(&value) {
-                values.push(value);
+    /// Effects of one value that matched.
+    fn take(&mut self, program: &Program, rule: &Rule, first: &Rule, entry: Entry, found: &Found) {
+        self.matched.variable = entry.variable;
+        self.matched.key.clear();
+        self.matched.key.extend_from_slice(self.values.bytes(entry.key));
+        self.matched.value.clear();
+        self.matched.value.extend_from_slice(self.values.bytes(entry.value));
+        if rule.capture {
+            let value = &self.matched.value;
+            match found {
+                Found::Groups(groups) => {
+                    for n in 0..10 {
+                        match groups.get(n) {
+                            Some(range) => self.tx.set(Names::group(n), &value[range.clone()]),
+                            None => self.tx.remove(Names::group(n)),
+                        }
+                    }
+                }
+                Found::Text(text) => self.tx.set(Names::group(0), text),
+                Found::Yes | Found::No => self.tx.set(Names::group(0), value),
             }
         }
-        values
+        if first.next.is_some() {
+            let Matched { variable, key, value } = &self.matched;
+            self.matched_vars.push(Matched { variable: *variable, key: key.clone(), value: value.clone() });
+        }
+        self.effects(program, rule);
     }
 
-    fn transform(&mut self, value: &Bytes, id: u32, chain: usize) -> Bytes {
-        if chain == 0 {
-            return value.clone();
+    /// The argument of an operator, its macros expanded.
+    fn argument(&self, program: &Program, rule: &Rule, operator: &Operator) -> Vec<u8> {
+        let mut out = Vec::new();
+        if let Some(text) = operator.argument() {
+            self.write(program, rule, text, &mut out);
         }
-        let key = (id, chain as u32);
-        if id != 0 {
-            if let Some(known) = self.memo.get(&key) {
-                return known.clone();
+        out
+    }
+
+    // What rules look at.
+
+    /// The values of a rule, transformed.
+    fn list(&mut self, program: &Program, rule: &Rule) -> usize {
+        let reduced = self.removed_for(rule);
+        let volatile = program.aims[rule.aims].volatile;
+        if volatile || reduced != 0 {
+            let key = (rule.feed, reduced);
+            if let Some(known) = self.lists.reduced.get(&key).filter(|_| !volatile) {
+                return *known as usize;
+            }
+            let base = self.gather(program, rule, reduced);
+            let list = self.transformed(program, base, rule.chain_of_transforms);
+            if !volatile {
+                self.lists.reduced.insert(key, list as u32);
+            }
+            return list;
+        }
+        let known = self.lists.by_feed[rule.feed];
+        if known != NONE {
+            return known as usize;
+        }
+        let base = self.untransformed(program, rule);
+        let list = self.transformed(program, base, rule.chain_of_transforms);
+        self.lists.by_feed[rule.feed] = list as u32;
+        list
+    }
+
+    /// The values of a rule as they are.
+    fn untransformed(&mut self, program: &Program, rule: &Rule) -> usize {
+        let reduced = self.removed_for(rule);
+        if program.aims[rule.aims].volatile || reduced != 0 {
+            return self.gather(program, rule, reduced);
+        }
+        let known = self.lists.by_aims[rule.aims];
+        if known != NONE {
+            return known as usize;
+        }
+        let list = self.gather(program, rule, 0);
+        self.lists.by_aims[rule.aims] = list as u32;
+        list
+    }
+
+    /// The list after a chain of transformations; itself, when that changes nothing.
+    fn transformed(&mut self, program: &Program, base: usize, chain: u16) -> usize {
+        if program.chains[usize::from(chain)].is_identity_for(&self.lists.all[base].bytes) {
+            return base;
+        }
+        let list = self.lists.open();
+        let (before, after) = self.lists.all.split_at_mut(list);
+        let mut changed = false;
+        for entry in &before[base].entries {
+            let value = self.values.transform(&program.chains, entry.value, chain);
+            changed |= value != entry.value;
+            after[0].entries.push(Entry { value, ..*entry });
+        }
+        if !changed {
+            self.lists.used -= 1;
+            return base;
+        }
+        self.lists.close(list, &self.values);
+        list
+    }
+
+    /// Which of the targets that were left out belong to a rule, as bits; those beyond the 63rd share one.
+    fn removed_for(&self, rule: &Rule) -> u64 {
+        let numbered = self.removed_targets.iter().enumerate();
+        numbered
+            .filter(|(_, removed)| removed.rules.contains(rule.number))
+            .fold(0, |bits, (n, _)| bits | 1 << n.min(63))
+    }
+
+    /// Gathers the values of a rule into a list.
+    fn gather(&mut self, program: &Program, rule: &Rule, reduced: u64) -> usize {
+        let number = self.lists.open();
+        let mut list = std::mem::take(&mut self.lists.all[number]);
+        for aim in &program.aims[rule.aims].aims {
+            let begun = list.entries.len();
+            self.collect(program, aim, &mut list.entries);
+            if reduced != 0 {
+                let removed: Vec<_> = self
+                    .removed_targets
+                    .iter()
+                    .filter(|removed| removed.rules.contains(rule.number))
+                    .collect();
+                let (values, mut at) = (&self.values, 0);
+                list.entries.retain(|entry| {
+                    at += 1;
+                    at <= begun
+                        || !removed.iter().any(|removed| {
+                            removed.target.variable == aim.target.variable
+                                && removed.target.selector.accepts_value(values, entry.key)
+                        })
+                });
+            }
+            if aim.target.count {
+                let mut text = Vec::new();
+                write_count((list.entries.len() - begun) as u64, &mut text);
+                list.entries.truncate(begun);
+                let value = self.values.add_made(&text);
+                let key = match &aim.target.selector {
+                    Selector::Name(name) => self.values.add_made(name),
+                    Selector::All | Selector::Pattern(_) => ValueId::EMPTY,
+                };
+                list.entries.push(Entry { value, key, variable: aim.target.variable });
             }
         }
-        let (before, step) = self.set.program.transforms[chain];
-        let input = self.transform(value, id, before);
-        let output = match step.map(|step| step.apply(&input)) {
-            Some(Cow::Owned(changed)) => Bytes::from(changed),
-            Some(Cow::Borrowed(same)) if same.len() == input.len() => input.clone(),
-            Some(Cow::Borrowed(part)) => input.slice_ref(part),
-            None => input,
-        };
-        if id != 0 {
-            self.memo.insert(key, output.clone());
-        }
-        output
+        self.lists.all[number] = list;
+        self.lists.close(number, &self.values);
+        number
     }
 
-    fn effects(&mut self, rule: &Rule) {
-        for set in &rule.set {
-            self.set_variable(set);
-        }
-    }
-
-    fn set_variable(&mut self, set: &SetVar) {
-        let name = self.expand(&set.name).into_owned();
-        let name =
-            if set.collection == "TX" { name } else { [set.collection.as_bytes(), b".", &name].concat() };
-        let value = match &set.change {
-            Change::Remove => {
-                self.tx.remove(&name);
-                return;
-            }
-            Change::Set(value) => self.expand(value).into_owned(),
-            Change::Add(amount) | Change::Subtract(amount) => {
-                let amount = number(&self.expand(amount));
-                let amount = if matches!(set.change, Change::Subtract(_)) { -amount } else { amount };
-                let held = self.tx.get(&name).map_or(0, |value| number(value));
-                held.saturating_add(amount).to_string().into_bytes()
-            }
-        };
-        self.tx.insert(name, value.into());
-    }
-
-    pub(crate) fn control(&mut self, ctl: &Ctl) {
-        match ctl {
-            Ctl::RemoveById(from, to) => self.removed_ids.push((*from, *to)),
-            Ctl::RemoveByTag(tag) => self.removed_tags.push(tag.clone()),
-            Ctl::RemoveTargetById(from, to, target) => {
-                if let Some(removed) = RemovedTarget::new(Which::Ids(*from, *to), target) {
-                    self.removed_targets.push(removed);
+    fn collect(&mut self, program: &Program, aim: &crate::rule::Aim, entries: &mut Vec<Entry>) {
+        use Variable as V;
+        let variable = aim.target.variable;
+        let mut from = |collections: &[Collection], names: bool| {
+            let everything = aim.takes_all();
+            for item in collections.iter().flat_map(|collection| self.data.of(*collection)) {
+                if everything || aim.takes_value(&self.values, item.key) {
+                    let value = if names { item.key } else { item.value };
+                    entries.push(Entry { value, key: item.key, variable });
                 }
             }
-            Ctl::RemoveTargetByTag(tag, target) => {
-                if let Some(removed) = RemovedTarget::new(Which::Tag(tag.clone()), target) {
-                    self.removed_targets.push(removed);
+        };
+        const ARGS: &[Collection] = &[Collection::ArgsGet, Collection::ArgsPost];
+        match variable {
+            V::Of(collection) => from(&[collection], false),
+            V::Args => from(ARGS, false),
+            V::ArgsNames => from(ARGS, true),
+            V::ArgsGetNames => from(&[Collection::ArgsGet], true),
+            V::ArgsPostNames => from(&[Collection::ArgsPost], true),
+            V::CookiesNames => from(&[Collection::Cookies], true),
+            V::RequestHeadersNames => from(&[Collection::RequestHeaders], true),
+            V::ResponseHeadersNames => from(&[Collection::ResponseHeaders], true),
+            V::FilesNames => from(&[Collection::Files], true),
+            V::Tx | V::Persistent(_) => self.collect_tx(program, aim, entries),
+            V::MatchedVars | V::MatchedVarsNames => {
+                for at in 0..self.matched_vars.len() {
+                    let name = self.matched_vars[at].name();
+                    if aim.takes(&name) {
+                        let key = self.values.add_made(&name);
+                        let value = match variable {
+                            V::MatchedVars => self.values.add_made(&self.matched_vars[at].value),
+                            _ => key,
+                        };
+                        entries.push(Entry { value, key, variable });
+                    }
+                }
+            }
+            _ => {
+                if let Some(value) = self.single(variable).filter(|_| aim.takes(b"")) {
+                    entries.push(Entry { value, key: ValueId::EMPTY, variable });
+                }
+            }
+        }
+    }
+
+    fn collect_tx(&mut self, program: &Program, aim: &crate::rule::Aim, entries: &mut Vec<Entry>) {
+        let variable = aim.target.variable;
+        let begin = slot_name(variable, b"").len();
+        for slot in &aim.slots {
+            self.scratch.clear();
+            if self.tx.write(*slot, &mut self.scratch) {
+                let key = self.values.add_made(&program.names.name(*slot)[begin..]);
+                let value = self.values.add_made(&self.scratch);
+                entries.push(Entry { value, key, variable });
+            }
+        }
+        if matches!(aim.target.selector, Selector::Name(_)) {
+            return;
+        }
+        let begin = slot_name(variable, b"");
+        for (name, value) in self.tx.all_made() {
+            let Some(key) = name.strip_prefix(begin.as_slice()) else { continue };
+            if !key.starts_with(b"\0") && aim.takes(key) {
+                let (key, value) = (self.values.add_made(key), self.values.add_made(&value));
+                entries.push(Entry { value, key, variable });
+            }
+        }
+    }
+
+    /// The value of a variable that has one, if it has it now.
+    fn single(&mut self, variable: Variable) -> Option<ValueId> {
+        let mut text = Vec::new();
+        match variable {
+            Variable::Scalar(scalar) => return self.data.scalar(scalar),
+            Variable::ArgsCombinedSize => {
+                write_count(self.data.arguments_size(&self.values) as u64, &mut text);
+            }
+            Variable::FilesCombinedSize => {
+                let sizes = self.data.of(Collection::FilesSizes).iter();
+                write_number(sizes.map(|item| number(self.values.bytes(item.value))).sum(), &mut text);
+            }
+            Variable::Flag(flag) => write_number(i64::from(self.data.flag(flag)), &mut text),
+            Variable::MatchedVar => text.extend_from_slice(&self.matched.value),
+            Variable::MatchedVarName => self.matched.write_name(&mut text),
+            Variable::Duration => text.push(b'0'),
+            Variable::Time(time) => time.write(self.now, &mut text),
+            _ => return None,
+        }
+        Some(self.values.add_made(&text))
+    }
+
+    // What matches do.
+
+    fn effects(&mut self, program: &Program, rule: &Rule) {
+        for set in &rule.set {
+            self.set_variable(program, rule, set);
+        }
+    }
+
+    fn set_variable(&mut self, program: &Program, rule: &Rule, set: &SetVar) {
+        let (slot, made) = match &set.name {
+            Name::Known(slot) => (Some(*slot), Vec::new()),
+            Name::Made(text) => {
+                let mut name = Vec::new();
+                self.write(program, rule, text, &mut name);
+                name.make_ascii_lowercase();
+                (program.names.known(&name), name)
+            }
+        };
+        let mut value = std::mem::take(&mut self.scratch);
+        value.clear();
+        match &set.change {
+            Change::Remove => match slot {
+                Some(slot) => self.tx.remove(slot),
+                None => self.tx.remove_made(&made),
+            },
+            Change::Set(text) => {
+                self.write(program, rule, text, &mut value);
+                match slot {
+                    Some(slot) => self.tx.set(slot, &value),
+                    None => self.tx.set_made(&made, &value),
+                }
+            }
+            Change::Add(amount) | Change::Subtract(amount) => {
+                let amount = match amount.0.as_slice() {
+                    [Piece::Tx(slot)] => self.tx.number(*slot),
+                    _ => {
+                        self.write(program, rule, amount, &mut value);
+                        number(&value)
+                    }
+                };
+                let amount = if matches!(set.change, Change::Subtract(_)) { -amount } else { amount };
+                let held = match slot {
+                    Some(slot) => self.tx.number(slot),
+                    None => self.tx.made(&made).map_or(0, |held| number(&held)),
+                };
+                let sum = held.saturating_add(amount);
+                match slot {
+                    Some(slot) => self.tx.set_number(slot, sum),
+                    None => self.tx.set_made(&made, sum.to_string().as_bytes()),
+                }
+            }
+        }
+        self.scratch = value;
+    }
+
+    fn controls(&mut self, program: &Program, rule: &Rule) {
+        for ctl in &rule.ctl {
+            self.control(program, ctl);
+        }
+    }
+
+    pub(crate) fn control(&mut self, program: &Program, ctl: &Ctl) {
+        match ctl {
+            Ctl::Remove(which) => meant(program, which, &mut self.removed),
+            Ctl::RemoveTarget(which, target) => {
+                let mut rules = Bits::default();
+                meant(program, which, &mut rules);
+                self.removed_targets.push(RemovedTarget { rules, target: target.clone() });
+                // Beyond 63 their bits are shared, so that lists made before may be wrong.
+                if self.removed_targets.len() > 63 {
+                    self.lists.reduced.clear();
                 }
             }
             Ctl::Engine(mode) => {
@@ -267,334 +816,232 @@ impl Transaction {
             }
             Ctl::BodyProcessor(name) => self.body_processor = Some(name.clone()),
             Ctl::ForceBodyVariable(on) => self.force_body = *on,
+            Ctl::RequestBodyAccess(on) => self.request_body_access = *on,
+            Ctl::ResponseBodyAccess(on) => self.response_body_access = *on,
             Ctl::Audit(on) => self.audit_on = *on,
             Ctl::Nothing => {}
         }
     }
 
-    fn tell(&self, rule: &Rule, told: &mut Vec<Match>) {
-        if !rule.log {
-            return;
+    /// Keeps what is to be told of a link that matched; the last one of a chain is told.
+    fn note(&self, program: &Program, rule: &Rule, first: &Rule, told: &mut Option<Told>) {
+        if let Some(found) = self.tell(program, first, rule) {
+            let began = match told.take() {
+                Some(before) if !std::ptr::eq(rule, first) => before.began,
+                _ => found.target.clone(),
+            };
+            *told = Some(Told { last: found, began });
         }
-        let text =
-            |text: &Option<Text>| text.as_ref().map(|text| shown(&self.expand(text))).unwrap_or_default();
-        told.insert(
-            0,
-            Match {
-                id: rule.id,
-                msg: text(&rule.msg),
-                severity: rule.severity.clone(),
-                logdata: text(&rule.logdata),
-                target: shown(&self.matched_var.0),
-                tags: rule.tags.iter().map(|tag| shown(&self.expand(tag))).collect(),
-                file: rule.place.file.to_string(),
-                line: rule.place.line,
-                phase: rule.phase,
-            },
-        );
     }
 
-    /// A text with its macros expanded.
-    pub(crate) fn expand<'t>(&self, text: &'t Text) -> Cow<'t, [u8]> {
-        if let Some(plain) = text.plain() {
-            return Cow::Borrowed(plain);
+    /// A match as it is told: with the texts of the first link.
+    fn tell(&self, program: &Program, first: &Rule, rule: &Rule) -> Option<Match> {
+        if !first.log {
+            return None;
         }
-        let mut out = Vec::new();
+        let text = |text: &Text| {
+            let mut out = Vec::new();
+            self.write(program, rule, text, &mut out);
+            shown(&out)
+        };
+        Some(Match {
+            id: first.id,
+            msg: first.msg.as_ref().map(text).unwrap_or_default(),
+            severity: first.severity.clone(),
+            logdata: first.logdata.as_ref().map(text).unwrap_or_default(),
+            target: shown(&self.matched.name()),
+            tags: first.tags.iter().map(text).collect(),
+            file: first.place.file.to_string(),
+            line: first.place.line,
+            phase: first.phase,
+        })
+    }
+
+    /// Writes a text with its macros expanded.
+    fn write(&self, program: &Program, rule: &Rule, text: &Text, out: &mut Vec<u8>) {
         for piece in &text.0 {
             match piece {
                 Piece::Plain(plain) => out.extend_from_slice(plain),
-                Piece::Macro(name, selector) => {
-                    out.extend_from_slice(&self.value_of(name, selector.as_deref()))
+                Piece::Tx(slot) => {
+                    self.tx.write(*slot, out);
                 }
-            }
-        }
-        Cow::Owned(out)
-    }
-
-    fn value_of(&self, name: &str, selector: Option<&str>) -> Bytes {
-        match (name, selector) {
-            ("TX", Some(key)) => self.tx.get(key.as_bytes()).cloned().unwrap_or_default(),
-            ("MATCHED_VAR", _) => self.matched_var.1.clone(),
-            ("MATCHED_VAR_NAME", _) => self.matched_var.0.clone().into(),
-            _ => {
-                let Some(variable) = crate::variable::named(name) else { return Bytes::new() };
-                let selector = selector.map_or(Selector::All, |key| Selector::Name(key.as_bytes().to_vec()));
-                let mut found = Vec::new();
-                self.gather(variable, &selector, &mut found);
-                found.into_iter().next().map(|candidate| candidate.value).unwrap_or_default()
+                Piece::MatchedVar => out.extend_from_slice(&self.matched.value),
+                Piece::MatchedVarName => self.matched.write_name(out),
+                Piece::Rule(Property::Id) => write_number(i64::from(rule.id), out),
+                Piece::Rule(Property::Msg) => {
+                    out.extend_from_slice(rule.msg.as_ref().and_then(Text::plain).unwrap_or_default());
+                }
+                Piece::Rule(Property::Severity) => {
+                    out.extend_from_slice(rule.severity.as_deref().unwrap_or_default().as_bytes());
+                }
+                Piece::Variable(variable, selector) => self.write_first(program, *variable, selector, out),
             }
         }
     }
 
-    /// The values that a rule looks at, without what was excluded.
-    fn candidates(&self, rule: &Rule) -> Vec<Candidate> {
-        let mut found = Vec::new();
-        let removed: Vec<&RemovedTarget> =
-            self.removed_targets.iter().filter(|removed| removed.is_for(rule)).collect();
-        for target in rule.targets.iter().filter(|target| !target.exclude) {
-            let begun = found.len();
-            self.gather(target.variable, &target.selector, &mut found);
-            let excluded = |candidate: &Candidate| {
-                let by_rule = rule.targets.iter().any(|other| {
-                    other.exclude
-                        && other.variable == target.variable
-                        && other.selector.accepts(&candidate.name.key)
-                });
-                by_rule || removed.iter().any(|removed| removed.covers(target.variable, &candidate.name.key))
-            };
-            let kept = found.split_off(begun).into_iter().filter(|candidate| !excluded(candidate));
-            if target.count {
-                let count = kept.count().to_string();
-                let key = match &target.selector {
-                    Selector::Name(name) => Bytes::from(name.clone()),
-                    Selector::All | Selector::Pattern(_) => Bytes::new(),
-                };
-                let name = Name { collection: collection(target), key };
-                found.push(Candidate { name, value: count.into(), id: 0 });
-            } else {
-                found.extend(kept);
-            }
-            if found.len() > VALUES_MAX {
-                found.truncate(VALUES_MAX);
-                break;
-            }
-        }
-        found
-    }
-
-    fn gather(&self, variable: Variable, selector: &Selector, found: &mut Vec<Candidate>) {
-        use Variable as V;
-        let data = &self.data;
-        let name = variable_name(variable);
-        let mut values = |items: &[Item]| {
-            found.extend(items.iter().filter(|item| selector.accepts(&item.key)).map(|item| Candidate {
-                name: Name { collection: name, key: item.key.clone() },
-                value: item.value.clone(),
-                id: item.id,
-            }));
+    /// Writes the first value of a variable.
+    fn write_first(&self, program: &Program, variable: Variable, selector: &Selector, out: &mut Vec<u8>) {
+        let of = |collections: &[Collection], names: bool| {
+            let mut items = collections.iter().flat_map(|collection| self.data.of(*collection));
+            let found = items.find(|item| selector.accepts(self.values.bytes(item.key)))?;
+            Some(self.values.bytes(if names { found.key } else { found.value }))
         };
-        match variable {
-            V::Args => {
-                values(&data.args_get);
-                values(&data.args_post);
+        const ARGS: &[Collection] = &[Collection::ArgsGet, Collection::ArgsPost];
+        let found = match variable {
+            Variable::Scalar(scalar) => self.data.scalar(scalar).map(|value| self.values.bytes(value)),
+            Variable::Of(collection) => of(&[collection], false),
+            Variable::Args => of(ARGS, false),
+            Variable::ArgsNames => of(ARGS, true),
+            Variable::ArgsGetNames => of(&[Collection::ArgsGet], true),
+            Variable::ArgsPostNames => of(&[Collection::ArgsPost], true),
+            Variable::CookiesNames => of(&[Collection::Cookies], true),
+            Variable::RequestHeadersNames => of(&[Collection::RequestHeaders], true),
+            Variable::ResponseHeadersNames => of(&[Collection::ResponseHeaders], true),
+            Variable::FilesNames => of(&[Collection::Files], true),
+            Variable::ArgsCombinedSize => {
+                return write_count(self.data.arguments_size(&self.values) as u64, out);
             }
-            V::ArgsGet => values(&data.args_get),
-            V::ArgsPost => values(&data.args_post),
-            V::Cookies => values(&data.cookies),
-            V::RequestHeaders => values(&data.request_headers),
-            V::ResponseHeaders => values(&data.response_headers),
-            V::Files => values(&data.files),
-            V::FilesSizes => values(&data.files_sizes),
-            V::PartHeaders => values(&data.part_headers),
-            V::Xml => {
-                values(&data.xml_text);
+            Variable::Flag(flag) => return write_number(i64::from(self.data.flag(flag)), out),
+            Variable::Time(time) => return time.write(self.now, out),
+            Variable::MatchedVars => self.matched_vars.first().map(|matched| matched.value.as_slice()),
+            Variable::MatchedVarsNames => {
+                return self.matched_vars.first().map_or((), |matched| matched.write_name(out));
             }
-            V::XmlAttributes => values(&data.xml_attributes),
-            _ => self.gather_other(variable, selector, name, found),
-        }
-    }
-
-    fn gather_other(
-        &self,
-        variable: Variable,
-        selector: &Selector,
-        collection: &'static str,
-        found: &mut Vec<Candidate>,
-    ) {
-        use Variable as V;
-        let data = &self.data;
-        let mut push = |key: Bytes, value: Bytes, id: u32| {
-            found.push(Candidate { name: Name { collection, key }, value, id })
+            Variable::Tx | Variable::Persistent(_) => {
+                // Without a selector: the first that is set.
+                let mut slots = program.names.slots();
+                return slots.find(|slot| self.tx.write(*slot, out)).map_or((), |_| ());
+            }
+            Variable::MatchedVar
+            | Variable::MatchedVarName
+            | Variable::FilesCombinedSize
+            | Variable::Duration
+            | Variable::Nothing => None,
         };
-        let mut names = |lists: &[&[Item]]| {
-            for item in lists.iter().flat_map(|items| items.iter()).filter(|item| selector.accepts(&item.key))
-            {
-                push(item.key.clone(), item.key.clone(), item.key_id);
-            }
-        };
-        match variable {
-            V::ArgsNames => names(&[&data.args_get, &data.args_post]),
-            V::ArgsGetNames => names(&[&data.args_get]),
-            V::ArgsPostNames => names(&[&data.args_post]),
-            V::CookiesNames => names(&[&data.cookies]),
-            V::RequestHeadersNames => names(&[&data.request_headers]),
-            V::ResponseHeadersNames => names(&[&data.response_headers]),
-            V::FilesNames => names(&[&data.files]),
-            V::ArgsCombinedSize => {
-                let all = data.args_get.iter().chain(&data.args_post);
-                let size: usize = all.map(|item| item.key.len() + item.value.len()).sum();
-                push(Bytes::new(), size.to_string().into(), 0);
-            }
-            V::FilesCombinedSize => {
-                let size: i64 = data.files_sizes.iter().map(|item| number(&item.value)).sum();
-                push(Bytes::new(), size.to_string().into(), 0);
-            }
-            V::Tx => {
-                if let Selector::Name(name) = selector {
-                    if let Some(value) = self.tx.get(name.as_slice()) {
-                        push(name.clone().into(), value.clone(), 0);
-                    }
-                } else {
-                    for (key, value) in
-                        self.tx.iter().filter(|(key, _)| !key.contains(&b'.') && selector.accepts(key))
-                    {
-                        push(key.clone().into(), value.clone(), 0);
-                    }
-                }
-            }
-            V::Persistent(kind) => {
-                let begin = [kind.as_bytes(), b"."].concat();
-                for (key, value) in &self.tx {
-                    if let Some(name) =
-                        key.strip_prefix(begin.as_slice()).filter(|name| selector.accepts(name))
-                    {
-                        push(name.to_vec().into(), value.clone(), 0);
-                    }
-                }
-            }
-            V::MatchedVar => push(self.matched_var.0.clone().into(), self.matched_var.1.clone(), 0),
-            V::MatchedVarName => push(Bytes::new(), self.matched_var.0.clone().into(), 0),
-            V::MatchedVars => {
-                for (name, value) in &self.matched_vars {
-                    push(name.clone().into(), value.clone(), 0);
-                }
-            }
-            V::MatchedVarsNames => {
-                for (name, _) in &self.matched_vars {
-                    push(name.clone().into(), name.clone().into(), 0);
-                }
-            }
-            V::BodyError => push(Bytes::new(), flag(data.flags.body_error), 0),
-            V::BodyErrorMessage => push(Bytes::new(), data.flags.body_error_message.clone().into(), 0),
-            V::MultipartStrictError => push(Bytes::new(), flag(data.flags.multipart_strict_error), 0),
-            V::MultipartUnmatchedBoundary => {
-                push(Bytes::new(), flag(data.flags.multipart_unmatched_boundary), 0)
-            }
-            V::Duration => push(Bytes::new(), Bytes::from_static(b"0"), 0),
-            V::Scalar(scalar) => {
-                if let Some(item) = data.scalars.get(&scalar) {
-                    push(Bytes::new(), item.value.clone(), item.id);
-                }
-            }
-            _ => {}
-        }
+        out.extend_from_slice(found.unwrap_or_default());
     }
 
     /// A single value, empty when it is not known.
-    pub(crate) fn scalar(&self, scalar: Scalar) -> Bytes {
-        self.data.scalars.get(&scalar).map(|item| item.value.clone()).unwrap_or_default()
+    pub(crate) fn scalar(&self, scalar: Scalar) -> &[u8] {
+        self.data.scalar(scalar).map(|value| self.values.bytes(value)).unwrap_or_default()
+    }
+
+    pub(crate) fn set_scalar(&mut self, scalar: Scalar, value: &[u8]) {
+        let value = self.values.add(value);
+        self.data.set(scalar, value);
+    }
+
+    pub(crate) fn add(&mut self, collection: Collection, key: &[u8], value: &[u8]) {
+        let (key, value) = (self.values.add(key), self.values.add(value));
+        self.data.add(collection, key, value);
+    }
+
+    pub(crate) fn fail_body(&mut self, why: &str) {
+        self.data.raise(Flag::BodyError);
+        self.set_scalar(Scalar::BodyErrorMessage, why.as_bytes());
     }
 }
 
-fn flag(on: bool) -> Bytes {
-    Bytes::from_static(if on { b"1" } else { b"0" })
+/// What is told of a chain so far.
+struct Told {
+    last: Match,
+    /// The value with which the chain began.
+    began: String,
 }
 
-fn has_tag(rule: &Rule, wanted: &[u8]) -> bool {
-    rule.tags.iter().any(|tag| tag.plain() == Some(wanted))
-}
-
-fn collection(target: &Target) -> &'static str {
-    variable_name(target.variable)
-}
-
-/// The name of a variable, as `MATCHED_VAR_NAME` shows it.
-fn variable_name(variable: Variable) -> &'static str {
-    use Variable as V;
-    match variable {
-        V::Args => "ARGS",
-        V::ArgsNames => "ARGS_NAMES",
-        V::ArgsGet => "ARGS_GET",
-        V::ArgsGetNames => "ARGS_GET_NAMES",
-        V::ArgsPost => "ARGS_POST",
-        V::ArgsPostNames => "ARGS_POST_NAMES",
-        V::ArgsCombinedSize => "ARGS_COMBINED_SIZE",
-        V::Cookies => "REQUEST_COOKIES",
-        V::CookiesNames => "REQUEST_COOKIES_NAMES",
-        V::RequestHeaders => "REQUEST_HEADERS",
-        V::RequestHeadersNames => "REQUEST_HEADERS_NAMES",
-        V::ResponseHeaders => "RESPONSE_HEADERS",
-        V::ResponseHeadersNames => "RESPONSE_HEADERS_NAMES",
-        V::Files => "FILES",
-        V::FilesNames => "FILES_NAMES",
-        V::FilesSizes => "FILES_SIZES",
-        V::FilesCombinedSize => "FILES_COMBINED_SIZE",
-        V::PartHeaders => "MULTIPART_PART_HEADERS",
-        V::Xml | V::XmlAttributes => "XML",
-        V::Tx => "TX",
-        V::Persistent(kind) => kind,
-        V::MatchedVar => "MATCHED_VAR",
-        V::MatchedVarName => "MATCHED_VAR_NAME",
-        V::MatchedVars => "MATCHED_VARS",
-        V::MatchedVarsNames => "MATCHED_VARS_NAMES",
-        V::BodyError => "REQBODY_ERROR",
-        V::BodyErrorMessage => "REQBODY_ERROR_MSG",
-        V::MultipartStrictError => "MULTIPART_STRICT_ERROR",
-        V::MultipartUnmatchedBoundary => "MULTIPART_UNMATCHED_BOUNDARY",
-        V::Duration => "DURATION",
-        V::Nothing => "NOTHING",
-        V::Scalar(scalar) => match scalar {
-            Scalar::Method => "REQUEST_METHOD",
-            Scalar::Uri => "REQUEST_URI",
-            Scalar::UriRaw => "REQUEST_URI_RAW",
-            Scalar::Line => "REQUEST_LINE",
-            Scalar::Protocol => "REQUEST_PROTOCOL",
-            Scalar::Filename => "REQUEST_FILENAME",
-            Scalar::Basename => "REQUEST_BASENAME",
-            Scalar::Query => "QUERY_STRING",
-            Scalar::RemoteAddr => "REMOTE_ADDR",
-            Scalar::RemotePort => "REMOTE_PORT",
-            Scalar::ServerAddr => "SERVER_ADDR",
-            Scalar::ServerPort => "SERVER_PORT",
-            Scalar::ServerName => "SERVER_NAME",
-            Scalar::RequestBody => "REQUEST_BODY",
-            Scalar::RequestBodyLength => "REQUEST_BODY_LENGTH",
-            Scalar::BodyProcessor => "REQBODY_PROCESSOR",
-            Scalar::ResponseBody => "RESPONSE_BODY",
-            Scalar::ResponseStatus => "RESPONSE_STATUS",
-            Scalar::ResponseProtocol => "RESPONSE_PROTOCOL",
-            Scalar::ResponseContentType => "RESPONSE_CONTENT_TYPE",
-            Scalar::ResponseContentLength => "RESPONSE_CONTENT_LENGTH",
-            Scalar::UniqueId => "UNIQUE_ID",
-            Scalar::PathInfo => "PATH_INFO",
-            Scalar::AuthType => "AUTH_TYPE",
-        },
-    }
-}
-
-/// A target that a rule excluded for the rest of the transaction.
-pub(crate) struct RemovedTarget {
-    which: Which,
-    variable: Variable,
-    /// Lower case; `None` for the whole collection.
-    key: Option<Vec<u8>>,
-}
-
-enum Which {
-    Ids(u32, u32),
-    Tag(Vec<u8>),
-}
-
-impl RemovedTarget {
-    /// Patterns as selectors are not used here by any rule set in use; they would remove the whole
-    /// collection, which is refused by leaving everything inspected.
-    fn new(which: Which, target: &Target) -> Option<Self> {
-        let key = match &target.selector {
-            Selector::All => None,
-            Selector::Name(name) => Some(name.clone()),
-            Selector::Pattern(_) => return None,
-        };
-        Some(Self { which, variable: target.variable, key })
-    }
-
-    fn is_for(&self, rule: &Rule) -> bool {
-        match &self.which {
-            Which::Ids(from, to) => (*from..=*to).contains(&rule.id),
-            Which::Tag(tag) => has_tag(rule, tag),
+/// Adds the numbers of the rules that are meant.
+fn meant(program: &Program, which: &Which, rules: &mut Bits) {
+    match which {
+        Which::Ids(from, to) => {
+            let begin = program.by_id.partition_point(|(id, _)| id < from);
+            let found = program.by_id[begin..].iter().take_while(|(id, _)| id <= to);
+            found.for_each(|(_, number)| rules.insert(*number));
+        }
+        Which::Tag(tag) => {
+            program.by_tag.get(tag).into_iter().flatten().for_each(|number| rules.insert(*number));
+        }
+        Which::TagPattern(_) | Which::MsgPattern(_) => {
+            for step in program.phases.iter().flatten() {
+                if let Step::Rule(rule) = step
+                    && which.means(rule)
+                {
+                    rules.insert(rule.number);
+                }
+            }
         }
     }
+}
 
-    fn covers(&self, variable: Variable, key: &[u8]) -> bool {
-        self.variable == variable && self.key.as_ref().is_none_or(|own| key.eq_ignore_ascii_case(own))
+impl Time {
+    /// Writes this part of a time in seconds since 1970, UTC.
+    fn write(self, now: u64, out: &mut Vec<u8>) {
+        let (days, second) = (now / 86_400, now % 86_400);
+        let (hour, minute) = (second / 3600, second / 60 % 60);
+        let (year, month, day) = date(days);
+        let two = |number: u64, out: &mut Vec<u8>| {
+            out.extend_from_slice(&[b'0' + (number / 10 % 10) as u8, b'0' + (number % 10) as u8]);
+        };
+        match self {
+            Self::Clock => {
+                for (part, end) in [(hour, &b":"[..]), (minute, b":"), (second % 60, b"")] {
+                    two(part, out);
+                    out.extend_from_slice(end);
+                }
+            }
+            Self::Epoch => write_count(now, out),
+            Self::Year => write_count(year, out),
+            // As ModSecurity counts: months from 0.
+            Self::Month => write_count(month - 1, out),
+            Self::Day => write_count(day, out),
+            Self::Hour => write_count(hour, out),
+            Self::Minute => write_count(minute, out),
+            Self::Second => write_count(second % 60, out),
+            // 1970 began on a Thursday.
+            Self::Weekday => write_count((days + 4) % 7, out),
+        }
+    }
+}
+
+/// Year, month and day of a day since 1970 in the Gregorian calendar.
+fn date(days: u64) -> (u64, u64, u64) {
+    // Years here begin in March, so that a leap day is the last of its year.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (year + era * 400 + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_taken_apart() {
+        let check = |time: Time, now: u64, expected: &str| {
+            let mut out = Vec::new();
+            time.write(now, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        };
+        // 2024-02-29 23:59:58, a Thursday.
+        let now = 1_709_251_198;
+        for (time, expected) in [
+            (Time::Clock, "23:59:58"),
+            (Time::Epoch, "1709251198"),
+            (Time::Year, "2024"),
+            (Time::Month, "1"),
+            (Time::Day, "29"),
+            (Time::Hour, "23"),
+            (Time::Minute, "59"),
+            (Time::Second, "58"),
+            (Time::Weekday, "4"),
+        ] {
+            check(time, now, expected);
+        }
+        check(Time::Day, 0, "1");
+        check(Time::Year, 951_782_400, "2000");
     }
 }

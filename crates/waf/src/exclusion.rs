@@ -5,13 +5,12 @@
 
 use crate::{
     LoadError,
-    action::{Ctl, id_range},
-    data::Scalar,
+    action::{Ctl, Which, id_range},
     error::Place,
-    transaction::Transaction,
     transform::Transform,
     variable,
 };
+use std::sync::Arc;
 
 /// What a policy leaves out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,18 +48,17 @@ impl Applied {
         if targets.iter().any(variable::Target::is_pattern) {
             return Err(place.unsupported("a pattern as target of an exclusion"));
         }
-        let ctl = match (exclusion.rules.strip_prefix("tag:"), targets.pop()) {
-            (Some(""), _) => return Err(place.syntax("the tag is empty")),
-            (Some(tag), Some(target)) => Ctl::RemoveTargetByTag(tag.to_owned().into(), target),
-            (Some(tag), None) => Ctl::RemoveByTag(tag.to_owned().into()),
-            (None, Some(target)) => {
+        let which = match exclusion.rules.strip_prefix("tag:") {
+            Some("") => return Err(place.syntax("the tag is empty")),
+            Some(tag) => Which::Tag(tag.into()),
+            None => {
                 let (from, to) = id_range(&place, &exclusion.rules)?;
-                Ctl::RemoveTargetById(from, to, target)
+                Which::Ids(from, to)
             }
-            (None, None) => {
-                let (from, to) = id_range(&place, &exclusion.rules)?;
-                Ctl::RemoveById(from, to)
-            }
+        };
+        let ctl = match targets.pop() {
+            Some(target) => Ctl::RemoveTarget(which, Arc::new(target)),
+            None => Ctl::Remove(which),
         };
         let path = exclusion.path.as_deref().map(|path| match path.strip_suffix('*') {
             Some(begin) => Path { text: begin.into(), is_prefix: true },
@@ -69,14 +67,12 @@ impl Applied {
         Ok(Self { path, ctl })
     }
 
-    /// What is done for the request in `transaction`, if this is for its path.
-    pub(crate) fn ctl_for(&self, transaction: &Transaction) -> Option<&Ctl> {
+    /// What is done for a request of this path, if this is for it.
+    pub(crate) fn ctl_for(&self, file: &[u8]) -> Option<&Ctl> {
         let Some(path) = &self.path else { return Some(&self.ctl) };
-        let file = transaction.scalar(Scalar::Filename);
         // Rules see the path as it was sent, the router its canonical form: both must be meant, or
         // `/excluded/../elsewhere` would carry the exclusion elsewhere.
-        let canonical = Transform::NormalizePath.apply(&file).into_owned();
-        (path.is(&file) && path.is(&canonical)).then_some(&self.ctl)
+        (path.is(file) && path.is(&Transform::NormalizePath.of(file))).then_some(&self.ctl)
     }
 }
 

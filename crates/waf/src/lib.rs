@@ -13,13 +13,18 @@ mod data;
 mod error;
 mod evaluate;
 mod exclusion;
+mod filter;
+mod injection;
 mod operator;
 mod pattern;
+mod pool;
 mod rule;
 mod seclang;
 mod text;
 mod transaction;
 mod transform;
+mod tx;
+mod value;
 mod variable;
 
 pub use audit::{Audit, Match};
@@ -90,7 +95,7 @@ impl Default for Settings {
 
 /// A compiled set of rules. Immutable; shared by all transactions.
 pub struct RuleSet {
-    pub(crate) program: Arc<compile::Program>,
+    pub(crate) program: Arc<pool::Pool>,
     pub(crate) settings: Settings,
     pub(crate) exclusions: Vec<exclusion::Applied>,
 }
@@ -101,7 +106,7 @@ impl RuleSet {
     /// # Errors
     /// [`LoadError`] for the first thing that cannot be loaded, and when there are no rules at all.
     pub fn compile(sources: &[Source], files: &dyn Files, settings: &Settings) -> Result<Self, LoadError> {
-        Self::of(Arc::new(compile::compile(sources, files)?), settings)
+        Self::of(Arc::new(pool::Pool::new(compile::compile(sources, files)?)), settings)
     }
 
     /// The same rules under other settings. They share one program: what this costs is the settings.
@@ -112,7 +117,7 @@ impl RuleSet {
         Self::of(self.program.clone(), settings)
     }
 
-    fn of(program: Arc<compile::Program>, settings: &Settings) -> Result<Self, LoadError> {
+    fn of(program: Arc<pool::Pool>, settings: &Settings) -> Result<Self, LoadError> {
         let numbered = (1..).zip(&settings.exclusions);
         let exclusions = numbered.map(|(number, one)| exclusion::Applied::compile(one, number));
         let exclusions = exclusions.collect::<Result<_, _>>()?;
@@ -121,17 +126,17 @@ impl RuleSet {
 
     /// Begins a transaction.
     pub fn begin(self: &Arc<Self>, connection: Connection) -> Transaction {
-        Transaction::new(self.clone(), connection)
+        Transaction::new(self.clone(), &connection)
     }
 
     /// Number of rules.
     pub fn rules(&self) -> usize {
-        self.program.rules
+        self.program.program.rules
     }
 
     /// What was loaded but does nothing here, and why.
     pub fn warnings(&self) -> &[String] {
-        &self.program.warnings
+        &self.program.program.warnings
     }
 
     /// How it is run.
@@ -146,11 +151,31 @@ pub fn parse_only(bytes: &[u8]) -> bool {
     seclang::parse("fuzz", bytes).is_ok()
 }
 
+/// Runs every transformation over a value, for fuzzing: none may change a value that it says it leaves.
+#[doc(hidden)]
+pub fn transform_all(value: &[u8]) {
+    let summary = value::Summary::of(value);
+    for transform in transform::Transform::ALL {
+        let chain = transform::Chain::after(&transform::Chain::ROOT, 0, *transform);
+        let changed = transform.of(value) != value;
+        assert!(!(changed && chain.is_identity_on(&summary)), "{transform:?}");
+    }
+}
+
 /// Runs the body parsers over bytes, for fuzzing.
 #[doc(hidden)]
 pub fn parse_bodies(content_type: &[u8], bytes: &[u8]) {
+    let limits = body::Limits { separator: b'&', arguments_max: 1000, json_depth_max: 64, keep_files: true };
+    let mut state = evaluate::State::default();
     for kind in [body::Kind::UrlEncoded, body::Kind::Multipart, body::Kind::Json, body::Kind::Xml] {
-        body::parse(kind, content_type, bytes, true, 64);
-        body::parse(kind, content_type, bytes, false, 64);
+        body::parse(kind, content_type, bytes, true, &limits, &mut state);
+        body::parse(kind, content_type, bytes, false, &limits, &mut state);
     }
+}
+
+/// The verdicts of the injection operators, for comparison with the C library: the fingerprint of SQL,
+/// and whether it is a script.
+#[doc(hidden)]
+pub fn injections(value: &[u8]) -> (Option<Vec<u8>>, bool) {
+    (injection::sqli(value), injection::xss(value))
 }

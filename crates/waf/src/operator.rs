@@ -2,9 +2,13 @@
 
 use crate::{
     Files,
+    body::urlencoded,
     error::{LoadError, Place},
-    pattern::Pattern,
-    text::Text,
+    filter::Filter,
+    injection,
+    pattern::{Groups, Pattern},
+    text::{Text, names_a_variable},
+    tx::{Names, number},
 };
 use aho_corasick::AhoCorasick;
 use ipnet::IpNet;
@@ -12,6 +16,15 @@ use std::{
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
+
+/// What a rule asks of each value.
+#[derive(Debug)]
+pub(crate) struct Test {
+    pub(crate) negated: bool,
+    pub(crate) operator: Operator,
+    /// What a value must hold to match.
+    pub(crate) filter: Filter,
+}
 
 /// An operator with its argument.
 #[derive(Debug)]
@@ -47,24 +60,56 @@ pub(crate) enum Comparison {
     Lt,
 }
 
+impl Comparison {
+    pub(crate) fn holds(self, value: i64, argument: i64) -> bool {
+        match self {
+            Self::Eq => value == argument,
+            Self::Ge => value >= argument,
+            Self::Gt => value > argument,
+            Self::Le => value <= argument,
+            Self::Lt => value < argument,
+        }
+    }
+}
+
+/// What came of a test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found {
+    No,
+    Yes,
+    /// With what the groups of a pattern matched.
+    Groups(Groups),
+    /// With a text that stands for it.
+    Text(Vec<u8>),
+}
+
 /// Reads `[!]@name argument`; without a name it is a pattern. Also says what does nothing here.
 pub(crate) fn parse(
     place: &Place,
     text: &[u8],
     files: &dyn Files,
-) -> Result<(bool, Operator, Option<String>), LoadError> {
-    let (negated, text) = text.strip_prefix(b"!").map_or((false, text), |rest| (true, rest));
+    names: &mut Names,
+) -> Result<(Test, Option<String>), LoadError> {
+    let (negated, text) =
+        text.strip_prefix(b"!").map_or((false, text), |rest| (true, rest.trim_ascii_start()));
     let Some(named) = text.strip_prefix(b"@") else {
-        return Ok((negated, regex(place, text)?, None));
+        let operator = regex(place, text, names)?;
+        return Ok((Test { negated, filter: filter_of(&operator), operator }, None));
     };
     let end = named.iter().position(u8::is_ascii_whitespace).unwrap_or(named.len());
     let (name, argument) =
         (String::from_utf8_lossy(&named[..end]).to_ascii_lowercase(), named[end..].trim_ascii());
-    let macros = || Text::parse(argument);
+    let mut macros = || Text::parse(place, argument, names);
     let mut warning = None;
+    let mut filter = None;
     let operator = match name.as_str() {
-        "rx" => regex(place, argument)?,
-        "pm" => phrases(place, argument.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()))?,
+        "rx" | "rxglobal" => regex(place, argument, names)?,
+        "pm" => {
+            let argument = without_hex(place, argument)?;
+            let words = argument.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+            filter = Some(Filter::of_phrases(words.clone()));
+            phrases(place, words)?
+        }
         "pmf" | "pmfromfile" => {
             let mut all = Vec::new();
             for path in String::from_utf8_lossy(argument).split_whitespace() {
@@ -75,20 +120,20 @@ pub(crate) fn parse(
                 .split(|b| *b == b'\n')
                 .map(<[u8]>::trim_ascii)
                 .filter(|line| !line.is_empty() && line[0] != b'#');
+            filter = Some(Filter::of_phrases(lines.clone()));
             phrases(place, lines)?
         }
-        "contains" => Operator::Contains(macros()),
-        "containsword" => Operator::ContainsWord(macros()),
-        "streq" => Operator::Equals(macros()),
-        "strmatch" => Operator::Contains(macros()),
-        "within" => Operator::Within(macros()),
-        "beginswith" => Operator::Begins(macros()),
-        "endswith" => Operator::Ends(macros()),
-        "eq" => Operator::Number(Comparison::Eq, macros()),
-        "ge" => Operator::Number(Comparison::Ge, macros()),
-        "gt" => Operator::Number(Comparison::Gt, macros()),
-        "le" => Operator::Number(Comparison::Le, macros()),
-        "lt" => Operator::Number(Comparison::Lt, macros()),
+        "contains" | "strmatch" => Operator::Contains(macros()?),
+        "containsword" => Operator::ContainsWord(macros()?),
+        "streq" => Operator::Equals(macros()?),
+        "within" => Operator::Within(macros()?),
+        "beginswith" => Operator::Begins(macros()?),
+        "endswith" => Operator::Ends(macros()?),
+        "eq" => Operator::Number(Comparison::Eq, macros()?),
+        "ge" => Operator::Number(Comparison::Ge, macros()?),
+        "gt" => Operator::Number(Comparison::Gt, macros()?),
+        "le" => Operator::Number(Comparison::Le, macros()?),
+        "lt" => Operator::Number(Comparison::Lt, macros()?),
         "ipmatch" => Operator::Ip(networks(place, &String::from_utf8_lossy(argument))?),
         "ipmatchf" | "ipmatchfromfile" => {
             let bytes =
@@ -117,16 +162,61 @@ pub(crate) fn parse(
         }
         _ => return Err(place.unsupported(format!("operator @{name}"))),
     };
-    Ok((negated, operator, warning))
+    let filter = filter.unwrap_or_else(|| filter_of(&operator));
+    Ok((Test { negated, operator, filter }, warning))
+}
+
+fn filter_of(operator: &Operator) -> Filter {
+    let text = |text: &Text| match text.plain() {
+        Some(text) if !text.is_empty() => Filter::of_phrases(std::iter::once(text)),
+        _ => Filter::open(),
+    };
+    match operator {
+        Operator::Regex(pattern) => pattern.filter().clone(),
+        Operator::Contains(argument)
+        | Operator::ContainsWord(argument)
+        | Operator::Equals(argument)
+        | Operator::Begins(argument)
+        | Operator::Ends(argument) => text(argument),
+        Operator::UrlEncoding => Filter::of_phrases(std::iter::once(&b"%"[..])),
+        _ => Filter::open(),
+    }
 }
 
 /// A pattern; one that holds the macro of a known variable is compiled when the variable is known.
-fn regex(place: &Place, text: &[u8]) -> Result<Operator, LoadError> {
-    let macros = Text::parse(text);
-    if macros.names_a_variable() {
-        return Ok(Operator::RegexMacro(Box::new(Expanded { text: macros, last: Mutex::default() })));
+fn regex(place: &Place, text: &[u8], names: &mut Names) -> Result<Operator, LoadError> {
+    if names_a_variable(text) {
+        let text = Text::parse(place, text, names)?;
+        return Ok(Operator::RegexMacro(Box::new(Expanded { text, last: Mutex::default() })));
     }
     Ok(Operator::Regex(Box::new(pattern(place, text)?)))
+}
+
+/// Phrases in which bytes may stand in hexadecimal, between bars: `a|0d 0a|b`.
+fn without_hex(place: &Place, text: &[u8]) -> Result<Vec<u8>, LoadError> {
+    let is_hex = |part: &[u8]| !part.is_empty() && part.iter().all(|b| b.is_ascii_hexdigit() || *b == b' ');
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(open) = memchr::memchr(b'|', rest) {
+        out.extend_from_slice(&rest[..open]);
+        let close = memchr::memchr(b'|', &rest[open + 1..]).map(|at| open + 1 + at);
+        let Some(close) = close.filter(|close| is_hex(&rest[open + 1..*close])) else {
+            out.push(b'|');
+            rest = &rest[open + 1..];
+            continue;
+        };
+        for pair in rest[open + 1..close].split(|b| *b == b' ').filter(|pair| !pair.is_empty()) {
+            let byte = std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
+            match byte {
+                // White space would end the phrase.
+                Some(byte) if !byte.is_ascii_whitespace() => out.push(byte),
+                _ => return Err(place.unsupported("this byte between bars in @pm")),
+            }
+        }
+        rest = &rest[close + 1..];
+    }
+    out.extend_from_slice(rest);
+    Ok(out)
 }
 
 /// Longest pattern that macros may make: their values may come from outside.
@@ -193,57 +283,46 @@ fn byte_range(place: &Place, list: &str) -> Result<Box<[bool; 256]>, LoadError> 
 
 impl Operator {
     /// Whether the value matches; what `capture` keeps, when it does. `argument` is the expanded argument.
-    pub(crate) fn matches(&self, value: &[u8], argument: &[u8], capture: bool) -> Option<Vec<Vec<u8>>> {
-        let plain = |matched: bool| matched.then(Vec::new);
+    pub(crate) fn matches(&self, value: &[u8], argument: &[u8], capture: bool) -> Found {
+        let plain = |matched: bool| if matched { Found::Yes } else { Found::No };
+        let pattern = |pattern: &Pattern| {
+            // The cheap question first: captures only after a hit.
+            if !pattern.is_match(value) {
+                return Found::No;
+            }
+            if capture { pattern.captures(value).map_or(Found::Yes, Found::Groups) } else { Found::Yes }
+        };
         match self {
-            Self::Regex(pattern) if capture => {
-                // The cheap question first: captures only after a hit.
-                if pattern.is_match(value) { pattern.captures(value) } else { None }
-            }
-            Self::Regex(pattern) => plain(pattern.is_match(value)),
+            Self::Regex(regex) => pattern(regex),
             Self::RegexMacro(expanded) => {
-                let pattern = expanded.pattern(argument)?;
-                if capture { pattern.captures(value) } else { plain(pattern.is_match(value)) }
+                expanded.pattern(argument).map_or(Found::No, |regex| pattern(&regex))
             }
-            Self::Phrases(automaton) => {
-                let found = automaton.find(value)?;
-                Some(if capture { vec![value[found.range()].to_vec()] } else { Vec::new() })
-            }
+            Self::Phrases(automaton) => match automaton.find(value) {
+                None => Found::No,
+                Some(found) if capture => Found::Groups(vec![found.range()]),
+                Some(_) => Found::Yes,
+            },
             Self::Contains(_) => plain(memchr::memmem::find(value, argument).is_some()),
             Self::ContainsWord(_) => plain(contains_word(value, argument)),
             Self::Equals(_) => plain(value == argument),
             Self::Within(_) => plain(value.is_empty() || memchr::memmem::find(argument, value).is_some()),
             Self::Begins(_) => plain(value.starts_with(argument)),
             Self::Ends(_) => plain(value.ends_with(argument)),
-            Self::Number(comparison, _) => {
-                let (value, argument) = (number(value), number(argument));
-                plain(match comparison {
-                    Comparison::Eq => value == argument,
-                    Comparison::Ge => value >= argument,
-                    Comparison::Gt => value > argument,
-                    Comparison::Le => value <= argument,
-                    Comparison::Lt => value < argument,
-                })
-            }
+            Self::Number(comparison, _) => plain(comparison.holds(number(value), number(argument))),
             Self::Ip(networks) => {
-                let address = std::str::from_utf8(value).ok()?.parse::<IpAddr>().ok()?;
-                plain(networks.iter().any(|network| network.contains(&address)))
+                let address = std::str::from_utf8(value).ok().and_then(|text| text.parse::<IpAddr>().ok());
+                plain(address.is_some_and(|address| {
+                    let plain = address.to_canonical();
+                    networks.iter().any(|network| network.contains(&address) || network.contains(&plain))
+                }))
             }
             Self::ByteRange(allowed) => plain(value.iter().any(|byte| !allowed[usize::from(*byte)])),
-            Self::UrlEncoding => plain(!is_url_encoding(value)),
+            Self::UrlEncoding => plain(!urlencoded::is_valid(value)),
             Self::Utf8 => plain(std::str::from_utf8(value).is_err()),
-            Self::Sqli => {
-                let found = libinjectionrs::detect_sqli(value);
-                if !found.is_injection() {
-                    return None;
-                }
-                let fingerprint =
-                    found.fingerprint.map(|print| print.to_string().into_bytes()).unwrap_or_default();
-                Some(if capture { vec![fingerprint] } else { Vec::new() })
-            }
-            Self::Xss => plain(libinjectionrs::detect_xss(value).is_injection()),
-            Self::Always => plain(true),
-            Self::Never => None,
+            Self::Sqli => injection::sqli(value).map_or(Found::No, Found::Text),
+            Self::Xss => plain(injection::xss(value)),
+            Self::Always => Found::Yes,
+            Self::Never => Found::No,
         }
     }
 
@@ -263,37 +342,10 @@ impl Operator {
     }
 }
 
-/// A number as rules read it: leading digits count, anything else is 0.
-pub(crate) fn number(text: &[u8]) -> i64 {
-    let text = text.trim_ascii();
-    let (negative, digits) = match text.first() {
-        Some(b'-') => (true, &text[1..]),
-        Some(b'+') => (false, &text[1..]),
-        _ => (false, text),
-    };
-    let value = digits
-        .iter()
-        .take_while(|b| b.is_ascii_digit())
-        .fold(0_i64, |n, d| n.saturating_mul(10).saturating_add(i64::from(d - b'0')));
-    if negative { -value } else { value }
-}
-
 fn contains_word(value: &[u8], word: &[u8]) -> bool {
     let is_word = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
     memchr::memmem::find_iter(value, word).any(|at| {
         let before = at.checked_sub(1).and_then(|before| value.get(before));
         !is_word(before) && !is_word(value.get(at + word.len()))
     })
-}
-
-fn is_url_encoding(value: &[u8]) -> bool {
-    let mut rest = value;
-    while let Some(at) = memchr::memchr(b'%', rest) {
-        let good = rest.get(at + 1..at + 3).is_some_and(|pair| pair.iter().all(u8::is_ascii_hexdigit));
-        if !good {
-            return false;
-        }
-        rest = &rest[at + 3..];
-    }
-    true
 }

@@ -1,21 +1,35 @@
 //! PCRE patterns as the linear-time engine takes them; the few that need more get a bounded one.
 
-use regex::bytes::{Regex, RegexBuilder};
+use crate::{filter::Filter, value::Summary};
+use regex_automata::{Input, meta, util::syntax};
+use std::ops::Range;
 
-const SIZE_MAX: usize = 64 * 1024 * 1024;
-const DFA_SIZE_MAX: usize = 16 * 1024 * 1024;
+const NFA_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Memory that one lazily built automaton may take before it starts anew.
+const CACHE_BYTES_MAX: usize = 512 * 1024;
 /// Steps after which a pattern that may backtrack gives up. Then it counts as a match: whoever sends what
 /// cannot be decided in so many steps does not get past the rule.
 const BACKTRACK_MAX: usize = 200_000;
+/// Groups that rules can name: 0 to 9.
+const GROUPS_MAX: usize = 10;
 
 /// A compiled pattern.
 #[derive(Debug)]
-pub(crate) enum Pattern {
+pub(crate) struct Pattern {
+    filter: Filter,
+    engine: Engine,
+}
+
+#[derive(Debug)]
+enum Engine {
     /// Linear time.
-    Linear(Regex),
+    Linear(meta::Regex),
     /// Look-around or back-references: backtracks within a bound, over bytes read as Latin-1.
     Bounded(Box<fancy_regex::Regex>),
 }
+
+/// What the groups of a pattern matched, as places in the value.
+pub(crate) type Groups = Vec<Range<usize>>;
 
 impl Pattern {
     pub(crate) fn compile(pattern: &[u8]) -> Result<Self, String> {
@@ -24,59 +38,68 @@ impl Pattern {
         if gives_nothing_back(pattern) {
             return bounded(&text).map_err(|error| error.to_string());
         }
-        let linear = RegexBuilder::new(&text)
-            .unicode(false)
-            .dot_matches_new_line(true)
-            .size_limit(SIZE_MAX)
-            .dfa_size_limit(DFA_SIZE_MAX)
-            .build();
-        match linear {
-            Ok(regex) => Ok(Self::Linear(regex)),
-            Err(error) => bounded(&text).map_err(|_| error.to_string()),
+        match linear(&text) {
+            Ok(linear) => Ok(linear),
+            Err(why) => bounded(&text).map_err(|_| why),
         }
+    }
+
+    pub(crate) fn filter(&self) -> &Filter {
+        &self.filter
     }
 
     pub(crate) fn is_match(&self, value: &[u8]) -> bool {
-        match self {
-            Self::Linear(regex) => regex.is_match(value),
-            Self::Bounded(regex) => regex.is_match(&latin1(value)).unwrap_or(true),
+        match &self.engine {
+            Engine::Linear(regex) => regex.is_match(value),
+            Engine::Bounded(regex) => regex.is_match(&latin1(value)).unwrap_or(true),
         }
     }
 
+    /// The same for a value that is known by its summary.
+    pub(crate) fn is_match_of(&self, summary: &Summary, value: &[u8]) -> bool {
+        self.filter.may_match(summary) && self.is_match(value)
+    }
+
     /// The groups 0 to 9 of the first match.
-    pub(crate) fn captures(&self, value: &[u8]) -> Option<Vec<Vec<u8>>> {
-        match self {
-            Self::Linear(regex) => {
-                let groups = regex.captures(value)?;
-                Some(
-                    (0..groups.len().min(10))
-                        .map(|n| groups.get(n).map_or(Vec::new(), |m| m.as_bytes().to_vec()))
-                        .collect(),
-                )
+    pub(crate) fn captures(&self, value: &[u8]) -> Option<Groups> {
+        match &self.engine {
+            Engine::Linear(regex) => {
+                let mut found = regex.create_captures();
+                regex.captures(Input::new(value), &mut found);
+                found.is_match().then(|| {
+                    let groups = found.iter().take(GROUPS_MAX);
+                    groups.map(|group| group.map_or(0..0, |span| span.range())).collect()
+                })
             }
-            Self::Bounded(regex) => {
+            Engine::Bounded(regex) => {
                 let text = latin1(value);
                 let groups = match regex.captures(&text) {
                     Ok(groups) => groups?,
-                    Err(_) => return Some(Vec::new()),
+                    Err(_) => return Some(Groups::new()),
                 };
-                let bytes = |text: &str| text.chars().map(|c| c as u32 as u8).collect();
-                Some(
-                    (0..groups.len().min(10))
-                        .map(|n| groups.get(n).map_or(Vec::new(), |m| bytes(m.as_str())))
-                        .collect(),
-                )
+                let place = |at: usize| text[..at].chars().count();
+                let range = |n: usize| groups.get(n).map_or(0..0, |m| place(m.start())..place(m.end()));
+                Some((0..groups.len().min(GROUPS_MAX)).map(range).collect())
             }
         }
     }
 }
 
+fn linear(text: &str) -> Result<Pattern, String> {
+    let syntax = syntax::Config::new().unicode(false).utf8(false).dot_matches_new_line(true);
+    let hir = syntax::parse_with(text, &syntax).map_err(|error| error.to_string())?;
+    let config = meta::Config::new()
+        .utf8_empty(false)
+        .nfa_size_limit(Some(NFA_BYTES_MAX))
+        .hybrid_cache_capacity(CACHE_BYTES_MAX);
+    let regex = meta::Builder::new().configure(config).build_from_hir(&hir);
+    let regex = regex.map_err(|error| error.to_string())?;
+    Ok(Pattern { filter: Filter::of(&hir), engine: Engine::Linear(regex) })
+}
+
 fn bounded(text: &str) -> Result<Pattern, Box<fancy_regex::Error>> {
-    fancy_regex::RegexBuilder::new(&format!("(?s){text}"))
-        .backtrack_limit(BACKTRACK_MAX)
-        .build()
-        .map(|regex| Pattern::Bounded(Box::new(regex)))
-        .map_err(Box::new)
+    let regex = fancy_regex::RegexBuilder::new(&format!("(?s){text}")).backtrack_limit(BACKTRACK_MAX).build();
+    Ok(Pattern { filter: Filter::open(), engine: Engine::Bounded(Box::new(regex.map_err(Box::new)?)) })
 }
 
 /// Whether a pattern holds possessive quantifiers or atomic groups.
@@ -296,6 +319,6 @@ mod tests {
         let long = [b'a'; 4000];
         assert!(endless.is_match(&long) && endless.captures(&long).is_some(), "undecided is a match");
         let captured = Pattern::compile(br"(?<=k)(.)").unwrap().captures(b"k\xfe").unwrap();
-        assert_eq!(captured[1], b"\xfe");
+        assert_eq!(captured[1], 1..2);
     }
 }

@@ -5,16 +5,13 @@ use crate::{
     action::EngineMode,
     audit::shown,
     body::{self, Kind},
-    data::{Data, Item, Scalar},
-    evaluate::RemovedTarget,
-    operator::number,
-    rule::AllowScope,
+    evaluate::State,
     transform::url_decode,
+    variable::{Collection, Flag, Scalar},
 };
-use bytes::Bytes;
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
-/// Who talks to whom.
+/// Who talks to whom, and when.
 #[derive(Debug, Clone)]
 pub struct Connection {
     /// The client.
@@ -23,6 +20,8 @@ pub struct Connection {
     pub server: SocketAddr,
     /// Id of the request.
     pub unique_id: String,
+    /// Seconds since 1970.
+    pub now: u64,
 }
 
 /// What the rules say.
@@ -41,24 +40,8 @@ pub enum Verdict {
 
 /// One request on its way through the rules.
 pub struct Transaction {
-    pub(crate) set: Arc<RuleSet>,
-    pub(crate) data: Data,
-    pub(crate) tx: HashMap<Vec<u8>, Bytes>,
-    pub(crate) memo: HashMap<(u32, u32), Bytes, std::hash::BuildHasherDefault<Mixer>>,
-    pub(crate) matched_var: (Vec<u8>, Bytes),
-    pub(crate) matched_vars: Vec<(Vec<u8>, Bytes)>,
-    pub(crate) matches: Vec<Match>,
-    pub(crate) removed_ids: Vec<(u32, u32)>,
-    pub(crate) removed_tags: Vec<Vec<u8>>,
-    pub(crate) removed_targets: Vec<RemovedTarget>,
-    pub(crate) engine: EngineMode,
-    pub(crate) allow: Option<(AllowScope, usize)>,
-    pub(crate) body_processor: Option<String>,
-    pub(crate) force_body: bool,
-    pub(crate) audit_on: bool,
-    pub(crate) blocked: bool,
-    pub(crate) would_block: bool,
-    pub(crate) deciding: Option<u32>,
+    set: Arc<RuleSet>,
+    state: Option<Box<State>>,
     content_type: Vec<u8>,
     /// Why not all of the request can be looked at, or not in one way only.
     unreadable: Option<&'static str>,
@@ -66,41 +49,28 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    pub(crate) fn new(set: Arc<RuleSet>, connection: Connection) -> Self {
-        let engine = match set.settings.mode {
+    pub(crate) fn new(set: Arc<RuleSet>, connection: &Connection) -> Self {
+        let mut state = set.program.borrow();
+        state.engine = match set.settings.mode {
             Mode::Off => EngineMode::Off,
             Mode::Detect => EngineMode::DetectionOnly,
             Mode::Block => EngineMode::On,
         };
-        let mut data = Data::default();
-        data.set(Scalar::RemoteAddr, connection.client.ip().to_string());
-        data.set(Scalar::RemotePort, connection.client.port().to_string());
-        data.set(Scalar::ServerAddr, connection.server.ip().to_string());
-        data.set(Scalar::ServerPort, connection.server.port().to_string());
-        data.set(Scalar::UniqueId, connection.unique_id);
-        Self {
-            set,
-            data,
-            tx: HashMap::new(),
-            memo: HashMap::default(),
-            matched_var: (Vec::new(), Bytes::new()),
-            matched_vars: Vec::new(),
-            matches: Vec::new(),
-            removed_ids: Vec::new(),
-            removed_tags: Vec::new(),
-            removed_targets: Vec::new(),
-            engine,
-            allow: None,
-            body_processor: None,
-            force_body: false,
-            audit_on: true,
-            blocked: false,
-            would_block: false,
-            deciding: None,
-            content_type: Vec::new(),
-            unreadable: None,
-            marker: None,
-        }
+        state.now = connection.now;
+        state.set_scalar(Scalar::RemoteAddr, connection.client.ip().to_string().as_bytes());
+        state.set_scalar(Scalar::RemotePort, connection.client.port().to_string().as_bytes());
+        state.set_scalar(Scalar::ServerAddr, connection.server.ip().to_string().as_bytes());
+        state.set_scalar(Scalar::ServerPort, connection.server.port().to_string().as_bytes());
+        state.set_scalar(Scalar::UniqueId, connection.unique_id.as_bytes());
+        Self { set, state: Some(state), content_type: Vec::new(), unreadable: None, marker: None }
+    }
+
+    fn state(&self) -> &State {
+        self.state.as_deref().expect("it is given back when the transaction ends")
+    }
+
+    fn state_mut(&mut self) -> &mut State {
+        self.state.as_deref_mut().expect("it is given back when the transaction ends")
     }
 
     /// How the rules are run.
@@ -108,31 +78,33 @@ impl Transaction {
         &self.set.settings
     }
 
+    fn run(&mut self, phase: usize) -> Verdict {
+        let set = self.set.clone();
+        self.state_mut().run(&set.program.program, &set.settings, phase)
+    }
+
     /// Phase 1: the head, exactly as it was sent.
-    pub fn request_head(
+    pub fn request_head<'h>(
         &mut self,
         method: &[u8],
         target: &[u8],
         protocol: &[u8],
-        headers: &[(Vec<u8>, Vec<u8>)],
+        headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
     ) -> Verdict {
+        if self.state().engine == EngineMode::Off {
+            return Verdict::Pass;
+        }
         self.head(method, target, protocol);
         self.exclude();
         for (name, value) in headers {
-            let item = self.data.item(name.clone(), value.clone());
-            self.data.request_headers.push(item);
-            match name.to_ascii_lowercase().as_slice() {
-                b"cookie" => self.cookies(value),
-                b"content-type" => self.take_content_type(value),
-                b"x-crs-test" => self.marker = Some(shown(value)),
-                b"host" => self.data.set(Scalar::ServerName, value.clone()),
-                _ => {}
-            }
+            self.state_mut().add(Collection::RequestHeaders, name, value);
+            self.header(name, value);
         }
         if let Some(kind) = Kind::of(&self.content_type) {
-            self.data.set(Scalar::BodyProcessor, kind.name());
+            self.state_mut().set_scalar(Scalar::BodyProcessor, kind.name().as_bytes());
         }
-        self.preset();
+        let set = self.set.clone();
+        self.state_mut().preset(&set.program.program, &set.settings);
         self.run(1)
     }
 
@@ -142,34 +114,60 @@ impl Transaction {
             Some(at) => (&path[..at], &path[at + 1..]),
             None => (path, &b""[..]),
         };
-        let filename = url_decode_path(file);
-        let base = filename.rsplit(|b| matches!(b, b'/' | b'\\')).next().unwrap_or_default().to_vec();
-        let data = &mut self.data;
-        data.set(Scalar::Method, method.to_vec());
-        data.set(Scalar::UriRaw, target.to_vec());
-        data.set(Scalar::Uri, path.to_vec());
-        data.set(Scalar::Line, [method, b" ", target, b" ", protocol].concat());
-        data.set(Scalar::Protocol, protocol.to_vec());
-        data.set(Scalar::Basename, base);
-        data.set(Scalar::Filename, filename);
-        data.set(Scalar::Query, query.to_vec());
-        let (args, cut) = body::urlencoded::parse(query, self.set.program.arguments_max);
-        if cut {
+        let mut filename = Vec::with_capacity(file.len());
+        url_decode_path(file, &mut filename);
+        let base = filename.rsplit(|b| matches!(b, b'/' | b'\\')).next().unwrap_or_default();
+        let set = self.set.clone();
+        let program = &set.program.program;
+        let state = self.state_mut();
+        state.set_scalar(Scalar::Method, method);
+        state.set_scalar(Scalar::UriRaw, target);
+        state.set_scalar(Scalar::Uri, path);
+        let line = [method, b" ", target, b" ", protocol].concat();
+        state.set_scalar(Scalar::Line, if protocol.is_empty() { line.trim_ascii_end() } else { &line });
+        state.set_scalar(Scalar::Protocol, protocol);
+        state.set_scalar(Scalar::Basename, base);
+        state.set_scalar(Scalar::Filename, &filename);
+        state.set_scalar(Scalar::Query, query);
+        let (separator, most) = (program.argument_separator, program.arguments_max);
+        let outcome = body::urlencoded::parse(query, separator, most, &mut |name, value| {
+            state.add(Collection::ArgsGet, name, value);
+        });
+        if outcome.is_invalid {
+            state.data.raise(Flag::UrlEncoded);
+        }
+        if outcome.is_cut {
             self.unreadable = Some("too many arguments");
         }
-        for (name, value) in args {
-            let item = self.data.item(name, value);
-            self.data.args_get.push(item);
+    }
+
+    fn header(&mut self, name: &[u8], value: &[u8]) {
+        let is = |wanted: &str| name.eq_ignore_ascii_case(wanted.as_bytes());
+        if is("cookie") {
+            self.cookies(value);
+        } else if is("content-type") {
+            self.take_content_type(value);
+        } else if is("host") {
+            let host = match value.first() {
+                Some(b'[') => value.split_inclusive(|b| *b == b']').next().unwrap_or_default(),
+                _ => value.split(|b| *b == b':').next().unwrap_or_default(),
+            };
+            self.state_mut().set_scalar(Scalar::ServerName, host);
+        } else if is("authorization") {
+            self.authorization(value);
+        } else if is("x-crs-test") {
+            self.marker = Some(shown(value));
         }
     }
 
     fn cookies(&mut self, line: &[u8]) {
+        let most = self.set.program.program.arguments_max;
         for pair in line.split(|b| *b == b';') {
             let pair = pair.trim_ascii();
             if pair.is_empty() {
                 continue;
             }
-            if self.data.cookies.len() >= self.set.program.arguments_max {
+            if self.state().data.of(Collection::Cookies).len() >= most {
                 self.unreadable = Some("too many cookies");
                 return;
             }
@@ -177,8 +175,21 @@ impl Transaction {
                 Some(at) => (&pair[..at], &pair[at + 1..]),
                 None => (pair, &b""[..]),
             };
-            let item = self.data.item(name.to_vec(), value.to_vec());
-            self.data.cookies.push(item);
+            self.state_mut().add(Collection::Cookies, name, value);
+        }
+    }
+
+    /// The kind of a credential, and of the Basic kind the name in it.
+    fn authorization(&mut self, value: &[u8]) {
+        use base64::{Engine, prelude::BASE64_STANDARD};
+        let value = value.trim_ascii();
+        let (kind, rest) = value.split_at(value.iter().position(|b| *b == b' ').unwrap_or(value.len()));
+        self.state_mut().set_scalar(Scalar::AuthType, kind);
+        if kind.eq_ignore_ascii_case(b"basic") {
+            let decoded = BASE64_STANDARD.decode(rest.trim_ascii()).unwrap_or_default();
+            if let Some(user) = decoded.split(|b| *b == b':').next() {
+                self.state_mut().set_scalar(Scalar::RemoteUser, user);
+            }
         }
     }
 
@@ -194,56 +205,47 @@ impl Transaction {
     fn exclude(&mut self) {
         let set = self.set.clone();
         for exclusion in &set.exclusions {
-            if let Some(ctl) = exclusion.ctl_for(self) {
-                self.control(ctl);
+            let state = self.state_mut();
+            if let Some(ctl) = exclusion.ctl_for(state.scalar(Scalar::Filename)) {
+                state.control(&set.program.program, ctl);
             }
-        }
-    }
-
-    /// What the policy says, under the names that CRS 3 and CRS 4 have for it. It is said before the first
-    /// rule, and again after the rules' own set-up, which it overrules.
-    pub(crate) fn preset(&mut self) {
-        let paranoia = self.set.settings.paranoia.to_string();
-        let names = [
-            "paranoia_level",
-            "executing_paranoia_level",
-            "blocking_paranoia_level",
-            "detection_paranoia_level",
-        ];
-        for name in names {
-            self.tx.insert(name.into(), paranoia.clone().into());
-        }
-        for (name, value) in self.set.settings.variables.clone() {
-            self.tx.insert(name.to_ascii_lowercase().into_bytes(), value.into());
         }
     }
 
     /// Phase 2: the body, as far as it is inspected; `complete` when that is all of it.
     pub fn request_body(&mut self, bytes: &[u8], complete: bool) -> Verdict {
-        let kind = match self.body_processor.as_deref() {
-            Some(name) => Kind::named(name),
-            None => Kind::of(&self.content_type),
-        };
-        self.data.set(Scalar::RequestBodyLength, bytes.len().to_string());
-        if let Some(kind) = kind.filter(|_| !bytes.is_empty()) {
-            self.data.set(Scalar::BodyProcessor, kind.name());
-            self.take_body(kind, bytes, complete);
+        let state = self.state_mut();
+        if state.engine == EngineMode::Off {
+            return Verdict::Pass;
         }
-        if self.force_body || matches!(kind, Some(Kind::UrlEncoded)) || (kind.is_none() && !bytes.is_empty())
-        {
-            self.data.set(Scalar::RequestBody, bytes.to_vec());
+        let named = state.body_processor.as_deref().and_then(Kind::named);
+        let reads = state.request_body_access && !bytes.is_empty();
+        let kind = named.or_else(|| Kind::of(&self.content_type));
+        self.state_mut().set_scalar(Scalar::RequestBodyLength, bytes.len().to_string().as_bytes());
+        if reads {
+            if !complete {
+                self.state_mut().data.raise(Flag::InboundData);
+            }
+            if let Some(kind) = kind {
+                self.state_mut().set_scalar(Scalar::BodyProcessor, kind.name().as_bytes());
+                self.take_body(kind, bytes, complete);
+            }
+            if self.state().force_body || matches!(kind, Some(Kind::UrlEncoded) | None) {
+                self.state_mut().set_scalar(Scalar::RequestBody, bytes);
+            }
         }
         if let Some(why) = self.unreadable {
-            self.data.flags.body_error = true;
-            self.data.flags.body_error_message = why.into();
+            self.state_mut().fail_body(why);
         }
         // Debian ships no base configuration: what it would refuse is refused here.
-        if self.data.flags.body_error && self.engine != EngineMode::Off {
-            self.would_block = true;
-            self.deciding.get_or_insert(BODY_ERROR_RULE);
-            self.matches.push(body_error_match(&self.data.flags.body_error_message));
-            if self.engine == EngineMode::On {
-                self.blocked = true;
+        let state = self.state_mut();
+        if state.data.flag(Flag::BodyError) && state.engine != EngineMode::Off {
+            state.would_block = true;
+            state.deciding.get_or_insert(BODY_ERROR_RULE);
+            let told = body_error_match(state.scalar(Scalar::BodyErrorMessage));
+            state.matches.push(told);
+            if state.engine == EngineMode::On {
+                state.blocked = true;
                 return Verdict::Block { status: 400, rule: BODY_ERROR_RULE };
             }
         }
@@ -251,105 +253,126 @@ impl Transaction {
     }
 
     fn take_body(&mut self, kind: Kind, bytes: &[u8], complete: bool) {
-        let parsed = body::parse(kind, &self.content_type, bytes, complete, self.set.program.json_depth_max);
-        let most = self.set.program.arguments_max;
-        let into = |data: &mut Data, pairs: Vec<body::Pair>| -> Vec<Item> {
-            pairs.into_iter().map(|(name, value)| data.item(name, value)).collect()
+        let set = self.set.clone();
+        let program = &set.program.program;
+        let limits = body::Limits {
+            separator: program.argument_separator,
+            arguments_max: program.arguments_max,
+            json_depth_max: program.json_depth_max,
+            keep_files: program.reads_files,
         };
-        let mut arguments = parsed.arguments;
-        if arguments.len() > most {
-            // What is not looked at must not pass.
-            self.unreadable = Some("too many arguments");
-            arguments.truncate(most);
+        let content_type = std::mem::take(&mut self.content_type);
+        let state = self.state_mut();
+        for collection in [
+            Collection::ArgsPost,
+            Collection::Files,
+            Collection::FilesSizes,
+            Collection::FilesContent,
+            Collection::PartHeaders,
+            Collection::XmlText,
+            Collection::XmlAttributes,
+        ] {
+            state.data.forget(collection);
         }
-        self.data.args_post = into(&mut self.data, arguments);
-        self.data.files = into(&mut self.data, parsed.files);
-        self.data.files_sizes = into(&mut self.data, parsed.sizes);
-        self.data.part_headers = into(&mut self.data, parsed.part_headers);
-        self.data.xml_text = into(&mut self.data, parsed.xml_text);
-        self.data.xml_attributes = into(&mut self.data, parsed.xml_attributes);
-        self.data.flags = parsed.flags;
+        body::parse(kind, &content_type, bytes, complete, &limits, state);
+        self.content_type = content_type;
     }
 
     /// Whether answers of this kind are inspected.
     pub fn wants_response_body(&self, content_type: &[u8]) -> bool {
+        let state = self.state();
         let kind = content_type.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-        self.engine != EngineMode::Off
-            && self.set.program.mime_types.iter().any(|own| kind.eq_ignore_ascii_case(own.as_bytes()))
+        let kinds = &self.set.program.program.mime_types;
+        state.engine != EngineMode::Off
+            && state.response_body_access
+            && kinds.iter().any(|own| kind.eq_ignore_ascii_case(own.as_bytes()))
     }
 
     /// Phase 3: the head of the answer.
-    pub fn response_head(&mut self, status: u16, protocol: &[u8], headers: &[(Vec<u8>, Vec<u8>)]) -> Verdict {
-        self.data.set(Scalar::ResponseStatus, status.to_string());
-        self.data.set(Scalar::ResponseProtocol, protocol.to_vec());
+    pub fn response_head<'h>(
+        &mut self,
+        status: u16,
+        protocol: &[u8],
+        headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+    ) -> Verdict {
+        let state = self.state_mut();
+        if state.engine == EngineMode::Off {
+            return Verdict::Pass;
+        }
+        state.set_scalar(Scalar::ResponseStatus, status.to_string().as_bytes());
+        state.set_scalar(Scalar::ResponseProtocol, protocol);
         for (name, value) in headers {
-            let item = self.data.item(name.clone(), value.clone());
-            self.data.response_headers.push(item);
-            match name.to_ascii_lowercase().as_slice() {
-                b"content-type" => self.data.set(Scalar::ResponseContentType, value.clone()),
-                b"content-length" => self.data.set(Scalar::ResponseContentLength, value.clone()),
-                _ => {}
+            state.add(Collection::ResponseHeaders, name, value);
+            if name.eq_ignore_ascii_case(b"content-type") {
+                state.set_scalar(Scalar::ResponseContentType, value);
+            } else if name.eq_ignore_ascii_case(b"content-length") {
+                state.set_scalar(Scalar::ResponseContentLength, value);
             }
         }
         self.run(3)
     }
 
     /// Phase 4: the body of the answer, as far as it is inspected.
-    pub fn response_body(&mut self, bytes: &[u8]) -> Verdict {
-        self.data.set(Scalar::ResponseBody, bytes.to_vec());
+    pub fn response_body(&mut self, bytes: &[u8], complete: bool) -> Verdict {
+        let state = self.state_mut();
+        if state.engine == EngineMode::Off {
+            return Verdict::Pass;
+        }
+        state.set_scalar(Scalar::ResponseBody, bytes);
+        if !complete {
+            state.data.raise(Flag::OutboundData);
+        }
         self.run(4)
     }
 
     /// Phase 5, and what it all came to.
     pub fn finish(&mut self) -> Audit {
         let _no_verdict_counts_any_more = self.run(5);
-        let score = |names: &[&str]| {
-            names
-                .iter()
-                .filter_map(|name| self.tx.get(name.as_bytes()))
-                .map(|value| number(value))
-                .max()
-                .unwrap_or(0)
-        };
-        let request = [&self.scalar(Scalar::Method)[..], b" ", &self.scalar(Scalar::UriRaw)].concat();
+        let set = self.set.clone();
+        let preset = &set.program.program.preset;
+        let state = self.state_mut();
+        let score =
+            |slots: &[crate::tx::Slot]| slots.iter().map(|slot| state.tx.number(*slot)).max().unwrap_or(0);
+        let (inbound_score, outbound_score) = (score(&preset.inbound), score(&preset.outbound));
+        let request = [state.scalar(Scalar::Method), b" ", state.scalar(Scalar::UriRaw)].concat();
+        let matches = std::mem::take(&mut state.matches);
         Audit {
-            mode: self.set.settings.mode,
-            blocked: self.blocked,
-            would_block: self.would_block,
-            rule: self.deciding,
+            mode: set.settings.mode,
+            blocked: state.blocked,
+            would_block: state.would_block,
+            rule: state.deciding,
             request: shown(&request),
-            inbound_score: score(&[
-                "anomaly_score",
-                "inbound_anomaly_score",
-                "blocking_inbound_anomaly_score",
-                "detection_inbound_anomaly_score",
-            ]),
-            outbound_score: score(&[
-                "outbound_anomaly_score",
-                "blocking_outbound_anomaly_score",
-                "detection_outbound_anomaly_score",
-            ]),
+            inbound_score,
+            outbound_score,
+            wanted: state.audit_on && !matches.is_empty(),
+            matches,
             marker: self.marker.clone(),
-            wanted: self.audit_on && !self.matches.is_empty(),
-            matches: self.matches.clone(),
         }
     }
 
     /// Rules that matched so far and are to be told.
     pub fn matched(&self) -> &[Match] {
-        &self.matches
+        &self.state().matches
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if let Some(state) = self.state.take() {
+            self.set.program.give_back(state);
+        }
     }
 }
 
 /// The engine's own rule: a request that cannot be read whole, or not as what it says it is.
 const BODY_ERROR_RULE: u32 = 1;
 
-fn body_error_match(why: &str) -> Match {
+fn body_error_match(why: &[u8]) -> Match {
     Match {
         id: BODY_ERROR_RULE,
         msg: "The request cannot be read".into(),
         severity: Some("CRITICAL".into()),
-        logdata: shown(why.as_bytes()),
+        logdata: shown(why),
         target: "REQUEST_BODY".into(),
         tags: Vec::new(),
         file: "built-in".into(),
@@ -360,10 +383,10 @@ fn body_error_match(why: &str) -> Match {
 
 /// The target without scheme and host, if it has them.
 fn without_origin(target: &[u8]) -> &[u8] {
-    let lower = target.get(..8).unwrap_or(target).to_ascii_lowercase();
-    let skip = if lower.starts_with(b"http://") {
+    let begins = |begin: &[u8]| target.get(..begin.len()).is_some_and(|own| own.eq_ignore_ascii_case(begin));
+    let skip = if begins(b"http://") {
         7
-    } else if lower.starts_with(b"https://") {
+    } else if begins(b"https://") {
         8
     } else {
         return target;
@@ -372,27 +395,11 @@ fn without_origin(target: &[u8]) -> &[u8] {
 }
 
 /// Percent-decoding alone: in a path a plus is a plus.
-fn url_decode_path(path: &[u8]) -> Vec<u8> {
-    if !path.contains(&b'+') {
-        return url_decode(path, false);
-    }
-    path.split(|b| *b == b'+').map(|part| url_decode(part, false)).collect::<Vec<_>>().join(&b'+')
-}
-
-/// Hashes pairs of small numbers that nobody outside chooses.
-#[derive(Default)]
-pub struct Mixer(u64);
-
-impl std::hash::Hasher for Mixer {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u32(u32::from(*byte));
+fn url_decode_path(path: &[u8], out: &mut Vec<u8>) {
+    for (n, part) in path.split(|b| *b == b'+').enumerate() {
+        if n > 0 {
+            out.push(b'+');
         }
-    }
-    fn write_u32(&mut self, n: u32) {
-        self.0 = (self.0.rotate_left(5) ^ u64::from(n)).wrapping_mul(0x517c_c1b7_2722_0a95);
+        url_decode(part, false, out);
     }
 }

@@ -5,33 +5,35 @@
 //! spelling, and of a body that breaks off everything before the break is inspected. RFC 8259, nothing
 //! more lenient: what an app's parser might read otherwise is refused.
 
-use super::{ARGUMENTS_MAX, Parsed};
+use super::{Limits, Sink};
+use crate::{tx::write_count, variable::Collection};
 
 /// Most bytes that all names together may have; deep nesting repeats long names.
 const NAME_BYTES_MAX: usize = 4 << 20;
 
-pub(crate) fn parse(bytes: &[u8], complete: bool, depth_max: usize) -> Parsed {
+pub(crate) fn parse(bytes: &[u8], complete: bool, limits: &Limits, sink: &mut dyn Sink) {
     let mut reader = Reader {
         bytes,
         at: 0,
         name: b"json".to_vec(),
+        value: Vec::new(),
         open: Vec::new(),
         named: 0,
-        depth_max,
-        parsed: Parsed::default(),
+        arguments: 0,
+        limits,
+        sink,
     };
     match reader.document() {
         Ok(()) => {}
         // A cut body ends somewhere; what came before was read.
         Err(Fault::End) if !complete => {}
-        Err(Fault::End) => reader.parsed.fail("JSON: it ends in the middle"),
+        Err(Fault::End) => reader.sink.fail("JSON: it ends in the middle"),
         Err(Fault::Syntax) => {
             let at = reader.at;
-            reader.parsed.fail(format!("JSON: not understood at byte {at}"));
+            reader.sink.fail(&format!("JSON: not understood at byte {at}"));
         }
-        Err(Fault::TooMuch) => reader.parsed.fail("JSON is nested too deeply or holds too much"),
+        Err(Fault::TooMuch) => reader.sink.fail("JSON is nested too deeply or holds too much"),
     }
-    reader.parsed
 }
 
 enum Fault {
@@ -46,7 +48,7 @@ struct Open {
     /// Length of the name up to and with this container.
     name: usize,
     /// Elements so far; `None` in an object.
-    elements: Option<usize>,
+    elements: Option<u64>,
     empty: bool,
 }
 
@@ -54,10 +56,13 @@ struct Reader<'b> {
     bytes: &'b [u8],
     at: usize,
     name: Vec<u8>,
+    /// The string that is read.
+    value: Vec<u8>,
     open: Vec<Open>,
     named: usize,
-    depth_max: usize,
-    parsed: Parsed,
+    arguments: usize,
+    limits: &'b Limits,
+    sink: &'b mut dyn Sink,
 }
 
 impl Reader<'_> {
@@ -93,7 +98,7 @@ impl Reader<'_> {
         self.space();
         match self.next()? {
             open @ (b'{' | b'[') => {
-                if self.open.len() >= self.depth_max {
+                if self.open.len() >= self.limits.json_depth_max {
                     return Err(Fault::TooMuch);
                 }
                 let elements = (open == b'[').then_some(0);
@@ -109,9 +114,12 @@ impl Reader<'_> {
                 Ok(true)
             }
             b'"' => {
-                let mut text = Vec::new();
+                let mut text = std::mem::take(&mut self.value);
+                text.clear();
                 let ended = self.string(&mut text);
-                self.argument(text)?;
+                let taken = self.argument(&text);
+                self.value = text;
+                taken?;
                 ended.map(|()| false)
             }
             b't' => self.word(b"true").map(|()| false),
@@ -127,7 +135,8 @@ impl Reader<'_> {
         let Some(top) = self.open.last_mut() else { return Err(Fault::Syntax) };
         self.name.truncate(top.name);
         if let Some(count) = &mut top.elements {
-            self.name.extend_from_slice(format!(".array_{count}").as_bytes());
+            self.name.extend_from_slice(b".array_");
+            write_count(*count, &mut self.name);
             *count += 1;
             return Ok(());
         }
@@ -135,13 +144,13 @@ impl Reader<'_> {
         if self.next()? != b'"' {
             return Err(Fault::Syntax);
         }
-        let mut key = Vec::new();
-        let ended = self.string(&mut key);
-        self.name.push(b'.');
-        self.name.extend_from_slice(&key);
+        let mut name = std::mem::take(&mut self.name);
+        name.push(b'.');
+        let ended = self.string(&mut name);
+        self.name = name;
         if ended.is_err() {
             // Half a key is looked at too.
-            self.argument(Vec::new())?;
+            self.argument(b"")?;
         }
         ended?;
         self.space();
@@ -153,18 +162,23 @@ impl Reader<'_> {
         let Some(closed) = self.open.pop() else { return Err(Fault::Syntax) };
         self.name.truncate(closed.name);
         match closed.elements {
-            Some(count) => self.argument(count.to_string().into_bytes()),
-            None if closed.empty && !self.open.is_empty() => self.argument(Vec::new()),
+            Some(count) => {
+                let mut text = Vec::new();
+                write_count(count, &mut text);
+                self.argument(&text)
+            }
+            None if closed.empty && !self.open.is_empty() => self.argument(b""),
             None => Ok(()),
         }
     }
 
-    fn argument(&mut self, value: Vec<u8>) -> Result<(), Fault> {
+    fn argument(&mut self, value: &[u8]) -> Result<(), Fault> {
         self.named += self.name.len();
-        if self.parsed.arguments.len() >= ARGUMENTS_MAX || self.named > NAME_BYTES_MAX {
+        self.arguments += 1;
+        if self.arguments > self.limits.arguments_max || self.named > NAME_BYTES_MAX {
             return Err(Fault::TooMuch);
         }
-        self.parsed.arguments.push((self.name.clone(), value));
+        self.sink.add(Collection::ArgsPost, &self.name, value);
         Ok(())
     }
 
@@ -174,7 +188,7 @@ impl Reader<'_> {
             return Err(if word.starts_with(rest) { Fault::End } else { Fault::Syntax });
         }
         self.at += word.len() - 1;
-        self.argument(if word == b"null" { Vec::new() } else { word.to_vec() })
+        self.argument(if word == b"null" { b"" } else { word })
     }
 
     fn number(&mut self) -> Result<(), Fault> {
@@ -203,7 +217,8 @@ impl Reader<'_> {
             }
             good &= digits(self) > 0;
         }
-        self.argument(self.bytes[begun..self.at].to_vec())?;
+        let bytes = self.bytes;
+        self.argument(&bytes[begun..self.at])?;
         match good {
             true => Ok(()),
             false if self.at == self.bytes.len() => Err(Fault::End),
@@ -283,14 +298,22 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{Kept, TEST_LIMITS},
+        *,
+    };
     use proptest::prelude::*;
 
+    fn parse_all(bytes: &[u8], complete: bool, limits: &Limits) -> Kept {
+        let mut kept = Kept::default();
+        parse(bytes, complete, limits, &mut kept);
+        kept
+    }
+
     fn read(text: &str, complete: bool) -> (Vec<(String, String)>, bool) {
-        let parsed = parse(text.as_bytes(), complete, 8);
-        let shown = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        let pairs = parsed.arguments.into_iter().map(|(name, value)| (shown(name), shown(value)));
-        (pairs.collect(), !parsed.flags.body_error)
+        let kept = parse_all(text.as_bytes(), complete, &TEST_LIMITS);
+        let pairs = kept.found.into_iter().map(|(_, name, value)| (name, value));
+        (pairs.collect(), kept.fault.is_none())
     }
 
     fn check(text: &str, expected: &[(&str, &str)]) {
@@ -305,10 +328,7 @@ mod tests {
             r#"{"a":{"b":[1,{"c":null}]}}"#,
             &[("json.a.b.array_0", "1"), ("json.a.b.array_1.c", ""), ("json.a.b", "2")],
         );
-        check(
-            r#" [true , 1.50e+3] "#,
-            &[("json.array_0", "true"), ("json.array_1", "1.50e+3"), ("json", "2")],
-        );
+        check(r" [true , 1.50e+3] ", &[("json.array_0", "true"), ("json.array_1", "1.50e+3"), ("json", "2")]);
         check(r#"{"e":{},"f":[]}"#, &[("json.e", ""), ("json.f", "0")]);
         check(r#""A\n\u0042\ud83d\ude00\ud800x""#, &[("json", "A\nB\u{1f600}\u{fffd}x")]);
         check("{}", &[]);
@@ -343,7 +363,9 @@ mod tests {
         ] {
             assert!(!read(text, true).1, "{text}");
         }
-        assert!(parse(b"\"\xff\"", true, 8).flags.body_error);
+        assert!(parse_all(b"\"\xff\"", true, &TEST_LIMITS).fault.is_some());
+        let many = format!("[{}1]", "1,".repeat(50));
+        assert!(!read(&many, true).1);
     }
 
     #[test]
@@ -361,12 +383,14 @@ mod tests {
             // The other parser refuses half surrogate pairs and numbers that it cannot hold.
             let differs = text.contains("\\u") || other.as_ref().is_err_and(|error| error.to_string().contains("number out of range"));
             if !differs {
-                prop_assert_eq!(!parse(text.as_bytes(), true, 100).flags.body_error, other.is_ok(), "{}", text);
+                let limits = Limits { json_depth_max: 100, ..TEST_LIMITS };
+                let good = parse_all(text.as_bytes(), true, &limits).fault.is_none();
+                prop_assert_eq!(good, other.is_ok(), "{}", text);
             }
         }
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>, complete: bool) {
-            parse(&bytes, complete, 16);
+            parse_all(&bytes, complete, &TEST_LIMITS);
         }
     }
 }

@@ -21,11 +21,11 @@ impl Files for Memory {
 
 fn begin(set: &Arc<RuleSet>) -> Transaction {
     let addr = ([127, 0, 0, 1], 4711).into();
-    set.begin(Connection { client: addr, server: addr, unique_id: "id".into() })
+    set.begin(Connection { client: addr, server: addr, unique_id: "id".into(), now: 0 })
 }
 
-fn fields(list: &[(&str, &str)]) -> Vec<(Vec<u8>, Vec<u8>)> {
-    list.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
+fn fields<'f>(list: &'f [(&str, &str)]) -> impl Iterator<Item = (&'f [u8], &'f [u8])> {
+    list.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()))
 }
 
 fn source(text: &str) -> Source {
@@ -54,7 +54,7 @@ fn run(
 ) -> (Verdict, Vec<u32>) {
     let mut transaction = begin(set);
     let mut verdict =
-        transaction.request_head(method.as_bytes(), target.as_bytes(), b"HTTP/1.1", &fields(headers));
+        transaction.request_head(method.as_bytes(), target.as_bytes(), b"HTTP/1.1", fields(headers));
     if verdict == Verdict::Pass {
         verdict = transaction.request_body(body, true);
     }

@@ -70,6 +70,12 @@ fn variables_hold_what_their_names_say() {
         ("&ARGS", "^2$"),
         ("ARGS:/^[b]$/", "^2$"),
         ("UNIQUE_ID", "^id$"),
+        ("SERVER_NAME", "^h$"),
+        ("REMOTE_ADDR", "^127.0.0.1$"),
+        ("TIME_EPOCH", "^0$"),
+        ("TIME", "^00:00:00$"),
+        ("URLENCODED_ERROR", "^0$"),
+        ("MULTIPART_STRICT_ERROR", "^0$"),
     ] {
         check(&rule(variable, pattern), "/dir/file%20x.php?a=1&b=2", &headers, true);
     }
@@ -93,7 +99,7 @@ fn scores_chains_markers_and_macros_work_together() {
     assert_eq!(verdict, Verdict::Block { status: 418, rule: 4 }, "each matching value scores");
     assert_eq!(get(&set, "/?a=evil&b=evil&skip=1", &[]).0, Verdict::Pass);
     let mut transaction = begin(&set);
-    transaction.request_head(b"GET", b"/?x=evil1", b"HTTP/1.1", &[]);
+    transaction.request_head(b"GET", b"/?x=evil1", b"HTTP/1.1", fields(&[]));
     let found = &transaction.matched()[0];
     assert_eq!((found.msg.as_str(), found.logdata.as_str(), found.line), ("found evil", "ARGS:x=evil1", 4));
 }
@@ -122,19 +128,65 @@ fn controls_change_the_rest_of_the_transaction() {
 
 #[test]
 fn exclusions_that_users_write_are_obeyed() {
-    let base = "SecRule ARGS \"@rx x\" \"id:20,phase:1,deny,tag:'attack/x'\"\n";
+    let base = "SecRule ARGS \"@rx x\" \"id:20,phase:1,deny,tag:'attack/x',msg:'a message'\"\n";
     for exclusion in [
         "SecRuleRemoveById 20",
         "SecRuleRemoveById 1-30",
         "SecRuleRemoveByTag \"^attack/\"",
         "SecRuleUpdateTargetById 20 \"!ARGS:a\"",
         "SecRuleUpdateTargetByTag attack \"!ARGS:/^a/\"",
+        "SecRuleRemoveByMsg \"^a message$\"",
+        "SecRuleUpdateTargetByMsg message \"!ARGS:b,!ARGS:a\"",
+        "SecRuleUpdateActionById 20 \"pass,t:none\"",
+        "SecRuleUpdateActionById 20 \"t:none,t:length\"",
     ] {
         let files = Memory(vec![]);
         let text = format!("{base}SecAction \"id:99,phase:1,pass,nolog\"\n{exclusion}\n");
         let set = Arc::new(RuleSet::compile(&[source(&text)], &files, &Settings::default()).unwrap());
         assert_eq!(get(&set, "/?a=x", &[]).0, Verdict::Pass, "{exclusion}");
+        // They may also stand before the rules that they change.
+        let text = format!("{exclusion}\nSecAction \"id:99,phase:1,pass,nolog\"\n{base}");
+        let set = Arc::new(RuleSet::compile(&[source(&text)], &files, &Settings::default()).unwrap());
+        assert_eq!(get(&set, "/?a=x", &[]).0, Verdict::Pass, "{exclusion}");
     }
+}
+
+#[test]
+fn actions_of_a_rule_are_changed_and_added_to() {
+    let set = load(
+        "SecRule ARGS \"@rx x\" \"id:1,phase:1,pass,msg:'old',setvar:tx.a=1\"\n\
+         SecRule TX:a \"@eq 1\" \"id:2,phase:1,pass,chain\"\nSecRule TX:b \"@eq 2\" \"t:none\"\n\
+         SecRuleUpdateActionById 1 \"deny,status:418,msg:'new',setvar:tx.b=2\"\n\
+         SecRuleUpdateActionById 2:1 \"setvar:tx.c=3\"",
+    );
+    let mut transaction = begin(&set);
+    let verdict = transaction.request_head(b"GET", b"/?a=x", b"HTTP/1.1", fields(&[]));
+    assert_eq!(verdict, Verdict::Block { status: 418, rule: 1 });
+    assert_eq!(transaction.matched()[0].msg, "new");
+}
+
+#[test]
+fn skip_leaves_out_rules_and_counts_a_chain_as_one() {
+    let rules = |count: usize| {
+        format!(
+            "SecAction \"id:1,phase:1,nolog,pass,skip:{count}\"\n\
+             SecRule ARGS:a \"@streq 1\" \"id:2,phase:1,pass,chain\"\nSecRule ARGS:a \"@streq 1\" \"t:none\"\n\
+             SecRule ARGS:a \"@streq 1\" \"id:3,phase:1,pass\"\nSecRule ARGS:a \"@streq 1\" \"id:4,phase:1,pass\""
+        )
+    };
+    for (count, ids) in [(0, &[2, 3, 4][..]), (1, &[3, 4]), (2, &[4]), (3, &[]), (9, &[])] {
+        assert_eq!(get(&load(&rules(count)), "/?a=1", &[]).1, ids, "{count}");
+    }
+}
+
+#[test]
+fn each_step_of_a_multi_match_counts() {
+    let set = load(
+        "SecRule ARGS \"@rx [aA]\" \"id:1,phase:1,pass,multiMatch,t:none,t:lowercase,setvar:tx.n=+1\"\n\
+         SecRule TX:n \"@eq 2\" \"id:2,phase:1,deny\"",
+    );
+    assert_eq!(get(&set, "/?x=A", &[]).1, [1, 2], "before and after; it is told once");
+    assert_eq!(get(&set, "/?x=a", &[]).1, [1], "an unchanged value is one");
 }
 
 #[test]
@@ -215,15 +267,18 @@ fn answers_are_inspected() {
     );
     let mut transaction = begin(&set);
     assert_eq!(
-        transaction.response_head(200, b"HTTP/1.1", &fields(&[("Content-Type", "text/html")])),
+        transaction.response_head(200, b"HTTP/1.1", fields(&[("Content-Type", "text/html")])),
         Verdict::Pass
     );
     assert!(
         transaction.wants_response_body(b"text/html; charset=utf-8")
             && !transaction.wants_response_body(b"image/png")
     );
-    assert_eq!(transaction.response_body(b"a secret"), Verdict::Block { status: 403, rule: 2 });
-    assert!(matches!(begin(&set).response_head(500, b"HTTP/1.1", &[]), Verdict::Block { rule: 1, .. }));
+    assert_eq!(transaction.response_body(b"a secret", true), Verdict::Block { status: 403, rule: 2 });
+    assert!(matches!(
+        begin(&set).response_head(500, b"HTTP/1.1", fields(&[])),
+        Verdict::Block { rule: 1, .. }
+    ));
 }
 
 #[test]
@@ -233,14 +288,14 @@ fn detect_tells_the_same_and_never_blocks() {
     let set = Arc::new(RuleSet::compile(&rules, &Memory(vec![]), &settings).unwrap());
     let mut transaction = begin(&set);
     assert_eq!(
-        transaction.request_head(b"GET", b"/?a=x", b"HTTP/1.1", &fields(&[("X-CRS-Test", "t1")])),
+        transaction.request_head(b"GET", b"/?a=x", b"HTTP/1.1", fields(&[("X-CRS-Test", "t1")])),
         Verdict::Pass
     );
     let audit = transaction.finish();
     assert!(audit.would_block && !audit.blocked && audit.wanted);
     assert_eq!((audit.matches[0].id, audit.rule, audit.marker.as_deref()), (1, Some(1), Some("t1")));
     let mut unreadable = begin(&set);
-    unreadable.request_head(b"POST", b"/", b"HTTP/1.1", &fields(&[("Content-Type", "application/json")]));
+    unreadable.request_head(b"POST", b"/", b"HTTP/1.1", fields(&[("Content-Type", "application/json")]));
     assert_eq!(unreadable.request_body(b"{", true), Verdict::Pass);
     assert!(unreadable.finish().would_block, "a body that cannot be read is told, too");
 }
@@ -260,6 +315,11 @@ fn what_cannot_be_loaded_is_named_with_its_place() {
     check("SecRule ARGS x \"id:1,t:nope\"", "transformation nope");
     check("SecRule ARGS x \"id:1,nope\"", "action nope");
     check("SecRule ARGS x \"id:1,ctl:nope=1\"", "ctl nope");
+    check("SecRule ARGS x \"id:1,ctl:requestBodyProcessor=NOPE\"", "body processor NOPE");
+    check("SecRule ARGS x \"id:1,msg:'%{nope}'\"", "macro %{nope}");
+    check("SecRule ARGS x \"id:1,setvar:nope.a=1\"", "setvar of NOPE");
+    check("SecRuleUpdateActionById 1 \"id:2\"\nSecRule ARGS x \"id:1\"", "cannot be changed");
+    check("SecRule XML:/a/b x \"id:1\"", "XPath /a/b");
     check("SecRule ARGS \"(\" \"id:1\"", "pattern");
     check("SecRule ARGS x \"phase:1\"", "needs an id");
     check("SecRule ARGS x \"id:1\"\nSecRule ARGS x \"id:1\"", "twice");
@@ -280,7 +340,7 @@ proptest::proptest! {
         let set = load("SecRule ARGS|REQUEST_HEADERS|XML:/*|FILES \"@detectSQLi\" \"id:1,phase:2,pass,multiMatch,t:none,t:urlDecodeUni,t:htmlEntityDecode\"");
         for kind in ["application/json", "text/xml", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded"] {
             let mut transaction = begin(&set);
-            transaction.request_head(b"POST", &target, b"HTTP/1.1", &[(b"content-type".to_vec(), kind.into()), (b"cookie".to_vec(), value.clone())]);
+            transaction.request_head(b"POST", &target, b"HTTP/1.1", [(&b"content-type"[..], kind.as_bytes()), (b"cookie", &value)].into_iter());
             transaction.request_body(&body, true);
             serde_json::to_string(&transaction.finish()).unwrap();
         }
@@ -341,7 +401,7 @@ fn a_match_names_the_value_that_matched() {
         "SecRule ARGS \"@rx attack\" \"id:10,phase:2,deny,chain\"\nSecRule REQUEST_METHOD \"@streq GET\" \"t:none\"",
     );
     let mut transaction = crate::begin(&set);
-    transaction.request_head(b"GET", b"/?q=attack", b"HTTP/1.1", &[]);
+    transaction.request_head(b"GET", b"/?q=attack", b"HTTP/1.1", fields(&[]));
     transaction.request_body(b"", true);
     assert_eq!(transaction.finish().matches[0].target, "ARGS:q");
 }
