@@ -93,6 +93,50 @@ pub struct Replica {
     pub state: String,
     /// Why it is not ready.
     pub reason: Option<String>,
+    /// How often it was started again.
+    #[serde(default)]
+    pub restarts: u32,
+    /// How it ended last.
+    #[serde(default)]
+    pub last_end: Option<End>,
+    /// What it uses.
+    #[serde(default)]
+    pub usage: Option<Usage>,
+}
+
+/// How a replica ended.
+#[derive(Debug, Deserialize)]
+pub struct End {
+    /// Why.
+    pub why: String,
+}
+
+/// What a replica uses, and what it may use.
+#[derive(Debug, Deserialize)]
+pub struct Usage {
+    /// Thousandths of a processor.
+    pub cpu_millis: u64,
+    /// Limit.
+    pub cpu_millis_max: u64,
+    /// Memory.
+    pub memory_bytes: u64,
+    /// Limit.
+    pub memory_bytes_max: u64,
+}
+
+impl Usage {
+    /// Processor use in percent of the limit.
+    pub fn cpu_percent(&self) -> u64 {
+        self.cpu_millis * 100 / self.cpu_millis_max.max(1)
+    }
+    /// Memory in MiB.
+    pub fn memory_mb(&self) -> u64 {
+        self.memory_bytes.div_ceil(1024 * 1024)
+    }
+    /// Limit of memory in MiB.
+    pub fn memory_mb_max(&self) -> u64 {
+        self.memory_bytes_max / (1024 * 1024)
+    }
 }
 
 /// An operation.

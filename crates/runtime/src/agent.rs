@@ -1,16 +1,20 @@
 //! The agent of one stage: keeps what should run running, and tells what does.
 
 use crate::{
-    driver::{Found, Launch, Life, RuntimeDriver, Started},
+    driver::{self, Found, Launch, RuntimeDriver, Started},
     image::Images,
+    keeper::{Keeper, Replica},
     plan::{Action, plan},
     probe::probe,
     relay::{Limits, Relays},
+    restart::Pasts,
+    told::Told,
 };
 use bastide_bus::{Bus, facts};
 use bastide_types::{
     CustomerName, Digest, ReplicaId, StageName,
-    message::{DesiredReplica, Reach, ReplicaFact, ReplicaFacts, ReplicaState, StageState},
+    manifest::probes::Question,
+    message::{self, DesiredReplica, ReplicaFact, ReplicaFacts, ReplicaState, StageState, USAGE_WINDOW_S},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,16 +24,6 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-const FIRST_PROBES_EVERY: Duration = Duration::from_millis(100);
-const LATER_PROBES_EVERY: Duration = Duration::from_secs(2);
-/// Failed probes in a row after which a replica gets no more requests.
-const PROBES_LOST: u32 = 2;
-const RESTART_FIRST: Duration = Duration::from_secs(1);
-const RESTART_LONGEST: Duration = Duration::from_secs(60);
-/// A replica that was well this long starts again quickly when it ends.
-const WELL_AFTER: Duration = Duration::from_secs(60);
-/// Time between the word that a replica drains and its SIGTERM: gateways hear it first.
-const DRAIN_NOTICE: Duration = Duration::from_millis(500);
 /// Longest silence of an agent that finds running replicas.
 const FIRST_WORD: Duration = Duration::from_secs(1);
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -41,23 +35,6 @@ pub(crate) struct Node<D> {
     pub(crate) images: Images,
     /// Images that any stage of this node needs, by account.
     pub(crate) needed: Mutex<BTreeMap<String, Vec<Digest>>>,
-}
-
-/// What is known of the replicas of a stage; every change wakes the tellers.
-struct Told {
-    facts: watch::Sender<BTreeMap<ReplicaId, ReplicaFact>>,
-}
-
-impl Told {
-    fn set(&self, id: ReplicaId, state: ReplicaState, reach: Option<Reach>, reason: Option<String>) {
-        let fact = ReplicaFact { reach, reason, ..ReplicaFact::new(id, state) };
-        self.facts.send_if_modified(|facts| facts.insert(id, fact.clone()) != Some(fact));
-    }
-    fn forget(&self, id: ReplicaId) {
-        self.facts.send_modify(|facts| {
-            facts.remove(&id);
-        });
-    }
 }
 
 /// How the agents of a node end.
@@ -74,40 +51,51 @@ pub(crate) async fn run<D: RuntimeDriver>(
     node: Arc<Node<D>>,
     bus: Bus,
     account: String,
+    pasts: Pasts,
     found: Vec<Found>,
     mut desired: watch::Receiver<Option<Arc<StageState>>>,
     ends: Ends,
 ) {
-    let told = Arc::new(Told { facts: watch::channel(BTreeMap::new()).0 });
+    let (told, pasts) = (Arc::new(Told::default()), Arc::new(pasts));
     let relays = Arc::new(Relays::new(node.driver.clone(), Limits::default(), ends.over.clone()));
     let keepers = TaskTracker::new();
     let mut kept: BTreeMap<ReplicaId, CancellationToken> = BTreeMap::new();
     let (generation, heard) = watch::channel(0);
-    let keep =
-        |kept: &mut BTreeMap<ReplicaId, CancellationToken>, stage: Stage, replica: DesiredReplica, first| {
-            let drain = ends.stop.child_token();
-            kept.insert(replica.id, drain.clone());
-            told.set(replica.id, ReplicaState::Starting, None, None);
-            let (node, bus, told, over) = (node.clone(), bus.clone(), told.clone(), ends.over.clone());
-            let relays = relays.clone();
-            keepers.spawn(Keeper { node, bus, told, relays, stage, replica }.keep(first, drain, over));
+    let keep = |kept: &mut BTreeMap<ReplicaId, CancellationToken>,
+                stage: Stage,
+                replica: DesiredReplica,
+                first| {
+        let drain = ends.stop.child_token();
+        kept.insert(replica.id, drain.clone());
+        told.set(replica.id, ReplicaState::Starting, None, None);
+        let keeper = Keeper {
+            id: replica.id,
+            app: replica.app_name.clone(),
+            zone: replica.zone.clone(),
+            manifest: replica.manifest.clone(),
+            hurry: 1,
+            told: told.clone(),
+            pasts: pasts.clone(),
+            replica: Kept { node: node.clone(), bus: bus.clone(), relays: relays.clone(), stage, replica },
         };
+        keepers.spawn(keeper.keep(first, drain, ends.over.clone()));
+    };
     for Found { launch, started } in found {
         let stage = Stage { account: launch.account, customer: launch.customer, stage: launch.stage };
         keep(&mut kept, stage, launch.replica, Some(started));
     }
     let tellers = async {
         // What gateways know of replicas that ran already holds until each was asked how it is.
-        let mut facts = told.facts.subscribe();
+        let mut facts = told.subscribe();
         let asked = facts.wait_for(|all| all.values().all(|fact| fact.state != ReplicaState::Starting));
         drop(tokio::time::timeout(FIRST_WORD, asked).await);
-        tell(bus.clone(), told.facts.subscribe(), heard, ends.over.clone()).await;
+        tell(bus.clone(), told.subscribe(), heard, ends.over.clone()).await;
     };
     let work = async {
         loop {
             let state = desired.borrow_and_update().clone();
             // A replica whose keeper has ended is not known any more.
-            kept.retain(|id, _| told.facts.borrow().contains_key(id));
+            kept.retain(|id, _| told.knows(*id));
             if let Some(state) = &state {
                 node.driver.enact(state).await;
                 relays.enact(state.clone()).await;
@@ -130,6 +118,7 @@ pub(crate) async fn run<D: RuntimeDriver>(
                 }
             }
             if let Some(state) = &state {
+                pasts.retain(|id| kept.contains_key(&id));
                 let images = state.replicas.iter().map(|replica| replica.image).collect();
                 node.needed.lock().unwrap_or_else(PoisonError::into_inner).insert(account.clone(), images);
                 generation.send_replace(state.generation);
@@ -147,7 +136,8 @@ pub(crate) async fn run<D: RuntimeDriver>(
             keepers.wait().await;
         },
         tellers,
-        relays.follow(told.facts.subscribe()),
+        measure(&*node.driver, &told, &ends.over),
+        relays.follow(told.subscribe()),
     );
 }
 
@@ -211,79 +201,16 @@ struct Stage {
     stage: StageName,
 }
 
-/// Looks after one replica.
-struct Keeper<D> {
+/// A replica on this node.
+struct Kept<D> {
     node: Arc<Node<D>>,
     bus: Bus,
-    told: Arc<Told>,
     relays: Arc<Relays<D>>,
     stage: Stage,
     replica: DesiredReplica,
 }
 
-impl<D: RuntimeDriver> Keeper<D> {
-    /// Keeps it running until `drain`, then stops it; after `over` alone it is left as it is. `first` is a life
-    /// that began already.
-    async fn keep(self, mut first: Option<Started>, drain: CancellationToken, over: CancellationToken) {
-        let mut wait = RESTART_FIRST;
-        while !drain.is_cancelled() {
-            let begun = Instant::now();
-            let why = tokio::select! {
-                biased;
-                () = drain.cancelled() => break,
-                () = over.cancelled() => return,
-                why = self.live(first.take()) => why,
-            };
-            tracing::warn!(replica = %self.replica.id, app = %self.replica.app_name, why, "replica ended");
-            self.told.set(self.replica.id, ReplicaState::Failed, None, Some(why));
-            self.node.driver.stop(self.replica.id, Duration::ZERO).await;
-            self.relays.close(self.replica.id).await;
-            if begun.elapsed() > WELL_AFTER {
-                wait = RESTART_FIRST;
-            }
-            tokio::select! {
-                biased;
-                () = drain.cancelled() => break,
-                () = over.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
-            }
-            wait = (wait * 2).min(RESTART_LONGEST);
-        }
-        self.told.set(self.replica.id, ReplicaState::Draining, None, None);
-        tokio::time::sleep(DRAIN_NOTICE).await;
-        let grace = Duration::from_secs(self.replica.manifest.app.grace_s.into());
-        self.node.driver.stop(self.replica.id, grace).await;
-        self.relays.close(self.replica.id).await;
-        self.told.forget(self.replica.id);
-        tracing::info!(replica = %self.replica.id, app = %self.replica.app_name, "replica stopped");
-    }
-
-    /// One life of the replica; returns why it ended.
-    async fn live(&self, begun: Option<Started>) -> String {
-        let id = self.replica.id;
-        self.told.set(id, ReplicaState::Starting, None, None);
-        let begun = match begun {
-            Some(begun) => {
-                self.listen_inside().await;
-                Ok(begun)
-            }
-            None => self.start().await,
-        };
-        let Started { reach, mut life } = match begun {
-            Ok(started) => started,
-            Err(why) => return why,
-        };
-        let mut ended = life.clone();
-        tokio::select! {
-            never = self.watch(reach) => match never {},
-            end = ended.wait_for(|life| *life != Life::Running) => drop(end),
-        }
-        match life.borrow_and_update().clone() {
-            Life::Ended(why) => why,
-            Life::Running => "its driver ended".into(),
-        }
-    }
-
+impl<D: RuntimeDriver> Replica for Kept<D> {
     async fn start(&self) -> Result<Started, String> {
         let root = self.node.images.root(&self.bus, &self.stage.account, &self.replica.image).await;
         let launch = Launch {
@@ -294,12 +221,12 @@ impl<D: RuntimeDriver> Keeper<D> {
             root: root.map_err(|error| format!("no image: {}", chain(&error)))?,
         };
         self.node.driver.prepare(&launch).await.map_err(|error| chain(&error))?;
-        self.listen_inside().await;
+        self.resume().await;
         self.node.driver.start(launch).await.map_err(|error| chain(&error))
     }
 
-    /// What cannot be made now is tried again later; the app runs meanwhile.
-    async fn listen_inside(&self) {
+    /// Listens inside its network. What cannot be made now is tried again later; the app runs meanwhile.
+    async fn resume(&self) {
         match self.relays.open(&self.replica).await {
             Err(error) if error.kind() != std::io::ErrorKind::Unsupported => {
                 tracing::warn!(%error, replica = %self.replica.id, "cannot listen inside its network");
@@ -308,29 +235,55 @@ impl<D: RuntimeDriver> Keeper<D> {
         }
     }
 
-    /// Probes for ever: ready after one good answer, not ready after some bad ones.
-    async fn watch(&self, reach: Reach) -> std::convert::Infallible {
-        let path = self.replica.manifest.health();
-        let (mut ready, mut lost) = (false, 0);
-        loop {
-            match probe(&*self.node.driver, self.replica.id, path).await {
-                Ok(()) => {
-                    if !ready {
-                        tracing::info!(replica = %self.replica.id, app = %self.replica.app_name, zone = %self.replica.zone, "replica ready");
-                    }
-                    (ready, lost) = (true, 0);
-                    self.told.set(self.replica.id, ReplicaState::Ready, Some(reach), None);
-                }
-                Err(reason) => {
-                    lost += 1;
-                    if !ready || lost >= PROBES_LOST {
-                        ready = false;
-                        self.told.set(self.replica.id, ReplicaState::Starting, Some(reach), Some(reason));
-                    }
-                }
-            }
-            tokio::time::sleep(if ready { LATER_PROBES_EVERY } else { FIRST_PROBES_EVERY }).await;
+    async fn ask(&self, question: &Question) -> Result<(), String> {
+        probe(self.node.driver.connect(self.replica.id), question).await
+    }
+
+    async fn stop(&self, grace: Duration) {
+        self.node.driver.stop(self.replica.id, grace).await;
+        self.relays.close(self.replica.id).await;
+    }
+}
+
+/// Tells what replicas use, once in each window.
+async fn measure<D: RuntimeDriver>(driver: &D, told: &Told, over: &CancellationToken) {
+    let mut before = Measured::default();
+    loop {
+        tokio::select! {
+            () = over.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(USAGE_WINDOW_S)) => {}
         }
+        let ids: Vec<_> = told.subscribe().borrow().keys().copied().collect();
+        let used = ids.into_iter().filter_map(|id| Some((id, driver.usage(id)?))).collect();
+        told.set_usage(&before.next(used, Instant::now()));
+    }
+}
+
+/// What replicas had used at the end of the window before.
+#[derive(Default)]
+struct Measured(BTreeMap<ReplicaId, (Instant, Duration)>);
+
+impl Measured {
+    /// The use in the window that ends now. A replica that is new, or was started again, has none yet.
+    fn next(
+        &mut self,
+        used: BTreeMap<ReplicaId, driver::Usage>,
+        now: Instant,
+    ) -> BTreeMap<ReplicaId, message::Usage> {
+        let mut found = BTreeMap::new();
+        let before = std::mem::take(&mut self.0);
+        for (id, usage) in used {
+            self.0.insert(id, (now, usage.cpu));
+            let Some((then, cpu)) = before.get(&id).copied() else { continue };
+            let (Some(worked), window) = (usage.cpu.checked_sub(cpu), now - then) else { continue };
+            if window.is_zero() {
+                continue;
+            }
+            let cpu_millis = worked.as_micros() * 1000 / window.as_micros().max(1);
+            let cpu_millis = u32::try_from(cpu_millis).unwrap_or(u32::MAX);
+            found.insert(id, message::Usage { cpu_millis, memory_bytes: usage.memory_bytes });
+        }
+        found
     }
 }
 
@@ -343,4 +296,24 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn use_is_the_difference_over_a_window_and_a_new_life_begins_anew() {
+        let (mut measured, id, begun) = (Measured::default(), ReplicaId::generate(), Instant::now());
+        let mut after = |seconds: u64, cpu_ms: u64| {
+            let usage = driver::Usage { cpu: Duration::from_millis(cpu_ms), memory_bytes: 7 };
+            let found = measured.next(BTreeMap::from([(id, usage)]), begun + Duration::from_secs(seconds));
+            found.get(&id).map(|usage| usage.cpu_millis)
+        };
+        assert_eq!(after(15, 3000), None);
+        assert_eq!(after(30, 6000), Some(200));
+        assert_eq!(after(45, 36_000), Some(2000));
+        assert_eq!(after(60, 10), None, "it was started again");
+        assert_eq!(after(75, 10), Some(0));
+    }
 }

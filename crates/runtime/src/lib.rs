@@ -12,12 +12,15 @@ mod error;
 pub mod exec_child;
 mod files;
 mod image;
+mod keeper;
 mod node;
 pub mod plan;
 pub mod privileges;
 mod probe;
 pub mod relay;
+mod restart;
 pub mod static_server;
+mod told;
 
 pub use config::Config;
 pub use error::Error;

@@ -8,6 +8,7 @@ use crate::{
     driver::{Found, LinuxDriver, RuntimeDriver, process::ProcessDriver},
     files,
     image::Images,
+    restart::Pasts,
 };
 use bastide_bus::{
     Bus, VerifyKey,
@@ -233,6 +234,7 @@ impl<D: RuntimeDriver> Stages<D> {
             self.node.clone(),
             bus.clone(),
             grant.account.clone(),
+            Pasts::load(dir.join("pasts.json")),
             found,
             desired,
             self.ends.clone(),

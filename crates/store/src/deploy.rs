@@ -1,7 +1,10 @@
 //! What should run, what serves, and the operations that change it.
 
 use crate::{CustomerStore, Result, Store, Write, from_json, now_s, parse, raise_revision, taken, to_json};
-use bastide_types::{AppId, CustomerId, Problem, ReplicaId, StageName, ZoneName, message::ReplicaFacts};
+use bastide_types::{
+    AppId, CustomerId, Problem, ReplicaId, StageName, ZoneName,
+    message::{LastEnd, ReplicaFacts, USAGE_WINDOW_S, Usage},
+};
 use sqlx::{Row, sqlite::SqliteRow};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -25,6 +28,12 @@ pub struct ReplicaRow {
     pub reason: Option<String>,
     /// Whether its agent ever spoke of it.
     pub seen: bool,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// How it ended last.
+    pub last_end: Option<LastEnd>,
+    /// What it uses, and since when that is known, in seconds since 1970.
+    pub usage: Option<(Usage, i64)>,
 }
 
 /// An operation.
@@ -224,38 +233,63 @@ impl CustomerStore<'_> {
         rows.iter().map(replica_row).collect()
     }
 
-    /// Writes down what an agent said about its replicas. True when something changed.
+    /// Writes down what an agent said about its replicas. True when the state of one changed; what they use and
+    /// how often they were started again is written down too, but changes nothing for anybody else.
     pub async fn record_facts(&self, stage: &StageName, facts: &ReplicaFacts) -> Result<bool> {
         let known = self.replicas(stage).await?;
         let said: BTreeMap<_, _> = facts.replicas.iter().map(|fact| (fact.id, fact)).collect();
         let mut changes = Vec::new();
-        for replica in &known {
-            let (state, reason, seen) = match said.get(&replica.id) {
-                Some(fact) => (to_json(&fact.state)?.trim_matches('"').to_owned(), fact.reason.clone(), true),
+        for before in &known {
+            let mut now = before.clone();
+            match said.get(&before.id) {
+                Some(fact) => {
+                    now.state = to_json(&fact.state)?.trim_matches('"').to_owned();
+                    now.reason = fact.reason.clone();
+                    (now.restarts, now.last_end) = (fact.restarts, fact.last_end.clone());
+                    // Agents repeat all that they know every few seconds; once in a window is enough.
+                    let old = before.usage.is_none_or(|(_, at)| now_s() - at >= USAGE_WINDOW_S.cast_signed());
+                    if old || before.usage.map(|(usage, _)| usage) != fact.usage {
+                        now.usage = fact.usage.map(|usage| (usage, now_s()));
+                    }
+                    now.seen = true;
+                }
                 // Spoken of before and not any more: it is gone.
-                None if replica.seen => ("gone".to_owned(), None, true),
+                None if before.seen => {
+                    (now.state, now.reason, now.usage) = ("gone".to_owned(), None, None);
+                }
                 None => continue,
-            };
-            if (&state, &reason, seen) != (&replica.state, &replica.reason, replica.seen) {
-                changes.push((replica.id, state, reason));
+            }
+            if now != *before {
+                changes.push((before, now));
             }
         }
         if changes.is_empty() {
             return Ok(false);
         }
         let mut write = self.store.write().await?;
-        for (id, state, reason) in changes {
-            sqlx::query("UPDATE replica SET state = ?, reason = ?, seen = 1 WHERE customer = ? AND stage = ? AND id = ?")
-                .bind(state)
-                .bind(reason)
-                .bind(self.customer.to_string())
-                .bind(stage.as_str())
-                .bind(id.to_string())
-                .execute(&mut *write)
-                .await?;
+        let mut news = false;
+        for (before, now) in changes {
+            news |= (&before.state, &before.reason, before.seen) != (&now.state, &now.reason, now.seen);
+            sqlx::query(
+                "UPDATE replica SET state = ?, reason = ?, seen = ?, restarts = ?, last_end = ?, cpu_millis = ?,
+                 memory_bytes = ?, used_at = ? WHERE customer = ? AND stage = ? AND id = ?",
+            )
+            .bind(now.state)
+            .bind(now.reason)
+            .bind(now.seen)
+            .bind(now.restarts)
+            .bind(now.last_end.as_ref().map(to_json).transpose()?)
+            .bind(now.usage.map(|(usage, _)| usage.cpu_millis))
+            .bind(now.usage.map(|(usage, _)| i64::try_from(usage.memory_bytes).unwrap_or(i64::MAX)))
+            .bind(now.usage.map(|(_, at)| at))
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .bind(now.id.to_string())
+            .execute(&mut *write)
+            .await?;
         }
         write.commit().await?;
-        Ok(true)
+        Ok(news)
     }
 
     /// Which revision of each app serves in a stage.
@@ -348,6 +382,10 @@ fn operation_row(row: &SqliteRow) -> Result<OperationRow> {
 
 fn replica_row(row: &SqliteRow) -> Result<ReplicaRow> {
     let seen: i64 = row.try_get("seen")?;
+    let last_end: Option<String> = row.try_get("last_end")?;
+    let cpu_millis: Option<u32> = row.try_get("cpu_millis")?;
+    let memory_bytes: Option<i64> = row.try_get("memory_bytes")?;
+    let used_at: Option<i64> = row.try_get("used_at")?;
     Ok(ReplicaRow {
         id: parse(row.try_get("id")?)?,
         app: parse(row.try_get("app")?)?,
@@ -357,5 +395,14 @@ fn replica_row(row: &SqliteRow) -> Result<ReplicaRow> {
         state: row.try_get("state")?,
         reason: row.try_get("reason")?,
         seen: seen != 0,
+        restarts: row.try_get("restarts")?,
+        last_end: last_end.as_deref().map(from_json).transpose()?,
+        usage: match (cpu_millis, memory_bytes, used_at) {
+            (Some(cpu_millis), Some(memory_bytes), Some(at)) => {
+                let memory_bytes = u64::try_from(memory_bytes).unwrap_or_default();
+                Some((Usage { cpu_millis, memory_bytes }, at))
+            }
+            _ => None,
+        },
     })
 }

@@ -102,6 +102,7 @@ impl Store {
             migration(3, "network", include_str!("../migrations/0003_network.sql")),
             migration(4, "callee", include_str!("../migrations/0004_callee.sql")),
             migration(5, "postgres", include_str!("../migrations/0005_postgres.sql")),
+            migration(6, "scale", include_str!("../migrations/0006_scale.sql")),
         ])
         .run(&pool)
         .await?;

@@ -7,9 +7,10 @@ use axum::{
     extract::{Path, State, rejection::JsonRejection},
 };
 use bastide_store::{AppRow, ReplicaRow};
-use bastide_types::{AppName, Code, Problem, StageName};
+use bastide_types::{AppName, Code, Problem, StageName, manifest::Resources};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, btree_map::Entry};
 
 const PUBLISHERS: &[&str] = &["developer", "administrator"];
 
@@ -44,6 +45,30 @@ pub(crate) struct ReplicaView {
     /// `starting`, `ready`, `draining` or `failed`.
     state: String,
     reason: Option<String>,
+    /// How often it was started again.
+    restarts: u32,
+    /// How it ended last: exit code, signal, out of memory.
+    last_end: Option<EndView>,
+    /// What it uses, on average over 15 seconds; missing until that is known.
+    usage: Option<UsageView>,
+}
+
+/// How a replica ended.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct EndView {
+    /// Seconds since 1970.
+    at: u64,
+    why: String,
+}
+
+/// What a replica uses, and what it may use.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct UsageView {
+    /// Thousandths of a processor.
+    cpu_millis: u32,
+    cpu_millis_max: u32,
+    memory_bytes: u64,
+    memory_bytes_max: u64,
 }
 
 /// A begun operation.
@@ -118,12 +143,19 @@ async fn view(app: &App, caller: &Caller, row: AppRow) -> Result<AppView, ApiErr
     let mut stages = Vec::new();
     for stage in own.stage_names().await? {
         let serving = own.serving(&stage).await?.get(&row.id).copied();
-        let image = match serving {
-            Some(number) => own.revision(row.id, number).await?.map(|revision| revision.image.to_string()),
-            None => None,
-        };
-        let replicas: Vec<_> =
-            own.replicas(&stage).await?.into_iter().filter(|r| r.app == row.id).map(replica).collect();
+        let rows = own.replicas(&stage).await?;
+        let rows: Vec<_> = rows.into_iter().filter(|replica| replica.app == row.id).collect();
+        let mut revisions = BTreeMap::new();
+        for number in rows.iter().map(|replica| replica.revision).chain(serving) {
+            if let (Entry::Vacant(place), Some(revision)) =
+                (revisions.entry(number), own.revision(row.id, number).await?)
+            {
+                place.insert(revision);
+            }
+        }
+        let image = serving.and_then(|number| revisions.get(&number)).map(|found| found.image.to_string());
+        let limits = |number| revisions.get(&number).map(|found| found.manifest.resources);
+        let replicas: Vec<_> = rows.into_iter().map(|row| replica(limits(row.revision), row)).collect();
         let status = match (serving, replicas.is_empty()) {
             (Some(_), _) => "serving",
             (None, false) => "starting",
@@ -142,13 +174,22 @@ async fn view(app: &App, caller: &Caller, row: AppRow) -> Result<AppView, ApiErr
     Ok(AppView { id: row.id.to_string(), name: row.name.to_string(), stages })
 }
 
-fn replica(row: ReplicaRow) -> ReplicaView {
+fn replica(limits: Option<Resources>, row: ReplicaRow) -> ReplicaView {
+    let limits = limits.unwrap_or_default();
     ReplicaView {
         id: row.id.to_string(),
         zone: row.zone.to_string(),
         revision: row.revision,
         state: row.state,
         reason: row.reason,
+        restarts: row.restarts,
+        last_end: row.last_end.map(|end| EndView { at: end.at_s, why: end.why }),
+        usage: row.usage.map(|(usage, _)| UsageView {
+            cpu_millis: usage.cpu_millis,
+            cpu_millis_max: limits.cpu_millis,
+            memory_bytes: usage.memory_bytes,
+            memory_bytes_max: u64::from(limits.memory_mb) * 1024 * 1024,
+        }),
     }
 }
 

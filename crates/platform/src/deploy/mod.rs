@@ -5,7 +5,9 @@ pub mod reconciler;
 
 use crate::{ApiError, App, caller::Caller};
 use bastide_store::{CustomerStore, NewOperation, RevisionRow, StoreError, Write, now_s};
-use bastide_types::{AppName, Code, CustomerId, StageName, ZoneName, node::Isolation};
+use bastide_types::{
+    AppName, Code, CustomerId, StageName, ZoneName, manifest::StartupProbe, node::Isolation,
+};
 use uuid::Uuid;
 
 /// Begins to deploy a revision to a stage, in the transaction of the caller.
@@ -18,7 +20,10 @@ pub(crate) async fn begin(
     revision: &RevisionRow,
     by: &str,
 ) -> Result<Uuid, ApiError> {
-    let deadline = now_s() + i64::from(app.config.deploy_timeout_s);
+    // An app that says that it starts slowly is given that time.
+    let asked = revision.manifest.probes.startup.limit_s;
+    let slow = if asked > StartupProbe::default().limit_s { asked.saturating_add(10) } else { 0 };
+    let deadline = now_s() + i64::from(app.config.deploy_timeout_s.max(slow));
     let new = NewOperation { kind, app: revision.app, stage, revision: revision.number, deadline };
     let zones = spread(&app.config.zones, *revision.manifest.scale.range().start());
     let operation = own.begin_operation(write, &new, &zones).await.map_err(|error| match error {

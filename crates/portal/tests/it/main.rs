@@ -22,7 +22,9 @@ fn an_app() -> Value {
     json!({ "id": "1", "name": "shop", "stages": [
         { "stage": "development", "status": "serving", "revision": 2, "image": "sha256:ab",
           "url": "https://acme--development.apps.localhost:8443/shop/",
-          "replicas": [{ "id": "r1", "zone": "a", "revision": 2, "state": "failed", "reason": HOSTILE }] },
+          "replicas": [{ "id": "r1", "zone": "a", "revision": 2, "state": "failed", "reason": HOSTILE },
+          { "id": "r2", "zone": "b", "revision": 2, "state": "ready", "reason": null, "restarts": 3, "last_end": { "at": 1, "why": HOSTILE },
+            "usage": { "cpu_millis": 5, "cpu_millis_max": 1000, "memory_bytes": 1, "memory_bytes_max": 1048576 } }] },
         { "stage": "test", "status": "absent", "revision": null, "image": null, "url": "javascript:alert(1)", "replicas": [] },
     ]})
 }

@@ -12,7 +12,7 @@ use bastide_types::{
 };
 use nix::{
     sys::signal::{Signal, killpg},
-    unistd::Pid,
+    unistd::{Pid, SysconfVar, sysconf},
 };
 use std::{
     collections::HashMap,
@@ -215,8 +215,20 @@ impl RuntimeDriver for ProcessDriver {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    fn usage(&self, _: ReplicaId) -> Option<Usage> {
-        None
+    /// Of its first process; nothing here counts what that started.
+    fn usage(&self, replica: ReplicaId) -> Option<Usage> {
+        let group = self.running.lock().unwrap_or_else(PoisonError::into_inner).get(&replica)?.group;
+        let stat = fs::read_to_string(format!("/proc/{group}/stat")).ok()?;
+        // Behind the name, which may hold anything: utime and stime are its 12th and 13th field (proc(5)).
+        let fields: Vec<u64> =
+            stat.rsplit_once(')')?.1.split(' ').map(|field| field.parse().unwrap_or(0)).collect();
+        let per_second = u64::try_from(sysconf(SysconfVar::CLK_TCK).ok()??).ok()?;
+        let ticks = fields.get(12)?.checked_add(*fields.get(13)?)?;
+        let cpu = Duration::from_millis(ticks.checked_mul(1000)?.checked_div(per_second)?);
+        let statm = fs::read_to_string(format!("/proc/{group}/statm")).ok()?;
+        let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+        let page_bytes = u64::try_from(sysconf(SysconfVar::PAGE_SIZE).ok()??).ok()?;
+        Some(Usage { cpu, memory_bytes: pages.checked_mul(page_bytes)? })
     }
 
     async fn close(&self) {}

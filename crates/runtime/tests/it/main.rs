@@ -166,3 +166,23 @@ async fn without_leave_nothing_runs_that_is_not_isolated() {
         bastide_runtime::run(config, Box::new(|| ()), tokio_util::sync::CancellationToken::new()).await;
     assert!(matches!(refused, Err(Error::NoIsolation)));
 }
+
+#[tokio::test]
+async fn what_an_app_uses_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let driver = ProcessDriver::new(executable(dir.path()), dir.path().join("logs")).unwrap();
+    let launch = launch(dir.path(), "while :; do :; done");
+    let id = launch.replica.id;
+    let _started = driver.start(launch).await.unwrap();
+    let begun = Instant::now();
+    loop {
+        let usage = driver.usage(id).unwrap();
+        if usage.cpu > Duration::from_millis(50) && usage.memory_bytes > 100_000 {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{usage:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    driver.stop(id, Duration::ZERO).await;
+    assert_eq!(driver.usage(id), None);
+}

@@ -7,7 +7,7 @@ use bastide_store::{AuditRow, Kek, NewOperation, NewStage, RevisionRow, Store, S
 use bastide_types::{
     AppId, AppName, CustomerId, CustomerName, Digest, Manifest, Problem, ReplicaId, Secret, StageName,
     ZoneName,
-    message::{ReplicaFact, ReplicaFacts, ReplicaState},
+    message::{LastEnd, ReplicaFact, ReplicaFacts, ReplicaState, Usage},
     network::{CALLEE_NUMBERS, CALLEES_MAX, Grant, StageNetwork},
 };
 use sqlx::{Connection, Row, SqliteConnection};
@@ -373,4 +373,25 @@ async fn an_app_that_others_call_keeps_its_number_while_there_are_others_left() 
     assert_eq!(full.values().collect::<BTreeSet<_>>().len(), CALLEES_MAX);
     assert!(full.values().all(|number| CALLEE_NUMBERS.contains(number)));
     assert_eq!(grant(&world, acme, &many).await, full);
+}
+
+#[tokio::test]
+async fn what_replicas_use_and_how_they_ended_is_kept_and_is_no_news() {
+    let world = World::new().await;
+    let acme = world.customer("acme").await;
+    let revision = publish(&world.store, acme, &shop()).await;
+    begin(&world.store, acme, &revision).await.unwrap();
+    let (own, stage) = (world.store.customer(acme), StageName::development());
+    let id = own.replicas(&stage).await.unwrap()[0].id;
+    let mut fact = ReplicaFact::new(id, ReplicaState::Ready);
+    assert!(own.record_facts(&stage, &facts(vec![fact.clone()])).await.unwrap());
+    let usage = Usage { cpu_millis: 250, memory_bytes: 1 << 33 };
+    let end = LastEnd { at_s: 7, why: "it ended with exit code 3".into() };
+    (fact.usage, fact.restarts, fact.last_end) = (Some(usage), 2, Some(end.clone()));
+    assert!(!own.record_facts(&stage, &facts(vec![fact.clone()])).await.unwrap());
+    let row = own.replicas(&stage).await.unwrap().into_iter().find(|row| row.id == id).unwrap();
+    assert_eq!((row.restarts, row.last_end, row.usage.map(|(usage, _)| usage)), (2, Some(end), Some(usage)));
+    assert!(row.usage.unwrap().1 >= bastide_store::now_s() - 60);
+    fact.state = ReplicaState::Failed;
+    assert!(own.record_facts(&stage, &facts(vec![fact])).await.unwrap());
 }
