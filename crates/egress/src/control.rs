@@ -87,6 +87,8 @@ impl<N: Names, D: Dial> Control<N, D> {
                 end = self.orders(&stream) => tracing::debug!(error = %end, "the runtime role is gone"),
                 () = stop.cancelled() => break,
             }
+            // Whoever verifies is gone with it.
+            self.station.canary().set(None);
         }
         self.tasks.close();
         self.tasks.wait().await;
@@ -132,6 +134,12 @@ impl<N: Names, D: Dial> Control<N, D> {
                 self.enact(customer, stage, policy);
             }
             EgressOrder::Dismiss { replica } => self.dismiss(replica),
+            EgressOrder::Canary { canary } => {
+                if canary.as_ref().is_some_and(|canary| !canary.is_well_named()) {
+                    return Err("a canary has names of its own only".into());
+                }
+                self.station.canary().set(canary);
+            }
         }
         Ok(Vec::new())
     }

@@ -1,6 +1,6 @@
 //! From the host that an app names to the addresses that may be dialled for it.
 
-use crate::{error::Refusal, resolve::Names};
+use crate::{canary::Known, error::Refusal, resolve::Names};
 use bastide_types::egress::{EgressDecision, EgressPolicy, Host};
 use std::net::{IpAddr, SocketAddr};
 
@@ -24,12 +24,18 @@ const TRIED_MAX: usize = 4;
 pub(crate) async fn destination<N: Names>(
     policy: &EgressPolicy,
     names: &N,
+    canary: Option<&Known>,
     host: &Host,
     port: u16,
 ) -> Result<Destination, (Refusal, Option<EgressDecision>)> {
-    let candidates = match host {
-        Host::Address(address) => vec![*address],
-        Host::Name(name) => {
+    let made_up = match host {
+        Host::Name(name) => canary.and_then(|canary| canary.answer(name)),
+        Host::Address(_) => None,
+    };
+    let candidates = match (host, made_up) {
+        (Host::Address(address), _) => vec![*address],
+        (Host::Name(_), Some(answer)) => answer,
+        (Host::Name(name), None) => {
             // Also a look-up tells the outside something, so what can never pass is not looked up.
             if !policy.may_resolve(name) {
                 return Err(refused(policy.decide(host, None, port)));
@@ -37,11 +43,12 @@ pub(crate) async fn destination<N: Names>(
             names.addresses(name).await.map_err(|error| (Refusal::Name(error), None))?
         }
     };
-    judge(policy, host, port, &candidates)
+    judge(policy, canary, host, port, &candidates)
 }
 
 fn judge(
     policy: &EgressPolicy,
+    canary: Option<&Known>,
     host: &Host,
     port: u16,
     candidates: &[IpAddr],
@@ -49,7 +56,8 @@ fn judge(
     let mut passed: Option<Destination> = None;
     let mut denied = None;
     for address in candidates {
-        let decision = policy.decide(host, Some(*address), port);
+        let open = canary.and_then(|canary| canary.decide(SocketAddr::new(*address, port)));
+        let decision = open.unwrap_or_else(|| policy.decide(host, Some(*address), port));
         if !decision.allowed {
             denied = Some(decision);
             continue;

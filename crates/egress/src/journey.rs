@@ -2,6 +2,7 @@
 
 use crate::{
     caller::Caller,
+    canary::Canary,
     destination::{Destination, destination},
     dial::Dial,
     error::Refusal,
@@ -42,6 +43,7 @@ pub struct Station<N, D> {
     names: N,
     dialer: D,
     flows: FlowLog,
+    canary: Canary,
 }
 
 /// What a client asked for, and in which language it is answered.
@@ -70,11 +72,15 @@ impl Asked {
 impl<N: Names, D: Dial> Station<N, D> {
     /// A station.
     pub fn new(names: N, dialer: D, flows: FlowLog) -> Self {
-        Self { names, dialer, flows }
+        Self { names, dialer, flows, canary: Canary::default() }
     }
 
     pub(crate) fn names(&self) -> &N {
         &self.names
+    }
+
+    pub(crate) fn canary(&self) -> &Canary {
+        &self.canary
     }
 
     pub(crate) fn flows(&self) -> &FlowLog {
@@ -127,19 +133,22 @@ impl<N: Names, D: Dial> Station<N, D> {
             Err(_) => return,
         };
         let (host, port) = asked.to();
-        let policy = caller.policy();
-        let to = match timeout(CONNECT_LIMIT, destination(&policy, &self.names, host, port)).await {
-            Ok(Ok(to)) => to,
-            Ok(Err((refusal, decision))) => {
-                let verdict = if decision.is_some() { FlowVerdict::Refused } else { FlowVerdict::Failed };
-                return self.refuse(client, caller, &asked, refusal, verdict, begun).await;
-            }
-            Err(_) => {
-                return self
-                    .refuse(client, caller, &asked, Refusal::TimedOut, FlowVerdict::Failed, begun)
-                    .await;
-            }
-        };
+        let (policy, canary) = (caller.policy(), self.canary.now());
+        let to =
+            match timeout(CONNECT_LIMIT, destination(&policy, &self.names, canary.as_deref(), host, port))
+                .await
+            {
+                Ok(Ok(to)) => to,
+                Ok(Err((refusal, decision))) => {
+                    let verdict = if decision.is_some() { FlowVerdict::Refused } else { FlowVerdict::Failed };
+                    return self.refuse(client, caller, &asked, refusal, verdict, begun).await;
+                }
+                Err(_) => {
+                    return self
+                        .refuse(client, caller, &asked, Refusal::TimedOut, FlowVerdict::Failed, begun)
+                        .await;
+                }
+            };
         let (far, address) = match timeout(CONNECT_LIMIT, self.connect(caller, &to)).await {
             Ok(Ok(connected)) => connected,
             Ok(Err(refusal)) => {

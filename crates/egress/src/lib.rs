@@ -10,6 +10,7 @@
 //! floor is not here.
 
 mod caller;
+mod canary;
 mod config;
 mod control;
 mod destination;

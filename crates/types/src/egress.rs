@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
 };
 
@@ -388,6 +388,35 @@ pub enum EgressOrder {
         /// Which.
         replica: ReplicaId,
     },
+    /// While isolation is verified there is something to call that is not the internet; afterwards there is not.
+    /// It ends with the stream, too.
+    Canary {
+        /// What there is.
+        canary: Option<EgressCanary>,
+    },
+}
+
+/// Under this name are those of an [`EgressCanary`] (RFC 6761 §6.4: nobody else has any there).
+pub const CANARY_NAMES: &str = "bastide-verify.invalid";
+
+/// What may be called while isolation is verified, whatever the policy says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EgressCanary {
+    /// The one address and port.
+    pub open: SocketAddr,
+    /// Names below [`CANARY_NAMES`] and the answers that a name server would give: each list is one answer, the
+    /// last is given from then on. What is done with an answer is what is verified, so nothing here is judged
+    /// less strictly than what a name server says.
+    pub names: BTreeMap<String, Vec<Vec<IpAddr>>>,
+}
+
+impl EgressCanary {
+    /// Whether all its names are below [`CANARY_NAMES`].
+    pub fn is_well_named(&self) -> bool {
+        let below = |name: &String| name.strip_suffix(CANARY_NAMES).is_some_and(|rest| rest.ends_with('.'));
+        self.names.keys().all(below)
+    }
 }
 
 /// The answer to an [`EgressOrder`]: the error, for people, or none.

@@ -7,7 +7,9 @@ use bastide_proxy::handover;
 use bastide_types::{
     AppName, CustomerName, ReplicaId, StageName, ZoneName,
     broker::{SocketOrder, SocketReceipt},
-    egress::{EgressCaller, EgressMode, EgressOrder, EgressPolicy, EgressReceipt},
+    egress::{
+        CANARY_NAMES, EgressCaller, EgressCanary, EgressMode, EgressOrder, EgressPolicy, EgressReceipt,
+    },
 };
 use std::{
     collections::BTreeMap,
@@ -26,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 const BLOG: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 2);
+/// Of a forbidden range; open while isolation is verified.
+const CANARY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 18, 3, 4)), 4001);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A small DNS: what is not here does not exist.
@@ -50,7 +54,7 @@ struct Outside(SocketAddr);
 impl Dial for Outside {
     async fn dial(&self, zone: &ZoneName, to: SocketAddr) -> io::Result<TcpStream> {
         assert_eq!(zone.as_str(), "a");
-        assert_eq!(to.ip(), PUBLIC, "only judged addresses are dialled");
+        assert!(to.ip() == PUBLIC || to == CANARY, "only judged addresses are dialled");
         TcpStream::connect(self.0).await
     }
 }
@@ -360,6 +364,60 @@ async fn names_inside_are_those_of_the_orders_and_are_never_asked_outside() {
     }
     let stranger = EgressOrder::Names { replica: ReplicaId::generate(), names: BTreeMap::new() };
     assert!(world.order(&stranger).await.is_err());
+}
+
+#[tokio::test]
+async fn a_canary_may_be_called_while_it_is_there_and_its_answers_are_judged_like_all() {
+    let world = World::new(policy(EgressMode::Enforce, &[])).await;
+    let name = |label: &str| format!("{label}.{CANARY_NAMES}");
+    let (own, private) = (CANARY.ip(), IpAddr::from([10, 0, 0, 1]));
+    let names = BTreeMap::from([
+        (name("open"), vec![vec![own]]),
+        (name("private"), vec![vec![private, "::ffff:10.0.0.1".parse().unwrap()]]),
+        (name("mixed"), vec![vec![private, own]]),
+        (name("rebinding"), vec![vec![own], vec![private]]),
+    ]);
+    let (passes, forbidden) = (["open", "mixed", "rebinding"], "HTTP/1.1 403");
+    assert!(world.tunnel(&CANARY.to_string()).await.starts_with(forbidden));
+    let order = EgressOrder::Canary { canary: Some(EgressCanary { open: CANARY, names }) };
+    world.order(&order).await.unwrap();
+    assert!(world.tunnel(&CANARY.to_string()).await.contains("hello"));
+    for label in passes {
+        assert!(world.tunnel(&format!("{}:4001", name(label))).await.contains("hello"), "{label}");
+    }
+    for other in ["198.18.3.4:4002".into(), "198.18.3.5:4001".into(), "203.0.113.7:443".into()]
+        .into_iter()
+        .chain(["private", "rebinding"].map(|label| format!("{}:4001", name(label))))
+        .chain([format!("{}:4002", name("open"))])
+    {
+        let answer = world.tunnel(&other).await;
+        assert!(answer.starts_with(forbidden), "{other}: {answer}");
+    }
+    let told = ask(&world, &query(&name("mixed"), 1)).await;
+    assert_eq!(outcome(&told), (0, 1));
+    assert!(told.ends_with(&[198, 18, 3, 4]));
+    assert_eq!(outcome(&ask(&world, &query(&name("private"), 1)).await), (0, 0));
+    assert_eq!(outcome(&ask(&world, &query(&name("private"), 28)).await), (0, 0));
+
+    let names = BTreeMap::from([("api.example.com".to_owned(), vec![vec![own]])]);
+    let refused =
+        world.order(&EgressOrder::Canary { canary: Some(EgressCanary { open: CANARY, names }) }).await;
+    assert!(refused.unwrap_err().contains("of its own"));
+
+    world.order(&EgressOrder::Canary { canary: None }).await.unwrap();
+    assert!(world.tunnel(&CANARY.to_string()).await.starts_with(forbidden));
+    assert!(world.tunnel(&format!("{}:4001", name("open"))).await.starts_with(forbidden));
+}
+
+#[tokio::test]
+async fn a_canary_goes_with_the_stream_that_ordered_it() {
+    let mut world = World::new(policy(EgressMode::Open, &[])).await;
+    let canary = EgressCanary { open: CANARY, names: BTreeMap::new() };
+    world.order(&EgressOrder::Canary { canary: Some(canary) }).await.unwrap();
+    assert!(world.tunnel(&CANARY.to_string()).await.contains("hello"));
+    world.runtime = UnixStream::connect(world.flows.with_file_name("control")).await.unwrap();
+    world.order(&EgressOrder::Resume).await.unwrap();
+    assert!(world.tunnel(&CANARY.to_string()).await.starts_with("HTTP/1.1 403"));
 }
 
 #[tokio::test]

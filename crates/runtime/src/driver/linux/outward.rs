@@ -254,7 +254,7 @@ impl Link {
             EgressOrder::Dismiss { replica } => {
                 self.told.replicas.remove(&replica);
             }
-            EgressOrder::Resume => {}
+            EgressOrder::Resume | EgressOrder::Canary { .. } => {}
         }
     }
 
