@@ -1,7 +1,7 @@
 # Installs what Bastide needs on Debian 12 and is not there yet. Sourced by ./start and ./test.
 # Nothing is installed into Python or into the system besides Debian packages; the broker goes to .tools/bin.
 
-BASTIDE_PACKAGES="build-essential ca-certificates curl git python3 python3-pip modsecurity-crs libnss-myhostname nftables iproute2"
+BASTIDE_PACKAGES="build-essential ca-certificates curl git python3 python3-pip modsecurity-crs libnss-myhostname nftables iproute2 conntrack"
 NATS_VERSION=2.15.1
 RUST_FLOOR=1.94
 

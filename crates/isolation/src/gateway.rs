@@ -33,9 +33,10 @@ pub(crate) fn plan(
             Route { to: anywhere(), via: Some(zone.uplink.outer), link: WAN.into(), table: MAIN },
             Route { to: only(prober), via: None, link: PROBE.into(), table: MAIN },
         ],
-        // Bytes of each flow, for the flow log. An hour of silence ends a connection, not five days.
+        // Bytes and times of each flow, for the flow log. An hour of silence ends a connection, not five days.
         settings: vec![
             ("netfilter/nf_conntrack_acct", "1"),
+            ("netfilter/nf_conntrack_timestamp", "1"),
             ("netfilter/nf_conntrack_tcp_timeout_established", "3600"),
         ],
         ..Namespace::default()
@@ -107,6 +108,7 @@ fn rules(topology: &Topology, zone: &ZoneNet, prober: std::net::Ipv4Addr) -> Rul
     chains.push(Chain::filter(Hook::Postrouting, 100, false, vec![snat]));
     Ruleset {
         table: TABLE.into(),
+        reports: true,
         sets: vec![
             Set { name: "blocked", members: Members::Ranges(topology.blocked_ranges()) },
             Set { name: "senders", members: Members::Senders(senders) },

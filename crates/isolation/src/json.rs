@@ -8,6 +8,11 @@ use crate::rules::{Chain, Hook, Match, Members, Rule, Ruleset, Set, Transport, V
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
+/// Where stopped packets are reported (nfnetlink_log's group), in namespaces that are ours alone.
+pub const REPORT_GROUP: u16 = 1;
+/// As much of a packet as is reported: its heads.
+const REPORT_BYTES: u32 = 64;
+
 /// One transaction that puts exactly this table in place of whatever has its name.
 pub fn transaction(rules: &Ruleset) -> Value {
     let mut steps = empty(&rules.table);
@@ -53,7 +58,7 @@ fn objects(rules: &Ruleset) -> Vec<Value> {
     let mut all: Vec<_> = rules.sets.iter().map(|one| set(&rules.table, one)).collect();
     all.extend(rules.chains.iter().map(|one| chain(&rules.table, one)));
     for one in &rules.chains {
-        all.extend(one.rules.iter().map(|each| rule(&rules.table, one.hook, each)));
+        all.extend(one.rules.iter().map(|each| rule(rules, one.hook, each)));
     }
     all
 }
@@ -103,9 +108,14 @@ fn chain(table: &str, chain: &Chain) -> Value {
     } })
 }
 
-fn rule(table: &str, hook: Hook, rule: &Rule) -> Value {
+fn rule(rules: &Ruleset, hook: Hook, rule: &Rule) -> Value {
     let mut expressions: Vec<_> = rule.when.iter().map(condition).collect();
     if matches!(rule.then, Verdict::Drop | Verdict::Reset) {
+        if rules.reports {
+            expressions.push(
+                json!({ "log": { "prefix": rule.id, "group": REPORT_GROUP, "snaplen": REPORT_BYTES } }),
+            );
+        }
         expressions.push(json!({ "counter": { "packets": 0, "bytes": 0 } }));
     }
     expressions.push(match rule.then {
@@ -119,7 +129,7 @@ fn rule(table: &str, hook: Hook, rule: &Rule) -> Value {
         Verdict::Masquerade => json!({ "masquerade": null }),
     });
     json!({ "rule": {
-        "family": "inet", "table": table, "chain": hook.word(), "comment": rule.id, "expr": expressions,
+        "family": "inet", "table": rules.table, "chain": hook.word(), "comment": rule.id, "expr": expressions,
     } })
 }
 
@@ -264,6 +274,7 @@ mod tests {
     fn ruleset() -> Ruleset {
         Ruleset {
             table: "t".into(),
+            reports: false,
             sets: vec![Set {
                 name: "ways",
                 members: Members::Ways(BTreeSet::from([("b".into(), "c".into()), ("a".into(), "c".into())])),

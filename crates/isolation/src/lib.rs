@@ -23,11 +23,11 @@ pub use address::Ledger;
 pub use direct::{Direct, Service};
 pub use error::PlanError;
 pub use gateway::PROBE_PORT;
-pub use json::{normalise, read_counters, set_update, transaction, undo};
+pub use json::{REPORT_GROUP, normalise, read_counters, set_update, transaction, undo};
 pub use name::Installation;
 pub use plan::{
     Canary, CanaryPorts, Caps, Failover, LOCAL, Link, MAIN, Namespace, Outside, Packets, Plan, Policy,
-    ReplicaNet, Route, StageNet, Topology, Uplink, ZoneNet, plan,
+    ReplicaNet, Route, StageNet, Topology, Uplink, ZoneNet, plan, stand_ins,
 };
 pub use router::TABLE;
 pub use uplink::NO_ROUTER;

@@ -85,6 +85,17 @@ pub struct Failover {
     pub to: ZoneName,
 }
 
+/// Who stands in for whom while the gateways of `down` are away: the next zone whose gateway is there.
+pub fn stand_ins(zones: &[ZoneName], down: &BTreeSet<ZoneName>) -> Vec<Failover> {
+    let after = |place: usize| zones[place + 1..].iter().chain(&zones[..place]);
+    let away = zones.iter().enumerate().filter(|(_, zone)| down.contains(*zone));
+    away.filter_map(|(place, from)| {
+        let to = after(place).find(|zone| !down.contains(*zone))?;
+        Some(Failover { from: from.clone(), to: to.clone() })
+    })
+    .collect()
+}
+
 /// A replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicaNet {
@@ -326,4 +337,27 @@ fn links_differ(plan: &Plan) -> Result<(), PlanError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_zone_that_is_there_stands_in() {
+        let zones = ["a", "b", "c"].map(|zone| ZoneName::new(zone).unwrap());
+        let check = |down: &[usize], expected: &[(usize, usize)]| {
+            let down = down.iter().map(|place| zones[*place].clone()).collect();
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|(from, to)| Failover { from: zones[*from].clone(), to: zones[*to].clone() })
+                .collect();
+            assert_eq!(stand_ins(&zones, &down), expected);
+        };
+        check(&[], &[]);
+        check(&[0], &[(0, 1)]);
+        check(&[2], &[(2, 0)]);
+        check(&[0, 1], &[(0, 2), (1, 2)]);
+        check(&[0, 1, 2], &[]);
+    }
 }

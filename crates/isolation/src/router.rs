@@ -29,6 +29,8 @@ pub(crate) fn plan(
         rules: Some(rules(topology, stage)),
         forwards: true,
         addresses: vec![("lo".into(), address::ROUTER)],
+        // As in the gateways: what they have forgotten counts no more against the stage's cap.
+        settings: vec![("netfilter/nf_conntrack_tcp_timeout_established", "3600")],
         ..Namespace::default()
     };
     for (ordinal, zone) in topology.zones.iter().enumerate() {
@@ -107,6 +109,7 @@ fn rules(topology: &Topology, stage: &StageNet) -> Ruleset {
     chains.extend(Chain::closed());
     Ruleset {
         table: TABLE.into(),
+        reports: true,
         sets: vec![
             Set { name: "blocked", members: Members::Ranges(topology.blocked_ranges()) },
             Set { name: "denied", members: Members::Services(disjoint(&direct.denied)) },

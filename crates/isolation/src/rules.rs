@@ -9,6 +9,8 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 pub struct Ruleset {
     /// Name of the table.
     pub table: String,
+    /// Whether what rules stop is reported, with the rule's id, to whoever listens in that namespace.
+    pub reports: bool,
     /// Sets that rules look into.
     pub sets: Vec<Set>,
     /// Base chains.
@@ -206,6 +208,7 @@ impl Ruleset {
     /// Whether `other` differs in members of sets only.
     pub fn differs_in_sets_only(&self, other: &Self) -> bool {
         self.table == other.table
+            && self.reports == other.reports
             && self.chains == other.chains
             && self.sets.iter().map(|set| set.name).eq(other.sets.iter().map(|set| set.name))
     }

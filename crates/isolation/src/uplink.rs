@@ -60,6 +60,7 @@ fn rules(topology: &Topology, routes_already: bool) -> Ruleset {
     });
     Ruleset {
         table: topology.installation.table(),
+        reports: false,
         sets: vec![
             Set { name: "blocked", members: Members::Ranges(topology.blocked_ranges()) },
             Set {

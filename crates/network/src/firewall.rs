@@ -3,9 +3,8 @@
 //! What was loaded is read back. The kernel numbers its rule changes; while that number stays, the rules are
 //! those that were read last, and `nft` need not be asked again.
 
-use crate::{Error, Result, netlink, program};
+use crate::{Error, Result, nfnetlink, program};
 use bastide_isolation::{normalise, rules::Ruleset, set_update, transaction, undo};
-use nix::sys::socket::SockProtocol;
 use serde_json::{Value, json};
 use std::{
     io,
@@ -143,51 +142,9 @@ impl Firewall<'_> {
     }
 }
 
-/// nfnetlink: message `NFT_MSG_GETGEN` (16) of nf_tables (10), answered by `NFT_MSG_NEWGEN` (15).
+/// `NFT_MSG_GETGEN` (16), of whose answer `NFTA_GEN_ID` (1) is the number.
 fn generation() -> io::Result<u32> {
-    const HEAD: usize = 16 + 4;
-    let socket = netlink::open(SockProtocol::NetlinkNetFilter)?;
-    let mut question = [0; HEAD];
-    question[..4].copy_from_slice(&(HEAD as u32).to_ne_bytes());
-    question[4..6].copy_from_slice(&0x0a10_u16.to_ne_bytes());
-    question[6..8].copy_from_slice(&1_u16.to_ne_bytes());
-    netlink::send(&socket, &question)?;
-    let mut answer = [0; 512];
-    let count = netlink::receive(&socket, &mut answer)?;
-    let answer = &answer[..count];
-    if answer.len() < HEAD || answer[4..6] != 0x0a0f_u16.to_ne_bytes() {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    attribute(&answer[HEAD..], 1)
-        .and_then(|value| Some(u32::from_be_bytes(value.try_into().ok()?)))
-        .ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-/// The value of the first attribute of this kind.
-fn attribute(mut rest: &[u8], kind: u16) -> Option<&[u8]> {
-    while rest.len() >= 4 {
-        let length = usize::from(u16::from_ne_bytes([rest[0], rest[1]]));
-        let value = rest.get(4..length)?;
-        if u16::from_ne_bytes([rest[2], rest[3]]) & 0x3fff == kind {
-            return Some(value);
-        }
-        rest = rest.get(length.next_multiple_of(4)..)?;
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attributes_are_found_and_broken_ones_are_not() {
-        let mut bytes = vec![6, 0, 2, 0, 7, 8, 0, 0];
-        bytes.extend([8, 0, 1, 0, 0, 0, 0, 9]);
-        assert_eq!(attribute(&bytes, 1), Some(&[0, 0, 0, 9][..]));
-        assert_eq!(attribute(&bytes, 2), Some(&[7, 8][..]));
-        assert_eq!(attribute(&bytes, 3), None);
-        assert_eq!(attribute(&[3, 0, 1, 0], 1), None);
-        assert_eq!(attribute(&[200, 0, 1, 0, 1], 1), None);
-    }
+    let answer = nfnetlink::ask(nfnetlink::RULES, 16)?;
+    let number = nfnetlink::attribute(&answer, 1).and_then(nfnetlink::number);
+    number.map(|number| number as u32).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }

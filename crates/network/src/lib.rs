@@ -11,10 +11,12 @@
 
 mod error;
 mod firewall;
+pub mod gateway;
 mod look;
 mod namespace;
 mod netlink;
 mod network;
+mod nfnetlink;
 mod program;
 mod repair;
 mod settings;

@@ -79,14 +79,14 @@ pub(crate) fn look(netlink: &mut Netlink) -> io::Result<Seen> {
     let name = |index: u32| names.get(&index).cloned().unwrap_or_default();
     for found in netlink.dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
         if let RouteNetlinkMessage::NewAddress(message) = found {
-            seen.addresses.extend(address(message, &name));
+            seen.addresses.extend(address(message, name));
         }
     }
     let mut question = RouteMessage::default();
     question.header.address_family = AddressFamily::Inet;
     for found in netlink.dump(&RouteNetlinkMessage::GetRoute(question))? {
         if let RouteNetlinkMessage::NewRoute(message) = found {
-            seen.routes.extend(route(message, &name));
+            seen.routes.extend(route(message, name));
         }
     }
     let mut question = RuleMessage::default();

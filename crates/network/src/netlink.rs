@@ -68,6 +68,11 @@ impl Netlink {
         Err(io::ErrorKind::Interrupted.into())
     }
 
+    /// Asks about one thing; what is answered is dropped.
+    pub(crate) fn ask(&mut self, question: RouteNetlinkMessage) -> io::Result<()> {
+        self.change(question, 0)
+    }
+
     /// Asks for a change, with more flags such as `NLM_F_CREATE`, and waits until it was made.
     pub(crate) fn change(&mut self, change: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.send(change, NLM_F_REQUEST | NLM_F_ACK | flags)?;

@@ -91,7 +91,7 @@ impl Network {
         let (plan, guard) = (plan.clone(), self.known.clone().lock_owned().await);
         self.with_thread(guard, move |work| {
             let _locked = lock(&work.fixed.installation)?;
-            let mut pass = Pass { work, plan: &plan, alive: BTreeSet::new(), report: Report::default() };
+            let mut pass = Pass::new(work, &plan);
             pass.run()?;
             Ok(pass.report)
         })
@@ -135,6 +135,37 @@ impl Network {
             let table = work.table(&name);
             let listing = work.enter(&name, |work| work.firewall(&name).list(&table))?;
             Ok(listing.map(|listing| read_counters(&listing, &table)).unwrap_or_default())
+        })
+        .await
+    }
+
+    /// Makes one namespace anew, whatever is wrong with it, and brings everything else to the plan as well.
+    ///
+    /// # Errors
+    /// As for [`Network::reconcile`].
+    pub async fn renew(&self, plan: &Plan, namespace: &str) -> Result<Report> {
+        let (plan, name, guard) = (plan.clone(), namespace.to_owned(), self.known.clone().lock_owned().await);
+        self.with_thread(guard, move |work| {
+            let _locked = lock(&work.fixed.installation)?;
+            if plan.namespaces.contains_key(&name) && work.fixed.installation.owns_namespace(&name) {
+                work.destroy(&name)?;
+            }
+            let mut pass = Pass::new(work, &plan);
+            pass.run()?;
+            Ok(pass.report)
+        })
+        .await
+    }
+
+    /// Runs a short piece of work inside a namespace.
+    pub(crate) async fn inside<T: Send + 'static>(
+        &self,
+        namespace: &str,
+        job: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (name, guard) = (namespace.to_owned(), self.known.clone().lock_owned().await);
+        self.with_thread(guard, move |work| {
+            work.enter(&name, |_| job().map_err(Error::of(format!("read from {name}"))))
         })
         .await
     }
@@ -305,7 +336,15 @@ struct Pass<'a> {
     plan: &'a Plan,
     /// Namespaces that are as planned so far.
     alive: BTreeSet<String>,
+    /// Namespaces in which something was set up.
+    unsettled: BTreeSet<String>,
     report: Report,
+}
+
+impl<'a> Pass<'a> {
+    fn new(work: &'a mut Work, plan: &'a Plan) -> Self {
+        Self { work, plan, alive: BTreeSet::new(), unsettled: BTreeSet::new(), report: Report::default() }
+    }
 }
 
 impl Pass<'_> {
@@ -318,6 +357,12 @@ impl Pass<'_> {
         let seen = self.cable();
         self.each(|pass, name| pass.has_its_addresses(name, seen.get(name)));
         self.each(Self::forwards);
+        self.each(|pass, name| match seen.get(name) {
+            Some(seen) if pass.unsettled.contains(name) => {
+                pass.work.talk(name, |netlink| repair::settle(netlink, &seen.links))
+            }
+            _ => Ok(()),
+        });
         Ok(())
     }
 
@@ -380,22 +425,27 @@ impl Pass<'_> {
             self.work.traveller.make(name)?;
             self.report.made.insert(name.to_owned());
         }
-        let more = &self.plan.namespaces[name].settings;
         let changed = self.work.enter(name, |_| {
-            settings::ensure(more).map_err(Error::of(format!("write settings of {name}")))
+            settings::ensure_everywhere().map_err(Error::of(format!("write settings of {name}")))
         })?;
         self.change(name, changed.into_iter().map(|setting| format!("setting {setting}")));
         Ok(())
     }
 
     fn has_its_rules(&mut self, name: &str) -> Result<()> {
-        let Some(rules) = &self.plan.namespaces[name].rules else { return Ok(()) };
+        let planned = &self.plan.namespaces[name];
+        let Some(rules) = &planned.rules else { return Ok(()) };
         let mut known = self.work.recall(name)?;
         let changed = self.work.enter(name, |work| work.firewall(name).ensure(rules, &mut known));
         self.work.remember(name, known)?;
         if changed? {
             self.change(name, ["rules".to_owned()]);
         }
+        // Only now: some are not there before rules have brought the kernel's module for connections.
+        let changed = self.work.enter(name, |_| {
+            settings::ensure(&planned.settings).map_err(Error::of(format!("write settings of {name}")))
+        })?;
+        self.change(name, changed.into_iter().map(|setting| format!("setting {setting}")));
         Ok(())
     }
 
@@ -481,16 +531,11 @@ impl Pass<'_> {
         self.work.talk(&link.near.0, |netlink| {
             repair::make_pair(netlink, &link.near.1, &link.far.1, there.as_fd(), groups)
         })?;
-        self.work.enter(&link.far.0, |_| {
-            // In namespaces of ours it is off already; before the link is up, so that it never has an address.
-            let setting = format!("ipv6/conf/{}/disable_ipv6", link.far.1);
-            match settings::set(&setting, "1") {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    Err(Error::of(format!("write {setting}"))(error))
-                }
-                _ => Ok(()),
-            }
-        })?;
+        for (namespace, name) in [&link.near, &link.far] {
+            let prepare =
+                |_: &mut Work| settings::prepare_link(name).map_err(Error::of(format!("set up {name}")));
+            self.work.enter(namespace, prepare)?;
+        }
         for (namespace, name) in [&link.near, &link.far] {
             self.change(namespace, [format!("link {name}")]);
         }
@@ -507,6 +552,9 @@ impl Pass<'_> {
         let installation = self.work.fixed.installation.clone();
         let only = (name == Plan::OUTSIDE).then_some(&installation);
         let changed = self.work.talk(name, |netlink| repair::tend(netlink, seen, &planned, only))?;
+        if !changed.is_empty() {
+            self.unsettled.insert(name.to_owned());
+        }
         self.change(name, changed);
         Ok(())
     }
@@ -523,7 +571,7 @@ impl Pass<'_> {
                 changed.push(format!("forwarding is {}", if forwards { "on" } else { "off" }));
                 if name != Plan::OUTSIDE {
                     // The kernel changes others along with it.
-                    settings::ensure(&planned.settings)?;
+                    settings::ensure_everywhere()?;
                 }
             }
             if forwards && name != Plan::OUTSIDE {

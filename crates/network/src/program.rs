@@ -106,7 +106,7 @@ mod tests {
             Path::new("/bin/sh"),
             &["-c", "cat; echo no >&2; exit 3"],
             &vec![b'x'; 200_000],
-            Duration::from_secs(60),
+            Duration::from_mins(1),
         )
         .unwrap();
         assert_eq!((said.success, said.out.len(), said.err.as_str()), (false, 200_000, "no"));

@@ -18,7 +18,7 @@ use netlink_packet_route::{
 };
 use nix::errno::Errno;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr},
     os::fd::{AsRawFd, BorrowedFd},
@@ -78,6 +78,17 @@ pub(crate) fn switch(netlink: &mut Netlink, index: u32, on: bool) -> io::Result<
     link.header.change_mask = LinkFlags::Up;
     link.header.flags = if on { LinkFlags::Up } else { LinkFlags::empty() };
     netlink.change(Message::SetLink(link), 0)
+}
+
+/// Waits until links that were just switched on do send: the kernel gets them ready a little later, drops what
+/// comes before, and catches up with it when it is asked about a link (Linux 6.8).
+pub(crate) fn settle(netlink: &mut Netlink, links: &BTreeMap<String, SeenLink>) -> io::Result<()> {
+    for link in links.values() {
+        let mut question = LinkMessage::default();
+        question.header.index = link.index;
+        gone(netlink.ask(Message::GetLink(question)))?;
+    }
+    Ok(())
 }
 
 /// Addresses, links, routes and policies as planned; what was changed, in words. With `only`, everything that is

@@ -24,19 +24,39 @@ const EVERYWHERE: &[(&str, &str)] = &[
     ("ipv4/conf/default/arp_ignore", "0"),
 ];
 
-/// Writes the settings of every namespace and these, where they differ; what was changed.
-pub(crate) fn ensure(more: &[(&'static str, &'static str)]) -> io::Result<Vec<&'static str>> {
+/// What every namespace of ours has, written where it differs; what was changed.
+pub(crate) fn ensure_everywhere() -> io::Result<Vec<&'static str>> {
+    ensure(EVERYWHERE)
+}
+
+/// These settings, written where they differ; what was changed.
+pub(crate) fn ensure(settings: &[(&'static str, &'static str)]) -> io::Result<Vec<&'static str>> {
     let mut changed = Vec::new();
-    for (name, value) in EVERYWHERE.iter().chain(more) {
+    for (name, value) in settings {
         match set(name, value) {
             Ok(true) => changed.push(*name),
             Ok(false) => {}
-            // A kernel without IPv6 needs none of it switched off.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && name.starts_with("ipv6/") => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound && may_be_missing(name) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(changed)
+}
+
+/// A kernel without IPv6 needs none of it switched off, and one that cannot time flows tells no times.
+fn may_be_missing(name: &str) -> bool {
+    name.starts_with("ipv6/") || name == "netfilter/nf_conntrack_timestamp"
+}
+
+/// Settings of a link that was just made, before it is switched on.
+pub(crate) fn prepare_link(link: &str) -> io::Result<()> {
+    // Outside IPv6 may be on for new links; this one never has an address.
+    set(&format!("ipv6/conf/{link}/disable_ipv6"), "1").or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(false),
+        _ => Err(error),
+    })?;
+    // The neighbour is at the other end of a cable: it answers at once, or the question was lost.
+    set(&format!("ipv4/neigh/{link}/retrans_time_ms"), "50").map(drop)
 }
 
 /// Whether it had another value before.

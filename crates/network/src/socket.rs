@@ -128,6 +128,15 @@ impl Sockets {
         namespace: &str,
         make: impl FnOnce() -> io::Result<Socket> + Send + 'static,
     ) -> io::Result<OwnedFd> {
+        self.within(namespace, || make().map(OwnedFd::from)).await
+    }
+
+    /// Runs a short piece of work inside a namespace.
+    pub(crate) async fn within<T: Send + 'static>(
+        &self,
+        namespace: &str,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
         let (answer, wait) = oneshot::channel();
         let namespace = namespace.to_owned();
         let job = move |traveller: &Traveller| {
@@ -136,9 +145,9 @@ impl Sockets {
                 .and_then(|found| found.ok_or_else(|| io::ErrorKind::NotFound.into()))
                 .and_then(|file| {
                     let _inside = traveller.enter(&file)?;
-                    make()
+                    work()
                 });
-            let _ = answer.send(made.map(OwnedFd::from));
+            let _ = answer.send(made);
         };
         let gone = |()| io::Error::other("the thread that makes sockets is gone");
         self.jobs.send(Box::new(job)).await.map_err(|_| gone(()))?;

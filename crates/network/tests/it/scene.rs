@@ -12,6 +12,7 @@ use std::{
     io::Write,
     net::{Ipv4Addr, SocketAddr},
     process::Command,
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -147,7 +148,7 @@ fn cleared(network: &Network) {
 pub struct Town {
     pub topology: Topology,
     pub plan: Plan,
-    pub network: Network,
+    pub network: Arc<Network>,
     pub outside: Place,
     pub people: People,
 }
@@ -162,7 +163,7 @@ impl Town {
         let topology = topology(installation(test), stages);
         let plan = plan(&topology).unwrap();
         let by = OutsideNamespace::Named(outside.namespace.clone());
-        let network = Network::open(topology.installation.clone(), by).await.unwrap();
+        let network = Arc::new(Network::open(topology.installation.clone(), by).await.unwrap());
         Some(Self { topology, plan, network, outside, people: People::new() })
     }
 
