@@ -119,6 +119,10 @@ pub struct UpArgs {
     /// Settings of the edge, as TOML: its limits, and the proxies before it (see docs/edge-settings.md)
     #[arg(long, value_name = "FILE")]
     pub edge_settings: Option<PathBuf>,
+    /// File with the address of a PostgreSQL server for databases of apps, such as
+    /// postgres://name:password@db.example.com/postgres?sslmode=verify-full&sslrootcert=/etc/ca.pem
+    #[arg(long, value_name = "FILE", env = "BASTIDE_POSTGRES")]
+    pub postgres: Option<PathBuf>,
     /// Do not create the customer `demo` and its examples at the first start
     #[arg(long)]
     pub no_demo: bool,

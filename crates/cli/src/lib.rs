@@ -13,6 +13,7 @@ mod oauth;
 mod org;
 mod pack;
 mod publish;
+mod services;
 mod session;
 mod status;
 
@@ -80,6 +81,9 @@ pub enum Command {
     /// Which apps of a stage may call which
     #[command(subcommand)]
     Grant(network::GrantCommand),
+    /// What an app has besides its replicas, such as a database
+    #[command(subcommand)]
+    Services(services::ServicesCommand),
     /// Customers (for operators)
     #[command(subcommand)]
     Customer(org::CustomerCommand),
@@ -104,6 +108,7 @@ pub async fn run(context: Context, command: Command) -> Result<()> {
         Command::Role(command) => org::role(&context, command).await,
         Command::Egress(command) => network::egress(&context, command).await,
         Command::Grant(command) => network::grant(&context, command).await,
+        Command::Services(command) => services::services(&context, command).await,
         Command::Customer(command) => org::customer(&context, command).await,
         Command::Explain { code } => explain(&context, &code),
     }

@@ -16,7 +16,7 @@ use http::Method;
 pub struct InStage {
     /// Stage
     #[arg(long, default_value = "development")]
-    stage: StageName,
+    pub stage: StageName,
 }
 
 /// `bastide egress …`

@@ -98,8 +98,13 @@ pub async fn promote(context: &Context, args: PromoteArgs) -> Result<()> {
     let session = Session::open(context, None).await?;
     let body = serde_json::json!({ "stage": args.to });
     let started = session.send(Method::POST, &format!("/api/apps/{app}/deployments"), &body).await?;
+    follow(context, &session, started).await
+}
+
+/// Watches what an answer of the API says has begun, to its end.
+pub async fn follow(context: &Context, session: &Session, started: serde_json::Value) -> Result<()> {
     let started: Started = serde_json::from_value(started)?;
-    let operation = watch(context, &session, &started.operation).await?;
+    let operation = watch(context, session, &started.operation).await?;
     conclude(context, &operation, &started)
 }
 

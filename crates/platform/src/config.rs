@@ -56,10 +56,25 @@ pub struct Config {
     /// Longest time until the replicas of a deployment are ready, in seconds. Default 60.
     #[serde(default = "default_deploy_timeout_s")]
     pub deploy_timeout_s: u32,
+    /// PostgreSQL server for the databases of apps. Without one, apps that ask for a database are refused.
+    #[serde(default)]
+    pub postgres: Option<PostgresConfig>,
     /// Registries that need a word: with a private address, a certificate of their own, or credentials. Images
     /// from the public internet need none.
     #[serde(default)]
     pub registries: Vec<Registry>,
+}
+
+/// The PostgreSQL server for the databases of apps.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresConfig {
+    /// File with the address of a role that may make roles and databases:
+    /// `postgres://name:password@host:5432/postgres?sslmode=verify-full&sslrootcert=/etc/ca.pem`.
+    pub address_file: PathBuf,
+    /// Most connections of an app in a stage, whatever its manifest asks for. Default 50.
+    #[serde(default = "default_connections_max")]
+    pub connections_max: u32,
 }
 
 /// A registry of images.
@@ -80,6 +95,10 @@ pub struct Registry {
     /// File with the password, or token, of that user.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
+}
+
+const fn default_connections_max() -> u32 {
+    50
 }
 
 const fn default_deploy_timeout_s() -> u32 {

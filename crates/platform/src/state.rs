@@ -7,8 +7,8 @@ use crate::{
 };
 use bastide_bus::{Authority, PlatformBus, SigningKey};
 use bastide_identity::opaque;
-use bastide_store::{ClientRow, Kek, Store, StoreError};
-use bastide_types::{CustomerId, CustomerName, snapshot::VerifyingKey};
+use bastide_store::{ClientRow, Kek, PostgresAdmin, Store, StoreError};
+use bastide_types::{CustomerId, CustomerName, Secret, snapshot::VerifyingKey};
 use std::{fs, path::Path, sync::Arc};
 use tokio::sync::Notify;
 
@@ -32,6 +32,10 @@ pub struct Platform {
     pub(crate) assertion_jwks: String,
     /// Wakes the reconciler.
     pub(crate) wake: Notify,
+    /// The server for the databases of apps.
+    pub postgres: Option<PostgresAdmin>,
+    /// Wakes what looks after them.
+    pub(crate) wake_services: Notify,
 }
 
 /// Id of the operator's first API client.
@@ -54,6 +58,10 @@ impl Platform {
             read_jwks(&jwks).map_err(|error| unusable(&config.assertion_jwks_file, error))?;
         let images = Images::open(&config.images).map_err(|error| unusable(&config.images, error))?;
         fs::create_dir_all(&config.work_dir).map_err(|error| unusable(&config.work_dir, error))?;
+        let postgres = match &config.postgres {
+            Some(postgres) => Some(postgres_at(&postgres.address_file)?),
+            None => None,
+        };
         let platform = Arc::new(Self {
             store,
             bus,
@@ -65,6 +73,8 @@ impl Platform {
             assertion_keys,
             assertion_jwks: jwks,
             wake: Notify::new(),
+            postgres,
+            wake_services: Notify::new(),
             config,
         });
         platform.ensure_operator().await?;
@@ -100,6 +110,12 @@ impl Platform {
         write.commit().await.map_err(StoreError::from)?;
         Ok(())
     }
+}
+
+/// Reads the file with the address of a PostgreSQL server.
+pub fn postgres_at(file: &Path) -> Result<PostgresAdmin, Error> {
+    let address = Secret::new(String::from_utf8_lossy(&read(file)?));
+    PostgresAdmin::new(&address).map_err(|error| unusable(file, error))
 }
 
 fn read_jwks(text: &str) -> Result<Vec<VerifyingKey>, serde_json::Error> {

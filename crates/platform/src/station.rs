@@ -2,6 +2,7 @@
 
 use crate::{
     ApiError, App, Config, Error, Platform, api, bus_services::BusServices, deploy, error, identity,
+    services,
 };
 use axum::Router;
 use bastide_proxy::{
@@ -28,7 +29,7 @@ pub async fn run(
     // A replica is whole or it ends: when one part ends, so do the others, and the supervisor starts anew.
     let stop = stop.child_token();
     let ends = |stop: &CancellationToken| stop.clone().drop_guard();
-    let services = async {
+    let answers = async {
         let _end = ends(&stop);
         app.bus.serve(Arc::new(BusServices(app.clone())), stop.clone()).await
     };
@@ -36,14 +37,18 @@ pub async fn run(
         let _end = ends(&stop);
         deploy::reconciler::run(app.clone(), stop.clone()).await;
     };
+    let databases = async {
+        let _end = ends(&stop);
+        services::run(app.clone(), stop.clone()).await;
+    };
     let served = async {
         let _end = ends(&stop);
         serve(listener, Arc::new(Services(router)), stop.clone()).await
     };
     ready();
-    let (served, services, ()) = tokio::join!(served, services, reconciler);
+    let (served, answers, (), ()) = tokio::join!(served, answers, reconciler, databases);
     app.bus.close().await;
-    services?;
+    answers?;
     served.map_err(Error::Listen)
 }
 

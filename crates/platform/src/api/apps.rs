@@ -6,13 +6,13 @@ use axum::{
     body::Body,
     extract::{Path, State, rejection::JsonRejection},
 };
-use bastide_store::{AppRow, ReplicaRow};
+use bastide_store::{AppRow, ReplicaRow, RevisionRow};
 use bastide_types::{AppName, Code, Problem, StageName, manifest::Resources};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, btree_map::Entry};
 
-const PUBLISHERS: &[&str] = &["developer", "administrator"];
+pub(crate) const PUBLISHERS: &[&str] = &["developer", "administrator"];
 
 /// An app.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -81,6 +81,18 @@ pub(crate) struct Begun {
     /// What everybody should know who runs apps here.
     #[serde(skip_serializing_if = "Option::is_none")]
     warning: Option<&'static str>,
+}
+
+impl Begun {
+    pub(crate) fn new(app: &App, operation: uuid::Uuid, revision: &RevisionRow) -> Self {
+        Self {
+            operation: operation.to_string(),
+            app: revision.manifest.app.name.to_string(),
+            revision: revision.number,
+            image: revision.image.to_string(),
+            warning: app.config.isolation.warning(),
+        }
+    }
 }
 
 /// Where to promote to.
@@ -229,14 +241,7 @@ pub(crate) async fn promote(
     let stage = StageName::new(new.stage)
         .map_err(|error| ApiError::because(Code::InputInvalid, format!("stage: {error}")))?;
     let (operation, revision) = deploy::promote(&app, &caller, &name, &stage).await?;
-    let begun = Begun {
-        operation: operation.to_string(),
-        app: name.to_string(),
-        revision: revision.number,
-        image: revision.image.to_string(),
-        warning: app.config.isolation.warning(),
-    };
-    Ok((StatusCode::ACCEPTED, Json(begun)))
+    Ok((StatusCode::ACCEPTED, Json(Begun::new(&app, operation, &revision))))
 }
 
 /// Shows an operation.

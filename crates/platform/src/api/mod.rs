@@ -4,6 +4,7 @@ mod apps;
 mod customers;
 mod network;
 mod runtime;
+mod services;
 mod whoami;
 
 use crate::App;
@@ -25,6 +26,8 @@ pub fn router(app: App) -> Router {
         .route("/api/apps/{app}", get(apps::show))
         .route("/api/apps/{app}/deployments", post(apps::promote))
         .route("/api/apps/{app}/egress", get(network::explain))
+        .route("/api/apps/{app}/services", get(services::list))
+        .route("/api/apps/{app}/services/postgres/rotate", post(services::rotate))
         .route("/api/stages/{stage}/network", get(network::show).put(network::replace))
         .route("/api/operations/{id}", get(apps::operation))
         .route("/api/runtime", get(runtime::show))
@@ -62,6 +65,8 @@ pub fn description() -> utoipa::openapi::OpenApi {
         network::replace,
         network::explain,
         runtime::show,
+        services::list,
+        services::rotate,
         customers::list,
         customers::create
     )

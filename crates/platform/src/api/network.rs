@@ -9,7 +9,8 @@ use bastide_store::StoreError;
 use bastide_types::{
     AppName, Code, StageName,
     egress::{EgressDecision, Host, host_and_port},
-    network::{CALLEE_PORT, StageNetwork, internal_name, is_internal_name},
+    network::{CALLEE_PORT, POSTGRES_NAME, StageNetwork, internal_name, is_internal_name},
+    service::POSTGRES_PORT,
 };
 use serde::{Deserialize, Serialize};
 
@@ -80,15 +81,29 @@ pub(crate) async fn explain(
 ) -> Result<Json<Explanation>, ApiError> {
     let unknown = || ApiError::new(Code::ApiUnknown);
     let name = AppName::new(name).map_err(|_| unknown())?;
-    caller.store(&app).app_named(&name).await?.ok_or_else(unknown)?;
+    let own = caller.store(&app);
+    let found = own.app_named(&name).await?.ok_or_else(unknown)?;
     let stage = known(&app, &caller, call.stage).await?;
     let (host, port) = host_and_port(&call.to)
         .map_err(|error| ApiError::because(Code::InputInvalid, format!("`{}`: {error}", call.to)))?;
-    let network = caller.store(&app).network(&stage).await?;
+    let network = own.network(&stage).await?;
     Ok(Json(match &host {
+        Host::Name(inside) if inside == POSTGRES_NAME => {
+            explain_database(own.postgres(&stage).await?.iter().any(|login| login.app == found.id), port)
+        }
         Host::Name(inside) if is_internal_name(inside) => explain_inside(&network, &name, inside, port),
         _ => explanation(network.egress.decide(&host, None, port), &host),
     }))
+}
+
+/// A call to the database of the app.
+fn explain_database(there: bool, port: u16) -> Explanation {
+    let (allowed, why) = match (there, port) {
+        (true, POSTGRES_PORT) => (true, "the app's own database, in its own name".into()),
+        (true, _) => (false, format!("the database is called on port {POSTGRES_PORT}")),
+        (false, _) => (false, "the app has no database here".into()),
+    };
+    Explanation { allowed, reported: false, why, note: None }
 }
 
 /// A call to a name below `internal`: to another app of the stage.
@@ -111,7 +126,7 @@ fn explanation(decision: EgressDecision, host: &Host) -> Explanation {
 }
 
 /// The stage of this name, or the first.
-async fn known(app: &App, caller: &Caller, name: Option<String>) -> Result<StageName, ApiError> {
+pub(crate) async fn known(app: &App, caller: &Caller, name: Option<String>) -> Result<StageName, ApiError> {
     let stages = caller.store(app).stage_names().await?;
     let found = match name {
         Some(name) => stages.into_iter().find(|stage| stage.as_str() == name),

@@ -1,7 +1,7 @@
 //! One publish: upload, check, image, revision, and the order to deploy it to the first stage.
 
 use super::{archive, take};
-use crate::{ApiError, App, caller::Caller, deploy};
+use crate::{ApiError, App, caller::Caller, deploy, services};
 use axum::body::Body;
 use bastide_store::{RevisionRow, StoreError};
 use bastide_types::{AppName, Code, Digest, StageName, manifest::Kind};
@@ -58,6 +58,7 @@ pub(crate) async fn publish(
         let detail = format!("app.name is `{}`, but the request is for `{name}`", archive.manifest.app.name);
         return Err(ApiError::because(Code::ManifestInvalid, detail));
     }
+    services::offered(app, &archive.manifest)?;
     let (manifest, image) = if archive.manifest.app.kind == Kind::Image {
         take::take(app, caller.customer.id, root, &work.0, archive.manifest).await?
     } else {

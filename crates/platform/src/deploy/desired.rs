@@ -1,19 +1,21 @@
 //! What should run in a stage, as its agent gets it.
 
-use crate::{ApiError, App};
+use crate::{ApiError, App, services};
 use bastide_store::StageRow;
-use bastide_types::{
-    message::{DesiredReplica, StageState},
-    service::Services,
-};
+use bastide_types::message::{DesiredReplica, StageState};
 
 /// The desired state of a stage.
 pub(crate) async fn state(app: &App, stage: &StageRow) -> Result<StageState, ApiError> {
     let own = app.store.customer(stage.customer);
     let serving = own.serving(&stage.name).await?;
+    let logins = own.postgres(&stage.name).await?;
     let mut replicas = Vec::new();
     for replica in own.replicas(&stage.name).await? {
         let Some(revision) = own.revision(replica.app, replica.revision).await? else { continue };
+        // What a replica needs comes first; it is told to the agent when that is there.
+        let Some(services) = services::of_replica(&revision.manifest, &logins, replica.app, replica.id) else {
+            continue;
+        };
         replicas.push(DesiredReplica {
             id: replica.id,
             app: replica.app,
@@ -26,9 +28,11 @@ pub(crate) async fn state(app: &App, stage: &StageRow) -> Result<StageState, Api
             draining: replica.drain_at == Some(0),
             assertion_keys: app.assertion_jwks.clone(),
             serving: serving.get(&replica.app) == Some(&replica.revision),
-            services: Services::default(),
+            services,
         });
     }
+    let uses_postgres = replicas.iter().any(|replica| replica.services.postgres.is_some());
+    let postgres = app.postgres.as_ref().filter(|_| uses_postgres).map(|admin| admin.server().clone());
     Ok(StageState {
         account: stage.account.clone(),
         generation: stage.generation,
@@ -37,6 +41,6 @@ pub(crate) async fn state(app: &App, stage: &StageRow) -> Result<StageState, Api
         replicas,
         network: own.network(&stage.name).await?,
         callees: own.callees(&stage.name).await?,
-        postgres: None,
+        postgres,
     })
 }

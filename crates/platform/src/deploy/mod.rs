@@ -3,7 +3,7 @@
 pub(crate) mod desired;
 pub mod reconciler;
 
-use crate::{ApiError, App, caller::Caller};
+use crate::{ApiError, App, caller::Caller, services};
 use bastide_store::{CustomerStore, NewOperation, RevisionRow, StoreError, Write, now_s};
 use bastide_types::{
     AppName, Code, CustomerId, StageName, ZoneName, manifest::StartupProbe, node::Isolation,
@@ -20,6 +20,7 @@ pub(crate) async fn begin(
     revision: &RevisionRow,
     by: &str,
 ) -> Result<Uuid, ApiError> {
+    services::want(app, write, own, stage, revision.app, &revision.manifest).await?;
     // An app that says that it starts slowly is given that time.
     let asked = revision.manifest.probes.startup.limit_s;
     let slow = if asked > StartupProbe::default().limit_s { asked.saturating_add(10) } else { 0 };

@@ -100,6 +100,9 @@ async fn fail(
     // What ended a replica says more than that the next life of it does not answer yet.
     let ended = new.iter().find_map(|replica| replica.last_end.as_ref().map(|end| end.why.clone()));
     let reason = ended.or_else(|| new.iter().find_map(|replica| replica.reason.clone()));
+    let logins = own.postgres(&operation.stage).await?;
+    let waits = logins.into_iter().filter(|login| login.app == operation.app).find_map(|login| login.problem);
+    let reason = reason.or(waits);
     let detail = reason.map(|reason| format!("{message}; {reason}")).unwrap_or_else(|| message.to_owned());
     let problem: Problem = Code::DeployFailed.because(detail);
     let mut write = app.store.write().await?;

@@ -87,6 +87,7 @@ pub(crate) async fn world_of(change: impl FnOnce(&mut Config)) -> World {
         egress_addresses: Vec::new(),
         waf: bastide_types::snapshot::WafPolicy::default(),
         deploy_timeout_s: 60,
+        postgres: None,
         registries: Vec::new(),
     };
     change(&mut config);
@@ -225,6 +226,7 @@ fn the_description_of_the_api_does_not_change_unseen() {
     GET /api/apps/{app}
     GET /api/apps/{app}/egress
     GET /api/apps/{app}/roles
+    GET /api/apps/{app}/services
     GET /api/customers
     GET /api/members
     GET /api/operations/{id}
@@ -233,6 +235,7 @@ fn the_description_of_the_api_does_not_change_unseen() {
     GET /api/whoami
     POST /api/apps/{app}/deployments
     POST /api/apps/{app}/publish
+    POST /api/apps/{app}/services/postgres/rotate
     POST /api/customers
     POST /api/members
     PUT /api/apps/{app}/roles

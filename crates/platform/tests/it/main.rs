@@ -11,3 +11,4 @@ mod isolation;
 #[path = "../../../image/tests/it/made.rs"]
 mod made;
 mod road;
+mod services;
