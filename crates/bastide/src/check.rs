@@ -8,6 +8,7 @@ use bastide_types::node::Isolation;
 use std::{
     fmt::Write as _,
     net::{Ipv4Addr, TcpListener, ToSocketAddrs},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -27,6 +28,8 @@ pub struct Subject {
     pub allow_no_isolation: bool,
     /// Zones with their public addresses; what is wrong with them otherwise.
     pub zones: Result<Vec<Zone>, String>,
+    /// File with the address of a PostgreSQL server, if there is one.
+    pub postgres: Option<PathBuf>,
     /// True when this installation already runs here: its own ports are not a fault.
     pub running: bool,
 }
@@ -92,6 +95,15 @@ pub fn run(subject: &Subject) -> Vec<Check> {
     ];
     checks.extend(isolation_checks(subject));
     checks.extend(zone_checks(subject));
+    if let Some(file) = &subject.postgres {
+        checks.push(check(
+            "Data",
+            "data-postgres",
+            postgres(file),
+            "The file holds one line, such as postgres://name:password@db.example.com/postgres?sslmode=verify-full&sslrootcert=/etc/ca.pem, \
+             of a role with CREATEROLE and CREATEDB; only you should be able to read it (chmod 600).",
+        ));
+    }
     for (port, id) in subject.ports.into_iter().zip(["ports-https", "ports-http"]) {
         let outcome = if subject.running { Outcome::Good(format!("{port}: ours")) } else { port_free(port) };
         checks.push(check(
@@ -264,6 +276,42 @@ fn rules(paths: &[PathBuf]) -> Outcome {
     }
 }
 
+/// A server that is away now may be back later; whatever else is wrong stays wrong.
+fn postgres(file: &Path) -> Outcome {
+    use bastide_store::ServerError;
+    let admin = match bastide_platform::postgres_at(file) {
+        Ok(admin) => admin,
+        Err(error) => return Outcome::Bad(whole(&error)),
+    };
+    // Somebody else's runtime may be running on this thread.
+    let asked = std::thread::scope(|scope| {
+        let ask = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            Some(runtime.block_on(admin.check()))
+        };
+        scope.spawn(ask).join().ok().flatten()
+    });
+    let open = std::fs::metadata(file).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0);
+    match asked {
+        Some(Ok(found)) if open => Outcome::Worse(format!("{found}, but others may read {}", file.display())),
+        Some(Ok(found)) => Outcome::Good(found),
+        Some(Err(error @ ServerError::Unreachable(_))) => Outcome::Worse(whole(&error)),
+        Some(Err(error)) => Outcome::Bad(whole(&error)),
+        None => Outcome::Worse("it could not be asked".into()),
+    }
+}
+
+/// An error with its causes.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
 fn port_free(port: u16) -> Outcome {
     match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
         Ok(_) => Outcome::Good(format!("{port} is free")),
@@ -300,6 +348,7 @@ mod tests {
                 name: ZoneName::new("a").unwrap(),
                 public: Some(Ipv4Addr::new(192, 0, 2, 1)),
             }]),
+            postgres: Some(dir.path().join("none")),
             running: false,
         };
         let checks = run(&subject);
@@ -307,6 +356,7 @@ mod tests {
         let report = report(&checks);
         assert!(report.contains("FAIL ports-https"), "{report}");
         assert!(report.contains("--waf-rules"), "{report}");
+        assert!(report.contains("FAIL data-postgres"), "{report}");
         for part in [
             "FAIL isolation-rights",
             "sudo",

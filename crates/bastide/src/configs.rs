@@ -9,6 +9,7 @@ use crate::{
 };
 use anyhow::Result;
 use bastide_runtime::config::{DriverKind, Zone};
+use bastide_platform::config::PostgresConfig;
 use bastide_tls::NodeTls;
 use bastide_types::{
     Domains,
@@ -44,7 +45,12 @@ pub struct Choices {
     pub zones: Vec<Zone>,
     /// A program with runc's command line, if one makes the containers.
     pub runc: Option<PathBuf>,
+    /// File with the address of a PostgreSQL server for databases of apps.
+    pub postgres: Option<PathBuf>,
 }
+
+/// Most connections of an app to its database, in each stage.
+const POSTGRES_CONNECTIONS_MAX: u32 = 50;
 
 /// Names of the processes that listen inside.
 pub const LISTENING: [&str; 5] = ["nats", "gateway-a", "gateway-b", "platform-1", "platform-2"];
@@ -148,6 +154,10 @@ impl Machine<'_> {
             egress_addresses: isolation::addresses(&choices.zones),
             waf: WafPolicy { mode: choices.waf_mode, paranoia: 1 },
             deploy_timeout_s: 60,
+            postgres: choices.postgres.clone().map(|address_file| PostgresConfig {
+                address_file,
+                connections_max: POSTGRES_CONNECTIONS_MAX,
+            }),
             registries: Vec::new(),
         }
     }

@@ -43,6 +43,7 @@ pub fn subject(args: &UpArgs, layout: &Layout) -> check::Subject {
         isolation: isolation::findings(),
         allow_no_isolation: args.allow_no_isolation,
         zones: isolation::zones(&bootstrap::zones(), &args.egress_ip).map_err(|error| error.to_string()),
+        postgres: postgres(args),
         running: supervisor.is_some_and(|supervisor| supervisor.is_alive()),
     }
 }
@@ -52,6 +53,11 @@ fn edge_settings(args: &UpArgs) -> Result<bastide_edge::config::Settings> {
     let Some(file) = &args.edge_settings else { return Ok(Default::default()) };
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     toml::from_str(&text).with_context(|| format!("{} holds no settings of the edge", file.display()))
+}
+
+/// The roles run elsewhere: their files have whole paths.
+fn postgres(args: &UpArgs) -> Option<PathBuf> {
+    args.postgres.as_ref().map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone()))
 }
 
 fn rules(args: &UpArgs) -> Vec<PathBuf> {
@@ -119,6 +125,7 @@ async fn supervise(
         isolation: level,
         zones: isolation::zones(&bootstrap::zones(), &args.egress_ip)?,
         runc: args.runc.clone(),
+        postgres: postgres(args),
     };
     let executable = std::env::current_exe().context("where is this executable?")?;
     let broker = broker::find(&search(args))?;

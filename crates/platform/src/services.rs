@@ -9,6 +9,7 @@ use bastide_store::{CustomerStore, PostgresAdmin, PostgresRow, ServerError, Stor
 use bastide_types::{
     AppId, Code, Manifest, ReplicaId, StageName,
     manifest::Postgres,
+    node::Isolation,
     service::{PostgresLogin, Services},
 };
 use std::time::Duration;
@@ -24,11 +25,15 @@ const STEP: &str = "data";
 /// # Errors
 /// [`Code::ServiceMissing`].
 pub(crate) fn offered(app: &App, manifest: &Manifest) -> Result<(), ApiError> {
-    if manifest.services.postgres.is_some() && app.postgres.is_none() {
-        let detail = "[services.postgres]: no PostgreSQL server is configured";
-        return Err(ApiError::because(Code::ServiceMissing, detail));
+    if manifest.services.postgres.is_none() {
+        return Ok(());
     }
-    Ok(())
+    let missing = |why: &str| Err(ApiError::because(Code::ServiceMissing, format!("[services.postgres]: {why}")));
+    match (&app.postgres, app.config.isolation) {
+        (_, Isolation::None) => missing("the runtime here isolates nothing, and then nothing keeps other apps out of it"),
+        (None, _) => missing("no PostgreSQL server is configured"),
+        (Some(_), Isolation::Kernel) => Ok(()),
+    }
 }
 
 /// Notes what the replicas of a deployment will need, before they are made.

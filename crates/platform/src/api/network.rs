@@ -10,6 +10,7 @@ use bastide_types::{
     AppName, Code, StageName,
     egress::{EgressDecision, Host, host_and_port},
     network::{CALLEE_PORT, POSTGRES_NAME, StageNetwork, internal_name, is_internal_name},
+    node::Isolation,
     service::POSTGRES_PORT,
 };
 use serde::{Deserialize, Serialize};
@@ -58,10 +59,17 @@ pub(crate) async fn replace(
 ) -> Result<Json<StageNetwork>, ApiError> {
     caller.need(&["administrator"])?;
     let stage = known(&app, &caller, Some(stage)).await?;
+    let before = caller.store(&app).network(&stage).await?;
     let Json(network) = body.map_err(|error| ApiError::because(Code::InputInvalid, error.body_text()))?;
     let network =
         network.checked().map_err(|error| ApiError::because(Code::InputInvalid, error.to_string()))?;
     let own = caller.store(&app);
+    // Settings from before may stay, so that the rest of them can be changed.
+    let more = network.grants.iter().any(|grant| !before.grants.contains(grant));
+    if more && app.config.isolation == Isolation::None {
+        let detail = "grants need a runtime that isolates: here every app reaches every other anyway";
+        return Err(ApiError::because(Code::IsolationMissing, detail));
+    }
     let mut write = app.store.write().await?;
     own.set_network(&mut write, &stage, &network).await?;
     let detail = format!("{stage}: {}", serde_json::to_string(&network).unwrap_or_default());

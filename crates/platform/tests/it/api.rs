@@ -105,7 +105,7 @@ impl World {
         self.dir.path().join(name)
     }
 
-    async fn customer(&self, name: &str) -> CustomerId {
+    pub(crate) async fn customer(&self, name: &str) -> CustomerId {
         let (id, name) = (CustomerId::generate(), CustomerName::new(name).unwrap());
         let mut write = self.app.store.write().await.unwrap();
         self.app.store.create_customer(&mut write, id, &name).await.unwrap();

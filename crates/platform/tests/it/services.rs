@@ -6,14 +6,15 @@ use crate::{
     road::{Road, text},
 };
 use bastide_platform::{config::PostgresConfig, services::pass};
-use bastide_store::PostgresAdmin;
+use bastide_store::{NewStage, PostgresAdmin};
 use bastide_testkit::{
     Postgres,
     postgres::{psql, said},
 };
 use bastide_types::{
-    CustomerName, StageName,
+    CustomerName, Secret, StageName,
     message::{ReplicaState, StageState},
+    node::Isolation,
     service::PostgresLogin,
 };
 use http::{Method, StatusCode};
@@ -220,4 +221,37 @@ async fn a_password_is_changed_without_a_gap() {
     let path = "/api/apps/shop/services/postgres/rotate";
     let (status, _) = town.road.world.call("acme", Method::POST, path, Some(&nobody), "{}").await;
     assert_eq!(status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn where_nothing_is_isolated_there_are_no_databases_and_no_grants() {
+    let server = Postgres::start(&[], &[]);
+    let dir = tempfile::tempdir().unwrap();
+    let address_file = dir.path().join("postgres");
+    fs::write(&address_file, server.admin_url()).unwrap();
+    let world = world_of(|config| {
+        config.isolation = Isolation::None;
+        config.postgres = Some(PostgresConfig { address_file, connections_max: 7 });
+    })
+    .await;
+    let acme = world.customer("acme").await;
+    let developer = world.assertion(acme, &["developer", "administrator"]);
+    let call = async |method: Method, path: &str, body: Vec<u8>| {
+        let (status, body) = world.call("acme", method, path, Some(&developer), body).await;
+        (status, serde_json::from_str::<Value>(&body).unwrap())
+    };
+    let path = "/api/apps/shop/publish";
+    let (status, problem) = call(Method::POST, path, packed("[services.postgres]\n")).await;
+    assert_eq!((status, problem["code"].as_str()), (StatusCode::CONFLICT, Some("B-SVC-0409")), "{problem}");
+    assert!(text(&problem["detail"]).contains("isolates nothing"), "{problem}");
+    let mut write = world.app.store.write().await.unwrap();
+    let stage = StageName::development();
+    let new = NewStage { name: &stage, account: "A", seed: &Secret::new("S") };
+    world.app.store.customer(acme).create_stage(&mut write, &new).await.unwrap();
+    write.commit().await.unwrap();
+    let path = "/api/stages/development/network";
+    let grant = br#"{"grants":[{"from":"a","to":"b"}]}"#.to_vec();
+    let (status, problem) = call(Method::PUT, path, grant).await;
+    assert_eq!((status, problem["code"].as_str()), (StatusCode::FORBIDDEN, Some("B-RT-0403")), "{problem}");
+    assert_eq!(call(Method::PUT, path, br#"{"egress":{"mode":"report"}}"#.to_vec()).await.0, StatusCode::OK);
 }
