@@ -8,8 +8,8 @@ use crate::{
     supervisor::{Process, Ready},
 };
 use anyhow::Result;
-use bastide_runtime::config::{DriverKind, Zone};
 use bastide_platform::config::PostgresConfig;
+use bastide_runtime::config::{DriverKind, Zone};
 use bastide_tls::NodeTls;
 use bastide_types::{
     Domains,

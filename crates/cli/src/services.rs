@@ -36,7 +36,9 @@ pub async fn services(context: &Context, command: ServicesCommand) -> Result<()>
             }
             let all = all.as_array().cloned().unwrap_or_default();
             if all.is_empty() {
-                println!("{app} has no services. A [services.postgres] table in its bastide.toml asks for a database.");
+                println!(
+                    "{app} has no services. A [services.postgres] table in its bastide.toml asks for a database."
+                );
             }
             all.iter().for_each(show);
             Ok(())

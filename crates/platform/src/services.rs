@@ -28,9 +28,12 @@ pub(crate) fn offered(app: &App, manifest: &Manifest) -> Result<(), ApiError> {
     if manifest.services.postgres.is_none() {
         return Ok(());
     }
-    let missing = |why: &str| Err(ApiError::because(Code::ServiceMissing, format!("[services.postgres]: {why}")));
+    let missing =
+        |why: &str| Err(ApiError::because(Code::ServiceMissing, format!("[services.postgres]: {why}")));
     match (&app.postgres, app.config.isolation) {
-        (_, Isolation::None) => missing("the runtime here isolates nothing, and then nothing keeps other apps out of it"),
+        (_, Isolation::None) => {
+            missing("the runtime here isolates nothing, and then nothing keeps other apps out of it")
+        }
         (None, _) => missing("no PostgreSQL server is configured"),
         (Some(_), Isolation::Kernel) => Ok(()),
     }
@@ -55,7 +58,10 @@ pub(crate) async fn want(
 
 /// Most connections of an app in a stage: what it asks for, as far as the operator allows it.
 pub(crate) fn connections(app: &App, wanted: &Postgres) -> u32 {
-    app.config.postgres.as_ref().map_or(wanted.connections, |config| wanted.connections.min(config.connections_max))
+    app.config
+        .postgres
+        .as_ref()
+        .map_or(wanted.connections, |config| wanted.connections.min(config.connections_max))
 }
 
 /// What a replica has besides; `None` while it is not there yet.
@@ -127,14 +133,19 @@ async fn provide(app: &App, admin: &PostgresAdmin, login: &PostgresRow) -> Resul
             (true, "its database is there".to_owned())
         }
         Err(error) => {
-            tracing::warn!(error = chain(&error), login = login.user(), "a database cannot be made; it is tried again");
+            tracing::warn!(
+                error = chain(&error),
+                login = login.user(),
+                "a database cannot be made; it is tried again"
+            );
             let problem = error.to_string();
             own.note_postgres_problem(&mut write, login.id, &problem).await?;
             (false, problem)
         }
     };
     for operation in app.store.running_operations().await? {
-        if (operation.customer, &operation.stage, operation.app) == (login.customer, &login.stage, login.app) {
+        if (operation.customer, &operation.stage, operation.app) == (login.customer, &login.stage, login.app)
+        {
             let status = if done { "finished" } else { "running" };
             own.set_step(&mut write, operation.id, STEP, status, &message).await?;
         }
@@ -148,7 +159,11 @@ async fn provide(app: &App, admin: &PostgresAdmin, login: &PostgresRow) -> Resul
 
 async fn retire(app: &App, admin: &PostgresAdmin, login: &PostgresRow) -> Result<(), ApiError> {
     if let Err(error) = admin.retire(login).await {
-        tracing::warn!(error = chain(&error), login = login.user(), "an old login is not taken away; it is tried again");
+        tracing::warn!(
+            error = chain(&error),
+            login = login.user(),
+            "an old login is not taken away; it is tried again"
+        );
         return Ok(());
     }
     let own = app.store.customer(login.customer);

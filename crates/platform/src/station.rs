@@ -1,8 +1,7 @@
 //! Starting a platform replica: listener, bus services, reconciler.
 
 use crate::{
-    ApiError, App, Config, Error, Platform, api, bus_services::BusServices, deploy, error, identity,
-    services,
+    ApiError, App, Config, Error, Platform, api, bus_services::BusServices, deploy, error, identity, services,
 };
 use axum::Router;
 use bastide_proxy::{

@@ -53,7 +53,8 @@ pub(crate) async fn list(
     let mut views = Vec::new();
     for stage in own.stage_names().await? {
         let logins = own.postgres(&stage).await?;
-        let Some(newest) = logins.iter().filter(|login| login.app == found.id).max_by_key(|login| login.id) else {
+        let Some(newest) = logins.iter().filter(|login| login.app == found.id).max_by_key(|login| login.id)
+        else {
             continue;
         };
         let serving = match own.serving(&stage).await?.get(&found.id) {

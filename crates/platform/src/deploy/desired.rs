@@ -13,7 +13,8 @@ pub(crate) async fn state(app: &App, stage: &StageRow) -> Result<StageState, Api
     for replica in own.replicas(&stage.name).await? {
         let Some(revision) = own.revision(replica.app, replica.revision).await? else { continue };
         // What a replica needs comes first; it is told to the agent when that is there.
-        let Some(services) = services::of_replica(&revision.manifest, &logins, replica.app, replica.id) else {
+        let Some(services) = services::of_replica(&revision.manifest, &logins, replica.app, replica.id)
+        else {
             continue;
         };
         replicas.push(DesiredReplica {

@@ -69,8 +69,7 @@ impl Town {
 }
 
 fn packed(services: &str) -> Vec<u8> {
-    let manifest =
-        format!("[app]\nname = \"shop\"\nkind = \"binary\"\ncommand = [\"./run\"]\n{services}");
+    let manifest = format!("[app]\nname = \"shop\"\nkind = \"binary\"\ncommand = [\"./run\"]\n{services}");
     Packed::new().file("bastide.toml", manifest.as_bytes()).file("run", &program(6)).gz()
 }
 
@@ -95,7 +94,11 @@ async fn replicas_start_when_their_database_is_there_and_each_stage_has_its_own(
     assert_eq!(state.replicas.len(), 2);
     assert_eq!(state.postgres.as_ref().map(|server| server.port), Some(town.server.port()));
     let login = town.login(&development).await.unwrap();
-    assert_eq!((login.connections, login.url_variable.as_str()), (7, "DB"), "no more than the operator allows");
+    assert_eq!(
+        (login.connections, login.url_variable.as_str()),
+        (7, "DB"),
+        "no more than the operator allows"
+    );
     assert!(town.sql(&login, "create table t (n int)").status.success());
     let listed = town.list().await;
     assert_eq!((&listed[0]["status"], &listed[0]["user"]), (&"ready".into(), &login.user.clone().into()));
@@ -105,7 +108,8 @@ async fn replicas_start_when_their_database_is_there_and_each_stage_has_its_own(
     let operation = town.road.operation(&text(&begun["operation"])).await;
     assert_eq!(operation["status"], "finished", "{operation}");
     assert!(operation["steps"].as_array().unwrap().iter().any(|step| step["name"] == "data"), "{operation}");
-    let explained = town.road.call(Method::GET, "/api/apps/shop/egress?to=postgres.internal:5432", "").await.1;
+    let explained =
+        town.road.call(Method::GET, "/api/apps/shop/egress?to=postgres.internal:5432", "").await.1;
     assert_eq!(explained["allowed"], true, "{explained}");
 
     // The same image in the next stage: another database, another role.
@@ -135,9 +139,10 @@ async fn an_app_that_asks_for_what_is_not_there_is_refused_before_anything_is_ke
     assert_eq!((status, problem["code"].as_str()), (StatusCode::CONFLICT, Some("B-SVC-0409")), "{problem}");
     assert!(text(&problem["detail"]).contains("no PostgreSQL server is configured"), "{problem}");
     assert_eq!(road.call(Method::GET, "/api/apps", "").await.1, serde_json::json!([]));
-    for (services, key) in
-        [("[services.mysql]\n", "mysql"), ("[services.postgres]\nconnections = 0\n", "services.postgres.connections")]
-    {
+    for (services, key) in [
+        ("[services.mysql]\n", "mysql"),
+        ("[services.postgres]\nconnections = 0\n", "services.postgres.connections"),
+    ] {
         let (status, problem) = road.call(Method::POST, "/api/apps/shop/publish", packed(services)).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
         assert!(text(&problem["detail"]).contains(key), "{problem}");
@@ -195,7 +200,11 @@ async fn a_password_is_changed_without_a_gap() {
     assert_eq!(users(&state).len(), 4);
     let new = town.login(&development).await.unwrap();
     assert_ne!(new.user, old.user);
-    assert_eq!(users(&state).iter().filter(|user| **user == old.user).count(), 2, "running replicas keep theirs");
+    assert_eq!(
+        users(&state).iter().filter(|user| **user == old.user).count(),
+        2,
+        "running replicas keep theirs"
+    );
     for login in [&old, &new] {
         assert!(town.sql(login, "select * from t").status.success(), "both work meanwhile");
     }
