@@ -218,8 +218,8 @@ impl At<'_> {
             }
             Match::Tcp => matches!(packet.protocol, Protocol::Tcp(_) | Protocol::MidStream(_)),
             Match::Udp => matches!(packet.protocol, Protocol::Udp(_)),
-            Match::ServiceIn(transport, set) => self.serves(rules, *transport, set, packet) == Some(true),
-            Match::ServiceNotIn(transport, set) => self.serves(rules, *transport, set, packet) == Some(false),
+            Match::ServiceIn(transport, set) => serves(rules, *transport, set, packet) == Some(true),
+            Match::ServiceNotIn(transport, set) => serves(rules, *transport, set, packet) == Some(false),
             Match::TcpOrUdp => !matches!(packet.protocol, Protocol::Other),
             Match::NotSyn => matches!(packet.protocol, Protocol::MidStream(_)),
             // A first packet belongs to nothing, and there is no other connection.
@@ -228,18 +228,16 @@ impl At<'_> {
     }
 }
 
-impl At<'_> {
-    /// Whether destination and port are in the set; `None` when it is not this protocol.
-    fn serves(&self, rules: &Ruleset, transport: Transport, set: &str, packet: &Packet) -> Option<bool> {
-        let to = match (transport, packet.protocol) {
-            (Transport::Tcp, Protocol::Tcp(port) | Protocol::MidStream(port)) => port,
-            (Transport::Udp, Protocol::Udp(port)) => port,
-            _ => return None,
-        };
-        let set = rules.sets.iter().find(|one| one.name == set);
-        let Some(Members::Services(all)) = set.map(|set| &set.members) else { return Some(false) };
-        Some(all.iter().any(|(net, port)| net.contains(&packet.to) && port.is_none_or(|port| port == to)))
-    }
+/// Whether destination and port are in the set; `None` when it is not this protocol.
+fn serves(rules: &Ruleset, transport: Transport, set: &str, packet: &Packet) -> Option<bool> {
+    let to = match (transport, packet.protocol) {
+        (Transport::Tcp, Protocol::Tcp(port) | Protocol::MidStream(port)) => port,
+        (Transport::Udp, Protocol::Udp(port)) => port,
+        _ => return None,
+    };
+    let set = rules.sets.iter().find(|one| one.name == set);
+    let Some(Members::Services(all)) = set.map(|set| &set.members) else { return Some(false) };
+    Some(all.iter().any(|(net, port)| net.contains(&packet.to) && port.is_none_or(|port| port == to)))
 }
 
 fn fits(pattern: &str, name: &str) -> bool {

@@ -139,18 +139,22 @@ impl Network {
         .await
     }
 
-    /// Makes one namespace anew, whatever is wrong with it, and brings everything else to the plan as well.
-    ///
-    /// # Errors
-    /// As for [`Network::reconcile`].
-    pub async fn renew(&self, plan: &Plan, namespace: &str) -> Result<Report> {
-        let (plan, name, guard) = (plan.clone(), namespace.to_owned(), self.known.clone().lock_owned().await);
+    /// Brings these namespaces to the plan, and the links between them; all others are left as they are. `anew`
+    /// is made anew, whatever is wrong with it.
+    pub(crate) async fn mend(
+        &self,
+        plan: &Plan,
+        only: BTreeSet<String>,
+        anew: Option<String>,
+    ) -> Result<Report> {
+        let (plan, guard) = (plan.clone(), self.known.clone().lock_owned().await);
         self.with_thread(guard, move |work| {
             let _locked = lock(&work.fixed.installation)?;
-            if plan.namespaces.contains_key(&name) && work.fixed.installation.owns_namespace(&name) {
+            if let Some(name) = anew.filter(|name| work.fixed.installation.owns_namespace(name)) {
                 work.destroy(&name)?;
             }
             let mut pass = Pass::new(work, &plan);
+            pass.only = Some(only);
             pass.run()?;
             Ok(pass.report)
         })
@@ -336,6 +340,8 @@ struct Pass<'a> {
     plan: &'a Plan,
     /// Namespaces that are as planned so far.
     alive: BTreeSet<String>,
+    /// When not all of them are meant.
+    only: Option<BTreeSet<String>>,
     /// Namespaces in which something was set up.
     unsettled: BTreeSet<String>,
     report: Report,
@@ -343,7 +349,8 @@ struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     fn new(work: &'a mut Work, plan: &'a Plan) -> Self {
-        Self { work, plan, alive: BTreeSet::new(), unsettled: BTreeSet::new(), report: Report::default() }
+        let (alive, unsettled) = (BTreeSet::new(), BTreeSet::new());
+        Self { work, plan, alive, only: None, unsettled, report: Report::default() }
     }
 }
 
@@ -351,7 +358,9 @@ impl Pass<'_> {
     fn run(&mut self) -> Result<()> {
         // Without it nothing could go out, and what was there would be taken for broken.
         self.work.open(Plan::OUTSIDE)?;
-        self.remove_leftovers()?;
+        if self.only.is_none() {
+            self.remove_leftovers()?;
+        }
         self.each(Self::exists);
         self.each(Self::has_its_rules);
         let seen = self.cable();
@@ -367,7 +376,8 @@ impl Pass<'_> {
     }
 
     fn names(&self) -> Vec<String> {
-        self.plan.namespaces.keys().cloned().collect()
+        let meant = |name: &&String| self.only.as_ref().is_none_or(|only| only.contains(*name));
+        self.plan.namespaces.keys().filter(meant).cloned().collect()
     }
 
     /// One step for every namespace that has come this far.

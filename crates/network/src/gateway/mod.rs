@@ -16,7 +16,7 @@ use crate::{Network, Report, Result, socket::Sockets};
 use bastide_isolation::{PROBE_PORT, Plan, Topology, ZoneNet, address};
 use bastide_types::ZoneName;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -83,7 +83,8 @@ impl Gateways {
     }
 
     /// What is wrong with what the kernel has is repaired first. When nothing is, or that does not help, the
-    /// gateway hangs, and is made anew.
+    /// gateway hangs, and is made anew. Only the gateway and its neighbours are touched: whoever runs in a
+    /// replica's namespace must hear of it when that is made anew, which is for [`Network::reconcile`].
     async fn repair(
         &self,
         topology: &Topology,
@@ -93,15 +94,12 @@ impl Gateways {
         begun: Instant,
     ) -> Health {
         let namespace = topology.installation.gateway(&zone.zone);
+        let routers = topology.stages.iter().map(|stage| topology.installation.router(&stage.account));
+        let others = [namespace.clone(), topology.installation.probe(&zone.zone), Plan::OUTSIDE.to_owned()];
+        let neighbours: BTreeSet<String> = routers.chain(others).collect();
         for anew in [false, true] {
-            let work = async {
-                if anew {
-                    self.network.renew(plan, &namespace).await
-                } else {
-                    self.network.reconcile(plan).await
-                }
-            };
-            let report = match work.await {
+            let anew = anew.then(|| namespace.clone());
+            let report = match self.network.mend(plan, neighbours.clone(), anew).await {
                 Ok(report) => report,
                 Err(error) => {
                     tracing::error!(zone = %zone.zone, error = &error as &dyn std::error::Error, "a gateway cannot be repaired");

@@ -69,6 +69,12 @@ async fn a_dead_gateway_comes_back_with_its_address_and_the_other_zone_notices_n
         let mut cut = talking(&mut town, 0, 7001 + number as u16).await;
         let mut kept = talking(&mut town, 1, 7101 + number as u16).await;
         by_hand("../../proc/self/ns/net", &command);
+        // Meanwhile a replica's namespace is taken away as well: that is not for this repair.
+        let replica = town.namespace(1, 0);
+        let away = bastide_network::path(&replica);
+        if number == 0 {
+            by_hand("../../proc/self/ns/net", &format!("ip netns delete {replica}"));
+        }
         let begun = Instant::now();
         let took = loop {
             let mut health = gateways.tend(&town.topology, &town.plan).await;
@@ -81,6 +87,10 @@ async fn a_dead_gateway_comes_back_with_its_address_and_the_other_zone_notices_n
         };
         eprintln!("repaired in {took:?}: {command}");
         echo(&mut kept).await.unwrap();
+        if number == 0 {
+            assert!(!away.exists());
+            assert!(town.reconcile().await.made.contains(&replica));
+        }
         town.controls().await;
         if number != 1 {
             let error = echo(&mut cut).await.unwrap_err();
