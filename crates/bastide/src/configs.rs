@@ -176,6 +176,8 @@ impl Machine<'_> {
             linux: (choices.driver == DriverKind::Linux).then(|| bastide_runtime::config::Linux {
                 zones: choices.zones.clone(),
                 egress: self.layout.egress_control(),
+                flow_log: self.layout.packet_flows(),
+                zones_file: self.layout.zones(),
                 blocked: Vec::new(),
                 outside: bastide_runtime::config::Outside::Host,
                 runc: choices.runc.clone(),

@@ -75,6 +75,10 @@ paths! {
     waf_audit => "logs/waf-audit.jsonl";
     /// Flow log: what apps called outside.
     egress_flows => "logs/egress-flows.jsonl";
+    /// Flow log of the packets that apps send past the proxy.
+    packet_flows => "logs/packet-flows.jsonl";
+    /// How the zones' gateways are.
+    zones => "run/zones.json";
     /// Access log of the edge.
     access_log => "logs/access.jsonl";
 }

@@ -176,6 +176,91 @@ impl Cgroups {
     }
 }
 
+/// What all containers of this host together may use, so that the roles beside them always have something left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Together {
+    memory_bytes: u64,
+    pids_max: u64,
+}
+
+/// Half the weight of one role's process (cgroup v1) or group (v2): whoever wants the processor, roles come first.
+const SHARES: u64 = 512;
+const WEIGHT: u64 = 50;
+const MIB: u64 = 1024 * 1024;
+
+impl Together {
+    /// A tenth of the memory is kept back, at least 512 MiB and at most 2 GiB, but never more than half; a quarter of
+    /// the process numbers.
+    fn of(memory_total: u64, pids_total: u64) -> Self {
+        let back = (memory_total / 10).clamp(512 * MIB, 2048 * MIB).min(memory_total / 2);
+        Self { memory_bytes: memory_total - back, pids_max: pids_total / 4 * 3 }
+    }
+
+    fn of_host() -> io::Result<Self> {
+        let unknown = |what: &str| io::Error::other(format!("{what} is not known"));
+        let memory = fs::read_to_string("/proc/meminfo")?;
+        let total =
+            memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+        let total: u64 = total.and_then(|text| text.parse().ok()).ok_or_else(|| unknown("MemTotal"))?;
+        let number =
+            |path: &str| fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let pids = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"]
+            .iter()
+            .filter_map(|path| number(path));
+        Ok(Self::of(total * 1024, pids.min().ok_or_else(|| unknown("pid_max"))?))
+    }
+
+    /// Files below the root of the hierarchies, and what is written there.
+    fn files(self, layout: Layout) -> Vec<(String, u64)> {
+        match layout {
+            Layout::PerController => vec![
+                (format!("cpu/{PARENT}/cpu.shares"), SHARES),
+                (format!("memory/{PARENT}/memory.limit_in_bytes"), self.memory_bytes),
+                (format!("pids/{PARENT}/pids.max"), self.pids_max),
+            ],
+            Layout::Unified => vec![
+                (format!("{PARENT}/cpu.weight"), WEIGHT),
+                (format!("{PARENT}/memory.max"), self.memory_bytes),
+                (format!("{PARENT}/pids.max"), self.pids_max),
+            ],
+            Layout::Missing => Vec::new(),
+        }
+    }
+}
+
+/// Keeps something of the host back for everything that is no container of ours. Cheap when it is done already; to be
+/// called before each start, since an empty common directory may have been removed meanwhile.
+///
+/// # Errors
+/// [`Error::File`] names what cannot be limited; containers have their own limits all the same.
+pub fn reserve() -> Result<()> {
+    let together = Together::of_host().map_err(Error::file("/proc/meminfo"))?;
+    reserve_at(Path::new(ROOT), layout(), together)
+}
+
+fn reserve_at(root: &Path, layout: Layout, together: Together) -> Result<()> {
+    if layout == Layout::Unified {
+        // Does nothing where they are on already; what is missing shows below.
+        let _ = fs::write(root.join("cgroup.subtree_control"), "+cpu +memory +pids");
+    }
+    for (file, value) in together.files(layout) {
+        let path = root.join(file);
+        if fs::read_to_string(&path).is_ok_and(|now| near(&now, value)) {
+            continue;
+        }
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).map_err(Error::file(dir))?;
+        }
+        fs::write(&path, value.to_string()).map_err(Error::file(&path))?;
+    }
+    Ok(())
+}
+
+/// Whether a file says this number; the kernel rounds memory to pages.
+fn near(text: &str, value: u64) -> bool {
+    text.trim().parse::<u64>().is_ok_and(|now| now.abs_diff(value) < 65_536 && (now == value || value > MIB))
+}
+
 /// Removes the common directory of all containers, where none is left. For the end of an installation only:
 /// an engine that is just making a container would miss it.
 pub fn sweep() {
@@ -256,6 +341,34 @@ mod tests {
             fs::write(path, content).unwrap();
         }
         dir
+    }
+
+    #[test]
+    fn something_of_the_host_is_kept_back() {
+        let gib = 1024 * MIB;
+        assert_eq!(
+            Together::of(8 * gib, 32_768),
+            Together { memory_bytes: 8 * gib - 8 * gib / 10, pids_max: 24_576 }
+        );
+        assert_eq!(Together::of(gib, 4).memory_bytes, gib / 2);
+        assert_eq!(Together::of(256 * gib, 4).memory_bytes, 254 * gib);
+        let together = Together::of(8 * gib, 32_768);
+        for layout in [Layout::PerController, Layout::Unified] {
+            let host = tempfile::tempdir().unwrap();
+            for _again in 0..2 {
+                reserve_at(host.path(), layout, together).unwrap();
+            }
+            let limit = if layout == Layout::Unified {
+                "bastide/memory.max"
+            } else {
+                "memory/bastide/memory.limit_in_bytes"
+            };
+            assert_eq!(
+                fs::read_to_string(host.path().join(limit)).unwrap(),
+                together.memory_bytes.to_string()
+            );
+        }
+        assert!(near("7730941952\n", 7_730_941_133) && !near("513", 512) && !near("max", 5));
     }
 
     #[test]

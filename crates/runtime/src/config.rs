@@ -66,6 +66,10 @@ pub struct Linux {
     pub zones: Vec<Zone>,
     /// Control socket of the egress role.
     pub egress: PathBuf,
+    /// File of the flow log of packets, JSON lines; it belongs to this role alone.
+    pub flow_log: PathBuf,
+    /// File that says how the zones' gateways are, JSON; written every few seconds.
+    pub zones_file: PathBuf,
     /// Ranges that no app may reach, besides those that nobody may: the platform's own.
     #[serde(default)]
     pub blocked: Vec<Ipv4Net>,

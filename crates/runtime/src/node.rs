@@ -69,13 +69,14 @@ async fn run_with<D: RuntimeDriver>(
     let driver = Arc::new(driver);
     let ends = Ends::default();
     let down_mark = config.down_mark.clone();
+    // Before the doors open: who asks meanwhile waits, instead of hearing that a replica is not here.
+    let found = driver.attach().await?;
     let brokers = TaskTracker::new();
     for (path, door) in [(&config.doors.gateways, Door::Gateways), (&config.doors.egress, Door::Egress)] {
         files::private_dir(path.parent().unwrap_or(path))?;
         let listener = broker::open(path)?;
         brokers.spawn(broker::serve(listener, door, driver.clone(), ends.over.clone()));
     }
-    let found = driver.attach().await?;
     let images = Images::new(config.state_dir.join("images"), config.image_bytes_max)?;
     let node = Arc::new(Node { driver: driver.clone(), images, needed: Mutex::default() });
     let seed_file = config.state_dir.join("node.seed");

@@ -88,6 +88,8 @@ impl Scene {
         let config = Linux {
             zones: vec![zone("a", 11), zone("b", 12)],
             egress: self.control(),
+            flow_log: self.dir.path().join("flows.jsonl"),
+            zones_file: self.dir.path().join("zones.json"),
             blocked: Vec::new(),
             outside: Outside::Namespace { name: self.outside.clone(), router: Ipv4Addr::new(11, 1, 0, 1) },
             runc: None,
@@ -456,4 +458,71 @@ async fn the_egress_role_gets_the_sockets_that_the_app_finds_inside() {
     driver.stop(id, Duration::ZERO).await;
     assert_eq!(egress.next(&[]).await.0, EgressOrder::Dismiss { replica: id });
     assert_eq!(driver.listen(id, to).await.unwrap_err().kind(), std::io::ErrorKind::NotFound);
+}
+
+/// Looks again until `done` is something.
+async fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = done() {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_gone_is_made_again_and_how_zones_are_is_told() {
+    let Some(scene) = Scene::new("a_gateway_that_is_gone_is_made_again…") else { return };
+    let (driver, _) = scene.driver().await;
+    let launch = scene.hello();
+    let (id, zone) = (launch.replica.id, launch.replica.zone.clone());
+    driver.start(launch).await.unwrap();
+    let before = pid_of(id);
+    let gateway = scene.installation().gateway(&zone);
+    ip(&["netns", "del", &gateway]);
+    until("the gateway is back", || bastide_network::path(&gateway).exists().then_some(())).await;
+    assert!(ask(&scene, &driver, id, "/").await.contains("Hello"));
+    assert_eq!(pid_of(id), before, "apps are none the wiser");
+    let file = scene.dir.path().join("zones.json");
+    until("both zones are told of", || {
+        let told: serde_json::Value = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
+        let words: Vec<_> = told.as_array()?.iter().filter_map(|zone| zone["health"].as_str()).collect();
+        (words.len() == 2 && words.iter().all(|word| ["passes", "repaired"].contains(word))).then_some(())
+    })
+    .await;
+    driver.stop(id, Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn packets_past_the_proxy_are_logged_with_names() {
+    let Some(scene) = Scene::new("packets_past_the_proxy_are_logged…") else { return };
+    let (driver, _) = scene.driver().await;
+    let launch = scene.hello();
+    let id = launch.replica.id;
+    driver.enact(&state(&launch)).await;
+    driver.start(launch).await.unwrap();
+    let namespace = scene.installation().replica(id);
+    let socket =
+        Sockets::start().unwrap().udp(&namespace, SocketAddr::from(([0, 0, 0, 0], 0))).await.unwrap();
+    let socket = std::net::UdpSocket::from(socket);
+    let file = scene.dir.path().join("flows.jsonl");
+    let flow = until("a refused packet is logged", || {
+        let _ = socket.send_to(b"hello", "10.1.2.3:53");
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        text.lines().next().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+    })
+    .await;
+    assert_eq!(
+        (&flow["verdict"], &flow["by"], &flow["port"]),
+        (&"refused".into(), &"udp".into(), &53.into())
+    );
+    assert_eq!(
+        (&flow["customer"], &flow["app"], &flow["zone"]),
+        (&"acme".into(), &"hello".into(), &"a".into())
+    );
+    assert_eq!(flow["replica"], id.to_string());
+    assert!(flow["why"].as_str().is_some_and(|why| why.contains("blocked")), "{flow}");
+    driver.stop(id, Duration::ZERO).await;
 }

@@ -1,23 +1,33 @@
 //! Who is on this node's networks: the topology that is planned from, and the addresses behind it on disk.
 
+use super::flows::Owner;
 use crate::{Error, files};
 use bastide_isolation::{
     Canary, Caps, Direct, Installation, Ledger, Outside, PlanError, ReplicaNet, StageNet, Topology, ZoneNet,
 };
-use bastide_types::{ReplicaId, ZoneName, egress::EgressPolicy};
+use bastide_types::{
+    ReplicaId,
+    egress::{EgressCaller, EgressPolicy},
+};
 use ipnet::Ipv4Net;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
 /// A replica that needs a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Member {
-    pub(crate) id: ReplicaId,
     /// Account of its stage on the bus.
     pub(crate) account: String,
-    pub(crate) zone: ZoneName,
+    pub(crate) caller: EgressCaller,
+}
+
+impl Member {
+    pub(crate) fn id(&self) -> ReplicaId {
+        self.caller.replica
+    }
 }
 
 /// What stays the same as long as the node runs.
@@ -66,10 +76,10 @@ impl Members {
     pub(crate) fn add(&mut self, members: &[Member]) -> Result<(), Error> {
         let mut ledger = self.ledger.clone();
         for member in members {
-            ledger.replica(&member.account, member.id)?;
+            ledger.replica(&member.account, member.id())?;
         }
         self.keep(ledger)?;
-        self.all.extend(members.iter().map(|member| (member.id, member.clone())));
+        self.all.extend(members.iter().map(|member| (member.id(), member.clone())));
         Ok(())
     }
 
@@ -83,6 +93,17 @@ impl Members {
         let mut ledger = self.ledger.clone();
         ledger.retain(|id| self.all.contains_key(&id));
         self.keep(ledger)
+    }
+
+    /// Whose each address is.
+    pub(crate) fn owners(&self) -> HashMap<Ipv4Addr, Owner> {
+        let mut ledger = self.ledger.clone();
+        let owned = self.all.values().filter_map(|member| {
+            let (account, caller) = (member.account.clone(), member.caller.clone());
+            let policy = self.policies.get(&account).cloned();
+            Some((ledger.replica(&account, caller.replica).ok()?, Owner { account, caller, policy }))
+        });
+        owned.collect()
     }
 
     /// Another policy for a stage; whether it differs from the one before.
@@ -113,7 +134,7 @@ impl Members {
         let mut ledger = self.ledger.clone();
         let mut stages: BTreeMap<&str, StageNet> = BTreeMap::new();
         for member in self.all.values() {
-            let address = ledger.replica(&member.account, member.id)?;
+            let address = ledger.replica(&member.account, member.id())?;
             let block = ledger.stage(&member.account)?;
             let stage = stages.entry(&member.account).or_insert_with(|| StageNet {
                 account: member.account.clone(),
@@ -123,7 +144,7 @@ impl Members {
                 // Unknown is closed: whoever starts replicas has said before what they may do.
                 direct: self.policies.get(&member.account).map_or_else(closed, Direct::of),
             });
-            stage.replicas.push(ReplicaNet { id: member.id, zone: member.zone.clone(), address });
+            stage.replicas.push(ReplicaNet { id: member.id(), zone: member.caller.zone.clone(), address });
         }
         let Ground { installation, zones, outside, blocked, caps } = self.ground.clone();
         let stages = stages.into_values().collect();
@@ -139,6 +160,7 @@ fn closed() -> Direct {
 mod tests {
     use super::*;
     use bastide_isolation::{Uplink, address, plan};
+    use bastide_types::{AppName, CustomerName, StageName, ZoneName};
 
     pub(crate) fn ground() -> Ground {
         let zone = |(ordinal, name): (u8, &str)| {
@@ -155,8 +177,14 @@ mod tests {
     }
 
     fn member(account: &str, zone: &str) -> Member {
-        let zone = ZoneName::new(zone).unwrap();
-        Member { id: ReplicaId::generate(), account: account.into(), zone }
+        let caller = EgressCaller {
+            customer: CustomerName::new("acme").unwrap(),
+            stage: StageName::test(),
+            app: AppName::new("shop").unwrap(),
+            replica: ReplicaId::generate(),
+            zone: ZoneName::new(zone).unwrap(),
+        };
+        Member { account: account.into(), caller }
     }
 
     #[test]
@@ -174,15 +202,19 @@ mod tests {
             let all = topology.stages.iter().flat_map(|stage| &stage.replicas);
             all.clone().find(|replica| replica.id == id).map(|replica| replica.address)
         };
-        assert_eq!(address(&second.topology().unwrap(), two.id), address(&before, two.id));
+        assert_eq!(address(&second.topology().unwrap(), two.id()), address(&before, two.id()));
         let three = member("A", "a");
         second.add(&[three.clone()]).unwrap();
-        assert_ne!(address(&second.topology().unwrap(), three.id), address(&before, one.id), "still taken");
-        second.remove(three.id);
+        assert_ne!(
+            address(&second.topology().unwrap(), three.id()),
+            address(&before, one.id()),
+            "still taken"
+        );
+        second.remove(three.id());
         second.forget_others().unwrap();
         let four = member("A", "a");
         second.add(&[four.clone()]).unwrap();
-        assert_eq!(address(&second.topology().unwrap(), four.id), address(&before, one.id));
+        assert_eq!(address(&second.topology().unwrap(), four.id()), address(&before, one.id()));
         assert_eq!(second.all().count(), 2);
     }
 

@@ -5,22 +5,26 @@
 //! role: their shims look after them, and the next life of the role finds them by their directories.
 
 mod bundle;
+mod flows;
 mod ground;
 mod members;
 mod networks;
 mod outward;
+mod zones;
 
 use super::{Found, Isolation, Launch, Life, RuntimeDriver, Started, Usage};
 use crate::{Error, agent::chain, config, files};
 use bastide_container::{Engine, Handle, cgroup::Cgroups};
 use bastide_isolation::{Canary, Installation, address};
 use bastide_network::{Network, OutsideNamespace, socket::Sockets};
+use bastide_proxy::flow_log::FlowLog;
 use bastide_types::{
     ReplicaId, ZoneName,
     egress::EgressCaller,
     message::{Reach, StageState},
 };
 use bundle::Making;
+use flows::Owners;
 use members::{Member, Members};
 use networks::Networks;
 use outward::{Listeners, Outward};
@@ -36,8 +40,10 @@ use std::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
+    time::Instant,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
+use zones::Zones;
 
 /// Longest wait for a connection inside a namespace; there is no network in between.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
@@ -111,12 +117,16 @@ impl LinuxDriver {
             config::Outside::Host => OutsideNamespace::Host,
             config::Outside::Namespace { name, .. } => OutsideNamespace::Named(name.clone()),
         };
-        let network = Network::open(installation.clone(), outside).await?;
+        let network = Arc::new(Network::open(installation.clone(), outside).await?);
         let ground = ground::ground(&config, &state_dir, network.routes_already().await?)?;
         let members = Members::load(ground, &state_dir)?;
         let sockets = Sockets::start().map_err(Error::file("sockets thread"))?;
         let (lost, gone) = mpsc::channel(LOST);
         let tasks = CancellationToken::new();
+        let owners = Owners::default();
+        let (zones, events) = Zones::new(network.clone(), sockets.clone(), config.zones_file);
+        let log = FlowLog::open(&config.flow_log).map_err(Error::file(&config.flow_log))?;
+        tokio::spawn(flows::keep(log, owners.clone(), events));
         let making = Making {
             libraries: bundle::libraries(&executable)?,
             executable,
@@ -130,7 +140,7 @@ impl LinuxDriver {
             installation,
             making,
             sockets,
-            networks: Networks::start(network, members, lost),
+            networks: Networks::start(network, members, zones, owners, lost),
             outward: Outward::new(),
             egress_control: config.egress,
             replicas: Mutex::default(),
@@ -216,8 +226,7 @@ impl Inner {
     }
 
     fn member(launch: &Launch) -> Member {
-        let Launch { account, replica, .. } = launch;
-        Member { id: replica.id, account: account.clone(), zone: replica.zone.clone() }
+        Member { account: launch.account.clone(), caller: Self::caller(launch) }
     }
 
     fn caller(launch: &Launch) -> EgressCaller {
@@ -272,7 +281,9 @@ impl Inner {
         self.clear_away(id).await?;
         files::private_dir(&dir)?;
         files::write(&dir.join(LAUNCH), launch)?;
+        let begun = Instant::now();
         self.networks.add(Self::member(launch)).await?;
+        tracing::info!(replica = %id, ms = begun.elapsed().as_millis(), "network ready");
         // Before the app is there to take their ports.
         let listeners = Listeners::make(&self.sockets, &namespace).await;
         let listeners =
@@ -286,7 +297,13 @@ impl Inner {
         let id = launch.replica.id;
         let netns = bastide_network::path(&self.installation.replica(id));
         let container = self.making.container(launch, &self.dir(id), netns)?;
-        Ok(bastide_container::start(&self.making.executable, &container).await?)
+        if let Err(error) = bastide_container::cgroup::reserve() {
+            tracing::warn!(error = chain(&error), "nothing is kept back for the platform");
+        }
+        let begun = Instant::now();
+        let handle = bastide_container::start(&self.making.executable, &container).await?;
+        tracing::info!(replica = %id, ms = begun.elapsed().as_millis(), "container started");
+        Ok(handle)
     }
 
     fn look_after(&self, replica: &Replica, launch: &Launch, handle: Handle) -> Started {

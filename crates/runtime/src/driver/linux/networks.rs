@@ -1,12 +1,16 @@
 //! The owner of this node's networks: one task that merges all changes into one plan, has the kernel brought to
 //! it once for everybody who waits, and looks after it on a timer.
 
-use super::members::{Member, Members};
+use super::{
+    flows::Owners,
+    members::{Member, Members},
+    zones::Zones,
+};
 use crate::{Error, agent::chain};
-use bastide_isolation::{Canary, Plan, plan};
-use bastide_network::{Network, Report};
+use bastide_isolation::{Canary, Plan, Topology, plan};
+use bastide_network::{Network, Report, gateway::PERIOD};
 use bastide_types::{ReplicaId, egress::EgressPolicy};
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -38,9 +42,16 @@ pub(crate) struct Networks {
 impl Networks {
     /// Starts the owner, who ends with the last clone of this. Nothing is touched before [`Networks::adopt`].
     /// Whose network is gone while it runs is said to `lost`.
-    pub(crate) fn start(network: Network, members: Members, lost: mpsc::Sender<ReplicaId>) -> Self {
+    pub(crate) fn start(
+        network: Arc<Network>,
+        members: Members,
+        zones: Zones,
+        owners: Owners,
+        lost: mpsc::Sender<ReplicaId>,
+    ) -> Self {
         let (orders, taken) = mpsc::channel(QUEUE);
-        tokio::spawn(Owner { network, members, lost, over: false }.run(taken));
+        let owner = Owner { network, members, zones, owners, lost, planned: None, over: false };
+        tokio::spawn(owner.run(taken));
         Self { orders }
     }
 
@@ -85,8 +96,13 @@ impl Networks {
 }
 
 struct Owner {
-    network: Network,
+    network: Arc<Network>,
     members: Members,
+    zones: Zones,
+    /// Told whose each address is.
+    owners: Owners,
+    /// What the kernel was last brought to.
+    planned: Option<(Topology, Plan)>,
     lost: mpsc::Sender<ReplicaId>,
     /// Everything was taken away, for good.
     over: bool,
@@ -106,6 +122,7 @@ impl Owner {
     async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
         let Some(mut first) = orders.recv().await else { return };
         let mut next = Instant::now() + LOOK_EVERY;
+        let mut tend = Instant::now();
         loop {
             let mut pass = Pass::default();
             let mut order = Some(first);
@@ -120,12 +137,18 @@ impl Owner {
                 next = Instant::now() + if self.pass(pass).await { LOOK_EVERY } else { RETRY_EVERY };
             }
             first = loop {
-                match tokio::time::timeout_at(next, orders.recv()).await {
+                match tokio::time::timeout_at(next.min(tend), orders.recv()).await {
                     Ok(Some(order)) => break order,
                     Ok(None) => return,
-                    Err(_) => {
+                    Err(_) if Instant::now() >= next => {
                         let well = self.pass(Pass::default()).await;
                         next = Instant::now() + if well { LOOK_EVERY } else { RETRY_EVERY };
+                    }
+                    Err(_) => {
+                        if let Some((topology, plan)) = &self.planned {
+                            self.zones.tend(topology, plan).await;
+                        }
+                        tend = Instant::now() + PERIOD;
                     }
                 }
             };
@@ -137,7 +160,7 @@ impl Owner {
             Order::Adopt(members, done) => drop(done.send(self.adopt(&members).await)),
             Order::Add(member, done) => match self.members.add(std::slice::from_ref(&member)) {
                 Ok(()) => {
-                    pass.added.push((member.id, done));
+                    pass.added.push((member.id(), done));
                     pass.changed = true;
                 }
                 Err(error) => drop(done.send(Err(error))),
@@ -161,7 +184,7 @@ impl Owner {
                 pass.changed = true;
             }
             Order::Clear(done) => {
-                let ids: Vec<_> = self.members.all().map(|member| member.id).collect();
+                let ids: Vec<_> = self.members.all().map(|member| member.id()).collect();
                 ids.into_iter().for_each(|id| self.members.remove(id));
                 let cleared = self.network.clear().await.map_err(Error::from);
                 self.over = true;
@@ -172,7 +195,9 @@ impl Owner {
 
     async fn adopt(&mut self, members: &[Member]) -> Result<BTreeSet<ReplicaId>, Error> {
         self.members.add(members)?;
-        let planned = plan(&self.members.topology()?)?;
+        let topology = self.members.topology()?;
+        let planned = plan(&topology)?;
+        self.owners.set(self.members.owners());
         let report = self.network.reconcile(&planned).await?;
         let lost = self.without_network(&report, &BTreeSet::new());
         for id in &lost {
@@ -180,14 +205,16 @@ impl Owner {
         }
         log(&report);
         self.members.forget_others()?;
+        self.zones.attend(&topology).await;
+        self.planned = Some((topology, planned));
         Ok(lost)
     }
 
     /// Brings the kernel to the plan; false when something is not as planned.
     async fn pass(&mut self, mut pass: Pass) -> bool {
-        let planned = loop {
-            match self.members.topology().and_then(|topology| plan(&topology)) {
-                Ok(planned) => break planned,
+        let (topology, planned) = loop {
+            match self.members.topology().and_then(|topology| Ok((plan(&topology)?, topology))) {
+                Ok((planned, topology)) => break (topology, planned),
                 // The newest may be what cannot be planned for (two ids of one kernel name); the others go on.
                 Err(error) => match pass.added.pop() {
                     Some((id, done)) => {
@@ -201,6 +228,9 @@ impl Owner {
                 },
             }
         };
+        if pass.changed {
+            self.owners.set(self.members.owners());
+        }
         let well = match self.network.reconcile(&planned).await {
             Ok(report) => self.settle(&report, pass.added).await,
             Err(error) => {
@@ -213,6 +243,8 @@ impl Owner {
                 false
             }
         };
+        self.zones.attend(&topology).await;
+        self.planned = Some((topology, planned));
         if well {
             if let Err(error) = self.members.forget_others() {
                 tracing::warn!(error = chain(&error), "addresses are not given back");
@@ -265,7 +297,7 @@ impl Owner {
             let namespace = self.members.installation().replica(*id);
             report.made.contains(&namespace) || report.failed.contains_key(&namespace)
         };
-        self.members.all().map(|member| member.id).filter(|id| !new.contains(id) && gone(id)).collect()
+        self.members.all().map(|member| member.id()).filter(|id| !new.contains(id) && gone(id)).collect()
     }
 }
 
