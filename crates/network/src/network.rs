@@ -31,6 +31,8 @@ pub struct Report {
     pub made: BTreeSet<String>,
     /// What was changed in namespaces that were there before, in words.
     pub changed: Vec<String>,
+    /// The plan is the one of the call before, so what was changed or made is somebody else's doing.
+    pub repair: bool,
     /// What the plan does not have and is gone now.
     pub removed: Vec<String>,
     /// Namespaces that could not be had as planned. They were taken away; the next call tries again.
@@ -56,8 +58,13 @@ struct Fixed {
     nft: PathBuf,
 }
 
-/// Rules as last read, by namespace; the open file keeps its number from being given to another namespace.
-type Memory = BTreeMap<String, (File, Option<Known>)>;
+#[derive(Default)]
+struct Memory {
+    /// Rules as last read, by namespace; the open file keeps its number from being given to another namespace.
+    rules: BTreeMap<String, (File, Option<Known>)>,
+    /// What was planned last.
+    plan: Option<Plan>,
+}
 
 impl Network {
     /// Makes sure that networks can be made here; changes nothing.
@@ -91,7 +98,9 @@ impl Network {
         let (plan, guard) = (plan.clone(), self.known.clone().lock_owned().await);
         self.with_thread(guard, move |work| {
             let _locked = lock(&work.fixed.installation)?;
+            let before = work.known.plan.replace(plan.clone());
             let mut pass = Pass::new(work, &plan);
+            pass.report.repair = before.as_ref() == Some(&plan);
             pass.run()?;
             Ok(pass.report)
         })
@@ -155,6 +164,7 @@ impl Network {
             }
             let mut pass = Pass::new(work, &plan);
             pass.only = Some(only);
+            pass.report.repair = true;
             pass.run()?;
             Ok(pass.report)
         })
@@ -262,7 +272,7 @@ impl Work {
             file.metadata().map(|found| found.st_ino()).map_err(Error::of("read a namespace's number"))
         };
         let here = self.open(name)?;
-        match self.known.remove(name) {
+        match self.known.rules.remove(name) {
             Some((before, known)) if inode(&before)? == inode(&here)? => Ok(known),
             _ => Ok(None),
         }
@@ -270,13 +280,13 @@ impl Work {
 
     fn remember(&mut self, name: &str, known: Option<Known>) -> Result<()> {
         let here = self.open(name)?;
-        self.known.insert(name.to_owned(), (here, known));
+        self.known.rules.insert(name.to_owned(), (here, known));
         Ok(())
     }
 
     /// Takes a namespace away, its links first: their other ends are gone when this returns.
     fn destroy(&mut self, name: &str) -> Result<()> {
-        self.known.remove(name);
+        self.known.rules.remove(name);
         if namespace::open(name)?.is_some() {
             self.talk(name, |netlink| {
                 repair::delete_group(netlink, LINK_GROUP)?;
@@ -306,7 +316,7 @@ impl Work {
     /// Takes away what is ours in the namespace to go out by: links first, then the rules that held them.
     fn clear_outside(&mut self) -> Result<()> {
         let installation = self.fixed.installation.clone();
-        self.known.remove(Plan::OUTSIDE);
+        self.known.rules.remove(Plan::OUTSIDE);
         self.cut(&installation)?;
         self.enter(Plan::OUTSIDE, |work| {
             let table = installation.table();

@@ -103,7 +103,8 @@ async fn what_somebody_broke_is_repaired() {
     ] {
         by_hand(place, command);
         let report = town.reconcile().await;
-        assert!(!report.changed.is_empty() && report.failed.is_empty(), "{command}: {report:?}");
+        assert!(report.repair && !report.changed.is_empty(), "{command}: {report:?}");
+        assert!(report.failed.is_empty(), "{command}: {report:?}");
         let report = town.reconcile().await;
         assert!(report.is_quiet(), "{command}: {report:?}");
         town.control(0, 0).await;
@@ -155,6 +156,7 @@ async fn replicas_come_and_go_without_anybody_else_noticing() {
     town.plan = plan(&town.topology).unwrap();
     let report = town.reconcile().await;
     assert!(report.made.contains(&gone) && !report.made.contains(&town.router(0)), "{report:?}");
+    assert!(!report.repair, "it was planned: {report:?}");
     town.controls().await;
     // Its rules were never replaced, so nothing that was counted is lost.
     for (rule, count) in town.network.counters(&town.router(0)).await.unwrap() {

@@ -302,7 +302,7 @@ impl Owner {
 }
 
 fn log(report: &Report) {
-    if !report.changed.is_empty() {
+    if report.repair && !report.changed.is_empty() {
         tracing::warn!(changed = ?report.changed, "networks that differed from the plan were repaired");
     }
     for (namespace, error) in &report.failed {
