@@ -30,6 +30,8 @@ pub mod update;
 pub mod vary;
 pub mod why;
 
+pub use bastide_types::Purge;
+
 pub use admit::{Draft, Exchange};
 pub use ask::Ask;
 pub use control::CacheControl;
@@ -37,7 +39,6 @@ pub use decide::{Action, Decision};
 pub use head::Head;
 pub use key::{Key, Scope};
 pub use moment::Moment;
-pub use purge::Purge;
 pub use reply::Reply;
 pub use site::Site;
 pub use status::{Forward, Status};

@@ -1,6 +1,7 @@
 //! Purges of one app's stored responses: an entry older than a purge that means it is a miss.
 
 use crate::stored::Stored;
+use bastide_types::Purge;
 use std::{
     collections::HashMap,
     sync::{
@@ -12,19 +13,6 @@ use std::{
 /// Purges of one kind that are remembered one by one; beyond, everything is purged, which only costs misses.
 const REMEMBERED_MAX: usize = 4096;
 const PREFIXES_MAX: usize = 256;
-
-/// What is purged.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Purge {
-    /// Everything of the app.
-    All,
-    /// One address: canonical path and query.
-    Url(String),
-    /// All addresses that begin so.
-    Prefix(String),
-    /// All that belong to a cache group.
-    Group(String),
-}
 
 /// Purges of one app. A purge gets the next tick of the cache; what began to be fetched at that tick or before
 /// is older than it.

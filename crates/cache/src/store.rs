@@ -10,12 +10,13 @@
 use crate::{
     Moment,
     key::{Hashed, Key},
-    purge::{Purge, Purges},
+    purge::Purges,
     sketch::Sketch,
     stored::Stored,
     vary::Variant,
     why::NotStored,
 };
+use bastide_types::Purge;
 use std::{
     collections::{HashMap, VecDeque},
     hash::BuildHasherDefault,

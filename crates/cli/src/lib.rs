@@ -4,6 +4,7 @@
 //! door. It reads no environment besides what clap declares; the executable hands in where the local CA
 //! and the credentials live.
 
+mod cache;
 mod credentials;
 mod form;
 mod http;
@@ -84,6 +85,9 @@ pub enum Command {
     /// What an app has besides its replicas, such as a database
     #[command(subcommand)]
     Services(services::ServicesCommand),
+    /// What the edges store of apps
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
     /// Customers (for operators)
     #[command(subcommand)]
     Customer(org::CustomerCommand),
@@ -109,6 +113,7 @@ pub async fn run(context: Context, command: Command) -> Result<()> {
         Command::Egress(command) => network::egress(&context, command).await,
         Command::Grant(command) => network::grant(&context, command).await,
         Command::Services(command) => services::services(&context, command).await,
+        Command::Cache(command) => cache::cache(&context, command).await,
         Command::Customer(command) => org::customer(&context, command).await,
         Command::Explain { code } => explain(&context, &code),
     }

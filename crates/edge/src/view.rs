@@ -3,8 +3,8 @@
 use crate::{cache::Plot, canonical::canonical};
 use bastide_balancer::{AppKey, Directory};
 use bastide_bus::facts::Facts;
-use bastide_cache::{Cache, Scope, Site};
-use bastide_types::Snapshot;
+use bastide_cache::{Cache, Scope, Site, Space};
+use bastide_types::{Purge, Purges, Snapshot};
 use std::{collections::HashMap, sync::Arc};
 
 /// One consistent view.
@@ -22,6 +22,30 @@ impl View {
         let directory = Directory::build(&snapshot, facts);
         Self { snapshot, directory, plots }
     }
+}
+
+/// Brings purges into force that are not yet. Addresses get the one spelling that keys have.
+fn purge(cache: &Cache, space: &Space, purges: &Purges) {
+    let spelled = |target: &str| {
+        let (path, query) =
+            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let path = canonical(path).ok()?;
+        Some(query.map_or_else(|| path.clone(), |query| format!("{path}?{query}")))
+    };
+    let list: Vec<_> = purges
+        .list
+        .iter()
+        .map(|(number, purge)| {
+            let purge = match purge {
+                Purge::Url(target) => spelled(target).map(Purge::Url),
+                Purge::Prefix(target) => spelled(target).map(Purge::Prefix),
+                Purge::All | Purge::Group(_) => Some(purge.clone()),
+            };
+            // What has no spelling here is not told apart from anything: everything goes.
+            (*number, purge.unwrap_or(Purge::All))
+        })
+        .collect();
+    cache.apply_purges(space, &list, purges.before);
 }
 
 /// The plots of all apps: keys hold customer, stage, app and revision, so that a publish makes what is stored
@@ -42,9 +66,53 @@ pub(crate) fn plots(snapshot: &Snapshot, cache: &Cache) -> Arc<Plots> {
                     path: format!("/{app_name}"),
                     canonical: |path| canonical(path).ok(),
                 };
+                purge(cache, &plot.space, &app.purges);
                 plots.insert(key, Arc::new(plot));
             }
         }
     }
     Arc::new(plots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bastide_cache::{Ask, Exchange, Key, Moment, admit::admit};
+    use http::{HeaderMap, Method, StatusCode, header};
+
+    fn fill(cache: &Cache, space: &Arc<Space>, target: &str) -> Key {
+        let key = Key::new(&Scope::new(&["acme"]), "https", "h", target);
+        let (asked, site, now) = (HeaderMap::new(), Site::customer(), Moment::default());
+        let headers = [(header::CACHE_CONTROL, "max-age=60".parse().unwrap())].into_iter().collect();
+        let exchange = Exchange { requested: now, received: now, if_range: false };
+        let draft =
+            admit(&site, &Ask::new(&Method::GET, &asked, &site), StatusCode::OK, &headers, exchange).unwrap();
+        let stored = draft.finish("body".into(), None).unwrap();
+        cache.store(space, &key, stored, cache.begin(&key)).unwrap();
+        key
+    }
+
+    #[test]
+    fn purges_of_the_snapshot_mean_what_keys_spell() {
+        let cache = Cache::new(bastide_cache::Limits::default());
+        let space = cache.space("acme", &["acme", "test", "shop"]);
+        let keys = ["/shop/a%20b?x=%31", "/shop/css/x", "/shop/~y", "/shop/z"]
+            .map(|target| fill(&cache, &space, target));
+        let list = vec![
+            (3, Purge::Url("/shop/./a%20b?x=%31".into())),
+            (4, Purge::Prefix("/shop//css/".into())),
+            (5, Purge::Url("/shop/%7ey".into())),
+        ];
+        purge(&cache, &space, &Purges { before: 0, list: list.clone() });
+        let left = || keys.clone().map(|key| cache.peek(&key).is_some());
+        assert_eq!(left(), [false, false, false, true]);
+        fill(&cache, &space, "/shop/css/x");
+        purge(&cache, &space, &Purges { before: 2, list: list.clone() });
+        assert_eq!(left(), [false, true, false, true], "what is in force is not applied again");
+        purge(&cache, &space, &Purges { before: 9, list: vec![] });
+        assert_eq!(left(), [false; 4], "some were missed");
+        fill(&cache, &space, "/shop/z");
+        purge(&cache, &space, &Purges { before: 9, list: vec![(10, Purge::Url("/shop/%zz".into()))] });
+        assert_eq!(left(), [false; 4], "what cannot be told apart means everything");
+    }
 }

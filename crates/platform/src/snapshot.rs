@@ -105,6 +105,7 @@ async fn apps(
 ) -> Result<BTreeMap<bastide_types::AppName, snapshot::App>> {
     let own = store.customer(stage.customer);
     let replicas = own.replicas(&stage.name).await?;
+    let purges = own.purges(&stage.name).await?;
     let mut apps = BTreeMap::new();
     for (id, number) in own.serving(&stage.name).await? {
         let (Some(revision), Some(name)) = (revisions.get(&(id, number)), names.get(&id)) else { continue };
@@ -115,6 +116,7 @@ async fn apps(
             revision_number: number,
             routes: revision.manifest.routes.clone(),
             replicas: serving.map(|replica| (replica.id, replica.zone.clone())).collect(),
+            purges: purges.of(id),
         };
         apps.insert(name.clone(), app);
     }

@@ -12,6 +12,7 @@ mod customers;
 mod deploy;
 mod identity;
 mod network;
+mod purge;
 mod scram;
 mod seal;
 mod server;
@@ -24,6 +25,7 @@ pub use deploy::{NewOperation, OperationRow, ReplicaRow, StepRow};
 pub use identity::{
     ClientRow, CodeOutcome, CodeRow, MemberRow, NewSession, RefreshOutcome, SessionRow, SigningKeyRow,
 };
+pub use purge::StagePurges;
 pub use seal::{Kek, SealError};
 pub use server::{PostgresAdmin, ServerError};
 pub use services::{PostgresRow, login_of};
@@ -103,6 +105,7 @@ impl Store {
             migration(4, "callee", include_str!("../migrations/0004_callee.sql")),
             migration(5, "postgres", include_str!("../migrations/0005_postgres.sql")),
             migration(6, "scale", include_str!("../migrations/0006_scale.sql")),
+            migration(7, "purge", include_str!("../migrations/0007_purge.sql")),
         ])
         .run(&pool)
         .await?;

@@ -4,7 +4,7 @@
 //! last good one on disk. Control reaches the data plane in no other way.
 
 use crate::{
-    AppId, AppName, CustomerId, CustomerName, Digest, Domains, ReplicaId, Route, StageName, ZoneName,
+    AppId, AppName, CustomerId, CustomerName, Digest, Domains, Purges, ReplicaId, Route, StageName, ZoneName,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -87,6 +87,9 @@ pub struct App {
     pub routes: Vec<Route>,
     /// Replicas that may answer for it. Which of them are ready is a fact of the stage.
     pub replicas: BTreeMap<ReplicaId, ZoneName>,
+    /// What edges forget of its stored responses.
+    #[serde(default, skip_serializing_if = "Purges::is_empty")]
+    pub purges: Purges,
 }
 
 /// What the security office decided for a set of sites.

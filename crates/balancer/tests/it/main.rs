@@ -3,7 +3,8 @@
 
 use bastide_balancer::{AppKey, Directory, Rotation};
 use bastide_types::{
-    AppId, AppName, CustomerId, CustomerName, Digest, Domains, ReplicaId, Snapshot, StageName, ZoneName,
+    AppId, AppName, CustomerId, CustomerName, Digest, Domains, Purges, ReplicaId, Snapshot, StageName,
+    ZoneName,
     message::{Reach, ReplicaFact, ReplicaFacts, ReplicaState},
     snapshot::{App, Customer, Issuer, Stage, WafPolicy},
 };
@@ -33,6 +34,7 @@ fn world(zones: &[&str]) -> (Snapshot, HashMap<String, ReplicaFacts>, AppKey) {
         revision_number: 1,
         routes: vec![],
         replicas,
+        purges: Purges::default(),
     };
     let customer_id = CustomerId::generate();
     let key = AppKey { customer: customer_id, stage: StageName::production(), app: app.id };

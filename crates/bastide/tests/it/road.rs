@@ -86,6 +86,7 @@ async fn one_command_brings_the_network_up() -> Result<()> {
         names_lead_only_where_they_should(&town).await?;
         the_cache_keeps_what_is_for_everybody(&town).await?;
         a_user_signs_in_and_protected_routes_open(&town).await?;
+        a_purge_reaches_the_edge(&town).await?;
         if isolates() {
             an_own_app_is_published_and_promoted(&town).await?;
             foreign_customers_are_kept_apart(&town).await?;
@@ -157,6 +158,29 @@ async fn the_cache_keeps_what_is_for_everybody(town: &Town<'_>) -> Result<()> {
     assert!(first.header("x-bastide-cacheable").is_empty(), "the mark stays inside");
     let me = town.client.get(&town.url(DEVELOPMENT, "/hello/me")).await?;
     assert!(me.header("cache-status").contains("bypass"), "{:?}", me.headers);
+    Ok(())
+}
+
+async fn a_purge_reaches_the_edge(town: &Town<'_>) -> Result<()> {
+    let style = town.url(DEVELOPMENT, "/site/css/site.css");
+    for arguments in [
+        &["cache", "purge", &style][..],
+        &["cache", "purge", "--prefix", &town.url(DEVELOPMENT, "/site/css/")],
+        &["cache", "purge", "--app", "site"],
+        &["cache", "purge", "--all-apps"],
+    ] {
+        town.client.get(&style).await?;
+        assert!(town.client.get(&style).await?.header("cache-status").contains("hit"));
+        town.product.cli(arguments, "")?;
+        let begun = Instant::now();
+        while town.client.get(&style).await?.header("cache-status").contains("hit") {
+            anyhow::ensure!(begun.elapsed() < PATIENCE, "{arguments:?} never reached the edge");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        eprintln!("{} in force after {:?}", arguments.join(" "), begun.elapsed());
+    }
+    let refused = town.product.cli(&["cache", "purge", "https://other.apps.localhost/x"], "");
+    assert!(format!("{:#}", refused.err().context("it is nobody's address")?).contains("B-API-0422"));
     Ok(())
 }
 

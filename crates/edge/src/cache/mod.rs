@@ -276,6 +276,8 @@ impl Store {
         head.uri = request.uri().clone();
         head.headers = request.headers().clone();
         head.extensions = request.extensions().clone();
+        // Nobody listens to what comes before the answer.
+        head.extensions.remove::<bastide_proxy::Interim>();
         // §4.3.1: the fields that the response was chosen by stay; what this client wanted beyond does not.
         for own in [
             header::IF_NONE_MATCH,

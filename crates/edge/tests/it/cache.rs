@@ -407,3 +407,67 @@ fn what_upstream_caches_say_of_themselves_stays_before_our_word() {
     assert_eq!(get(edge.addr, "/", "").header("cache-status"), "Other; hit, Bastide; fwd=uri-miss; stored");
     assert!(get(edge.addr, "/", "").header("cache-status").starts_with("Other; hit, Bastide; hit; ttl="));
 }
+
+#[test]
+fn interim_responses_pass_and_are_never_stored() {
+    let origin = Origin::start(|_, _| {
+        let early = "103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 ";
+        format!("{early}{}", page(FRESH, "body"))
+    });
+    let edge = Alone::start(before(&origin));
+    let raw = |edge: &Alone| {
+        use std::io::{Read, Write};
+        let mut stream = crate::client::connect(edge.addr);
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: site.example\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    let first = raw(&edge);
+    let heads: Vec<_> = first.split("\r\n\r\n").collect();
+    assert!(heads[0].starts_with("HTTP/1.1 103 ") && heads[0].contains("link: </style.css>"), "{first}");
+    assert!(heads[1].starts_with("HTTP/1.1 102 ") && heads[2].starts_with("HTTP/1.1 200 "), "{first}");
+    assert!(!heads[2].contains("link:") && heads[2].contains("; stored"), "{first}");
+    let hit = raw(&edge);
+    assert!(hit.starts_with("HTTP/1.1 200 ") && hit.contains("; hit") && !hit.contains("link:"), "{hit}");
+}
+
+#[test]
+fn compressed_variants_of_the_origin_are_stored_once_each_and_cut_by_themselves() {
+    let origin = Origin::start(|received, _| {
+        let fields = "Cache-Control: max-age=60\r\nVary: Accept-Encoding\r\n";
+        match received.got("accept-encoding").first() {
+            Some(coding) if coding.contains("br") => {
+                page(&format!("{fields}ETag: \"b\"\r\nContent-Encoding: br\r\n"), "BROTLI")
+            }
+            Some(coding) if coding.contains("gzip") => {
+                page(&format!("{fields}ETag: \"g\"\r\nContent-Encoding: gzip\r\n"), "GZIPPED")
+            }
+            _ => page(&format!("{fields}ETag: \"p\"\r\n"), "PLAIN TEXT"),
+        }
+    });
+    let edge = Alone::start(before(&origin));
+    let ask = |coding: &str, range: &str| get(edge.addr, "/", &format!("{coding}{range}"));
+    for (coding, body) in [
+        ("Accept-Encoding: gzip, br\r\n", "BROTLI"),
+        ("Accept-Encoding: BR,gzip;q=1.0\r\n", "BROTLI"),
+        ("Accept-Encoding: gzip\r\n", "GZIPPED"),
+        ("", "PLAIN TEXT"),
+        ("Accept-Encoding: br, gzip\r\n", "BROTLI"),
+        ("", "PLAIN TEXT"),
+    ] {
+        assert_eq!(ask(coding, "").body, body, "{coding}");
+    }
+    assert_eq!(origin.received().len(), 3, "each variant was fetched once");
+    let part = ask("Accept-Encoding: gzip\r\n", "Range: bytes=4-\r\n");
+    assert_eq!(
+        (part.status, part.body.as_str(), part.header("content-range")),
+        (206, "PED", "bytes 4-6/7".into())
+    );
+    assert_eq!((part.header("content-encoding"), part.header("etag")), ("gzip".into(), "\"g\"".into()));
+    let plain = ask("", "Range: bytes=6-\r\nIf-Range: \"p\"\r\n");
+    assert_eq!((plain.status, plain.body.as_str()), (206, "TEXT"));
+    let other = ask("", "Range: bytes=6-\r\nIf-Range: \"g\"\r\n");
+    assert_eq!((other.status, other.body.as_str()), (200, "PLAIN TEXT"), "the tag of another variant");
+    assert_eq!(origin.received().len(), 3);
+}

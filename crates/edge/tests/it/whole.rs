@@ -5,8 +5,8 @@ use bastide_edge::{Config, config::CertificateFile, run};
 use bastide_proxy::{Body, Limits, Listener, RefusedHead, Request, Response, Service, accept_tls, serve};
 use bastide_tls::{LocalCa, NodeTls};
 use bastide_types::{
-    AccessRule, AppId, AppName, CustomerId, CustomerName, Digest, Domains, ReplicaId, Role, Route, Snapshot,
-    StageName, ZoneName, header,
+    AccessRule, AppId, AppName, CustomerId, CustomerName, Digest, Domains, Purges, ReplicaId, Role, Route,
+    Snapshot, StageName, ZoneName, header,
     message::{Reach, ReplicaFact, ReplicaFacts, ReplicaState},
     snapshot::{App, Customer, Issuer, Stage, WafPolicy},
 };
@@ -106,6 +106,7 @@ fn snapshot() -> Snapshot {
         revision_number: 1,
         routes: vec![route("/", AccessRule::Public), route("/me", AccessRule::Authenticated)],
         replicas: [(ReplicaId::generate(), zone("a")), (ReplicaId::generate(), zone("b"))].into(),
+        purges: Purges::default(),
     };
     let apps = BTreeMap::from([(AppName::new("shop").unwrap(), shop)]);
     let stage = Stage { account: "DEMO".into(), issuer: issuer(), waf: WafPolicy::default(), apps };

@@ -9,8 +9,8 @@ use bastide_proxy::{
 };
 use bastide_tls::{LocalCa, NodeTls};
 use bastide_types::{
-    AccessRule, AppId, AppName, CustomerId, CustomerName, Digest, Domains, ReplicaId, Role, Route, Snapshot,
-    StageName, ZoneName,
+    AccessRule, AppId, AppName, CustomerId, CustomerName, Digest, Domains, Purges, ReplicaId, Role, Route,
+    Snapshot, StageName, ZoneName,
     message::{Reach, ReplicaFact, ReplicaFacts, ReplicaState},
     snapshot::{App, Customer, Issuer, Stage, WafPolicy},
 };
@@ -377,6 +377,7 @@ impl World {
                 route("/buy", AccessRule::Roles(vec!["buyer".into(), "boss".into()])),
             ],
             replicas: replicas.collect(),
+            purges: Purges::default(),
         };
         let idle = App { id: AppId::generate(), replicas: BTreeMap::new(), ..shop.clone() };
         let stage = |customer: &CustomerName, stage: StageName, key: &SigningKey, account: &str, apps| {

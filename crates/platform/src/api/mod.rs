@@ -1,6 +1,7 @@
 //! The public API of the Platform's services.
 
 mod apps;
+mod cache;
 mod customers;
 mod network;
 mod runtime;
@@ -28,6 +29,7 @@ pub fn router(app: App) -> Router {
         .route("/api/apps/{app}/egress", get(network::explain))
         .route("/api/apps/{app}/services", get(services::list))
         .route("/api/apps/{app}/services/postgres/rotate", post(services::rotate))
+        .route("/api/cache/purges", post(cache::purge))
         .route("/api/stages/{stage}/network", get(network::show).put(network::replace))
         .route("/api/operations/{id}", get(apps::operation))
         .route("/api/runtime", get(runtime::show))
@@ -61,6 +63,7 @@ pub fn description() -> utoipa::openapi::OpenApi {
         apps::publish,
         apps::promote,
         apps::operation,
+        cache::purge,
         network::show,
         network::replace,
         network::explain,

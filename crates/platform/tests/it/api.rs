@@ -236,6 +236,7 @@ fn the_description_of_the_api_does_not_change_unseen() {
     POST /api/apps/{app}/deployments
     POST /api/apps/{app}/publish
     POST /api/apps/{app}/services/postgres/rotate
+    POST /api/cache/purges
     POST /api/customers
     POST /api/members
     PUT /api/apps/{app}/roles

@@ -356,3 +356,72 @@ async fn network_settings_reach_the_agents_and_explain_themselves() {
     assert_eq!(put("/api/stages/nope/network", settings).await.0, StatusCode::NOT_FOUND);
     assert_eq!(road.desired(&StageName::development()).await.network, told.network, "nothing was lost");
 }
+
+#[tokio::test]
+async fn purges_reach_the_edges_with_the_snapshot() {
+    use bastide_types::Purge;
+    let road = Road::new(60).await;
+    road.publish("<p>hi").await;
+    let stage = StageName::development();
+    road.all_ready(&stage).await;
+    let purges = async || {
+        let snapshot = road.snapshot().await;
+        let stage = snapshot.customers[&CustomerName::new("acme").unwrap()].stages[&stage].clone();
+        stage.apps[&AppName::new("shop").unwrap()].purges.clone()
+    };
+    assert!(purges().await.is_empty());
+    let purge = async |body: &str| road.call(Method::POST, "/api/cache/purges", body.to_owned()).await;
+    let host = "https://acme--development.apps.localhost:8443";
+    let (status, answer) = purge(&format!(r#"{{"url":"{host}/shop/a%20b?x=1"}}"#)).await;
+    assert_eq!(
+        (status, &answer["stage"], &answer["app"]),
+        (StatusCode::ACCEPTED, &"development".into(), &"shop".into())
+    );
+    purge(&format!(r#"{{"prefix":"{host}/shop/css/"}}"#)).await;
+    purge(r#"{"stage":"development","app":"shop","group":"red"}"#).await;
+    purge(r#"{"stage":"development"}"#).await;
+    let found = purges().await;
+    let what: Vec<_> = found.list.iter().map(|(_, purge)| purge.clone()).collect();
+    assert_eq!(
+        what,
+        [
+            Purge::Url("/shop/a%20b?x=1".into()),
+            Purge::Prefix("/shop/css/".into()),
+            Purge::Group("red".into()),
+            Purge::All
+        ]
+    );
+    assert_eq!(answer["number"], found.list[0].0);
+
+    for (wrong, expected) in [
+        ("{}", StatusCode::UNPROCESSABLE_ENTITY),
+        ("junk", StatusCode::UNPROCESSABLE_ENTITY),
+        (
+            r#"{"url":"https://beta--development.apps.localhost:8443/shop/"}"#,
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        (r#"{"url":"https://acme.platform.localhost:8443/shop/"}"#, StatusCode::UNPROCESSABLE_ENTITY),
+        (r#"{"url":"/shop/x"}"#, StatusCode::UNPROCESSABLE_ENTITY),
+        (r#"{"url":"x","prefix":"y"}"#, StatusCode::UNPROCESSABLE_ENTITY),
+        (r#"{"stage":"development","group":"red"}"#, StatusCode::UNPROCESSABLE_ENTITY),
+        (r#"{"stage":"nope"}"#, StatusCode::NOT_FOUND),
+        (r#"{"stage":"development","app":"nope"}"#, StatusCode::NOT_FOUND),
+    ] {
+        assert_eq!(purge(wrong).await.0, expected, "{wrong}");
+    }
+    assert_eq!(purges().await, found, "nothing came of what was refused");
+    let acme = road.stage("acme", &stage).await.customer;
+    let reader = road.world.assertion(acme, &[]);
+    let body = r#"{"stage":"development"}"#.to_owned();
+    let refused = road.world.call("acme", Method::POST, "/api/cache/purges", Some(&reader), body).await;
+    assert_eq!(refused.0, StatusCode::FORBIDDEN);
+
+    let own = road.world.app.store.customer(acme);
+    let mut write = road.world.app.store.write().await.unwrap();
+    for n in 0..60 {
+        own.purge(&mut write, &stage, None, &Purge::Group(n.to_string())).await.unwrap();
+    }
+    write.commit().await.unwrap();
+    let (status, answer) = purge(r#"{"stage":"development"}"#).await;
+    assert_eq!((status, &answer["code"]), (StatusCode::TOO_MANY_REQUESTS, &"B-CACHE-0429".into()));
+}

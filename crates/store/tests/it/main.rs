@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // the whole binary is a test, also what helps its tests
 
 mod postgres;
+mod purge;
 
 use bastide_store::{AuditRow, Kek, NewOperation, NewStage, RevisionRow, Store, StoreError, now_s};
 use bastide_types::{
