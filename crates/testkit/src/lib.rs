@@ -7,7 +7,7 @@ mod product;
 
 pub use client::{Answer, Client};
 pub use postgres::Postgres;
-pub use product::{Options, Product, build_hello};
+pub use product::{Options, Product, build_caller, build_hello};
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {

@@ -208,6 +208,23 @@ pub fn psql(host: &str, port: u16, user: &str, password: &str, database: &str, s
     command
 }
 
+/// Puts the client `psql` with all that it needs into the directory of an app; its path there.
+///
+/// # Panics
+/// When something cannot be copied.
+pub fn put_psql(app: &Path) -> String {
+    let psql = programs().join("psql");
+    let needs = Command::new("ldd").arg(&psql).output().expect("ldd runs");
+    let needs = String::from_utf8_lossy(&needs.stdout).into_owned();
+    let libraries = needs.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
+    for file in libraries.chain([psql.clone()]) {
+        let to = app.join(file.strip_prefix("/").expect("a whole path"));
+        fs::create_dir_all(to.parent().expect("it has a directory")).expect("a directory");
+        fs::copy(&file, &to).expect("a copy");
+    }
+    psql.display().to_string()
+}
+
 /// A certificate for this name that vouches for itself, and its key, both PEM.
 ///
 /// # Panics

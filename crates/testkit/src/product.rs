@@ -39,6 +39,18 @@ pub fn build_hello(executable: &Path) -> Result<PathBuf> {
     Ok(dir.join(profile.file_name().context("the profile has a name")?).join("hello"))
 }
 
+/// Builds the test app `caller` as a static program into `dir`.
+pub fn build_caller(dir: &Path) -> Result<()> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("apps/caller.rs");
+    let mut rustc = Command::new(Path::new(env!("CARGO")).with_file_name("rustc"));
+    rustc.args(["--edition", "2024", "-C", "target-feature=+crt-static", "-o"]).arg(dir.join("caller"));
+    let output = rustc.arg(source).output()?;
+    if !output.status.success() {
+        bail!("the test app is not built:\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
 /// A running installation.
 pub struct Product {
     dir: tempfile::TempDir,

@@ -39,7 +39,7 @@ async fn start(more: &[&str]) -> Result<Product> {
 }
 
 /// Whether this machine can isolate; says so when it cannot.
-fn isolates(test: &str) -> bool {
+pub(crate) fn isolates(test: &str) -> bool {
     let missing = bastide_container::preflight().missing().next().map(|finding| finding.found.clone());
     if let Some(missing) = &missing {
         let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {missing}");

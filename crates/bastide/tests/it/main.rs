@@ -4,3 +4,4 @@ mod alone;
 mod house;
 mod isolated;
 mod road;
+mod stage;
