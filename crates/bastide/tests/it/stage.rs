@@ -129,7 +129,8 @@ async fn become_acme(product: &Product) -> Result<()> {
         }
     };
     retry(&["login", &operator, "--client-id", "supervisor", "--client-secret-stdin"], &secret)?;
-    let made = product.cli(&["--json", "customer", "create", "acme", "--administrator", "ann@acme.example"], "")?;
+    let made =
+        product.cli(&["--json", "customer", "create", "acme", "--administrator", "ann@acme.example"], "")?;
     let made: Value = serde_json::from_str(&made)?;
     let link = made["invitation_link"].as_str().context("a link")?;
     let password = "Correct-Horse-Battery-1";
@@ -153,7 +154,8 @@ async fn grants(stage: &Stage<'_>) -> Result<()> {
         ensure!(refused(&answer), "{body}: {answer}");
     }
     stage.product.cli(&["grant", "add", "front", "back"], "")?;
-    let first = stage.until(DEVELOPMENT, "/front/call", "back.internal:80", |a| a.starts_with("back ")).await?;
+    let first =
+        stage.until(DEVELOPMENT, "/front/call", "back.internal:80", |a| a.starts_with("back ")).await?;
     ensure!(first.ends_with(" 169.254.1.3"), "the called app sees a call like any other: {first}");
     // Own zone first, and everyone there has a turn.
     let mut called: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
