@@ -43,6 +43,9 @@ pub enum EgressCommand {
         /// Take these rules out again (may be given more than once)
         #[arg(long, value_name = "RULE")]
         remove: Vec<EgressRule>,
+        /// Whether another zone's gateway, with its own address, takes a zone's traffic while its own is down
+        #[arg(long, value_name = "on|off", value_parser = switch)]
+        failover: Option<bool>,
     },
     /// Show the address that outsiders see when apps of each zone call them, for their allowlists
     Ips,
@@ -85,6 +88,14 @@ pub enum GrantCommand {
     },
 }
 
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("write on or off".into()),
+    }
+}
+
 fn mode(text: &str) -> Result<EgressMode, String> {
     match text {
         "open" => Ok(EgressMode::Open),
@@ -99,8 +110,9 @@ pub async fn egress(context: &Context, command: EgressCommand) -> Result<()> {
     let session = Session::open(context, None).await?;
     match command {
         EgressCommand::Show { at } => show_egress(context, &read(&session, &at).await?),
-        EgressCommand::Set { at, mode, allow, deny, remove } => {
+        EgressCommand::Set { at, mode, allow, deny, remove, failover } => {
             let mut network = read(&session, &at).await?;
+            network.failover = failover.unwrap_or(network.failover);
             let policy = &mut network.egress;
             policy.mode = mode.unwrap_or(policy.mode);
             for rule in &remove {
@@ -187,6 +199,9 @@ fn show_egress(context: &Context, network: &StageNetwork) -> Result<()> {
         EgressMode::Enforce => "enforce: other calls are refused",
     };
     println!("mode   {rest}");
+    if network.failover {
+        println!("failover: while a zone's gateway is down, calls go out by another zone, with its address");
+    }
     policy.deny.iter().for_each(|rule| println!("deny   {rule}"));
     policy.allow.iter().for_each(|rule| println!("allow  {rule}"));
     Ok(())

@@ -177,7 +177,7 @@ impl<N: Names, D: Dial> Station<N, D> {
     async fn connect(&self, caller: &Caller, to: &Destination) -> Result<(TcpStream, SocketAddr), Refusal> {
         let mut last = None;
         for address in &to.addresses {
-            match self.dialer.dial(&caller.who.zone, *address).await {
+            match self.dialer.dial(&caller.who, *address).await {
                 Ok(far) => return Ok((far, *address)),
                 Err(error) => last = Some(error),
             }

@@ -1,13 +1,13 @@
 //! The socket broker: makes sockets inside namespaces for roles that may not enter them.
 //!
 //! It is the only way to a replica besides its own relays. Gateways say which replica, never which port;
-//! the egress role says which zone, never which namespace. Each has a socket file of its own, in a directory
+//! the egress role says who calls, never by which zone. Each has a socket file of its own, in a directory
 //! that only this user may enter, and gets nothing of the other's kind.
 
 use crate::{Error, agent::chain, driver::RuntimeDriver};
 use bastide_proxy::handover;
 use bastide_types::{
-    ReplicaId, ZoneName,
+    ReplicaId,
     broker::{SocketOrder, SocketReceipt, SocketRefusal},
 };
 use std::{
@@ -36,7 +36,7 @@ const SOCKET_LIMIT: Duration = Duration::from_millis(1500);
 pub enum Door {
     /// Gateways: connections to replicas.
     Gateways,
-    /// The egress role: sockets behind the zones' gateways.
+    /// The egress role: sockets behind the callers' gateways.
     Egress,
 }
 
@@ -44,8 +44,8 @@ pub enum Door {
 pub trait SocketSource: Send + Sync + 'static {
     /// A connection to the port of a replica.
     fn replica(&self, replica: ReplicaId) -> impl Future<Output = io::Result<OwnedFd>> + Send;
-    /// A socket, not connected, behind the gateway of a zone.
-    fn outside(&self, zone: &ZoneName, v6: bool) -> impl Future<Output = io::Result<OwnedFd>> + Send;
+    /// A socket, not connected, behind the gateway of a replica's zone.
+    fn outside(&self, replica: ReplicaId, v6: bool) -> impl Future<Output = io::Result<OwnedFd>> + Send;
 }
 
 impl<D: RuntimeDriver> SocketSource for D {
@@ -53,8 +53,8 @@ impl<D: RuntimeDriver> SocketSource for D {
         self.connect(replica).await?.into_std().map(OwnedFd::from)
     }
 
-    async fn outside(&self, zone: &ZoneName, v6: bool) -> io::Result<OwnedFd> {
-        RuntimeDriver::outside(self, zone, v6).await
+    async fn outside(&self, replica: ReplicaId, v6: bool) -> io::Result<OwnedFd> {
+        RuntimeDriver::outside(self, replica, v6).await
     }
 }
 
@@ -119,7 +119,7 @@ async fn make<S: SocketSource>(
 ) -> Result<OwnedFd, SocketRefusal> {
     let made = match (door, order) {
         (Door::Gateways, SocketOrder::Replica { replica }) => source.replica(*replica).await,
-        (Door::Egress, SocketOrder::Outside { zone, v6 }) => source.outside(zone, *v6).await,
+        (Door::Egress, SocketOrder::Outside { replica, v6 }) => source.outside(*replica, *v6).await,
         _ => {
             tracing::warn!(?door, ?order, "this may not be ordered here");
             return Err(SocketRefusal::NotHere);
@@ -148,7 +148,7 @@ mod tests {
     use bastide_proxy::Broker;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// One replica and one zone; whatever else is asked for hangs.
+    /// One replica; ways out for others never come.
     struct One {
         replica: ReplicaId,
         app: std::net::SocketAddr,
@@ -162,8 +162,8 @@ mod tests {
             tokio::net::TcpStream::connect(self.app).await?.into_std().map(OwnedFd::from)
         }
 
-        async fn outside(&self, zone: &ZoneName, _: bool) -> io::Result<OwnedFd> {
-            if zone.as_str() == "b" {
+        async fn outside(&self, replica: ReplicaId, _: bool) -> io::Result<OwnedFd> {
+            if replica != self.replica {
                 std::future::pending::<()>().await;
             }
             std::net::TcpListener::bind("127.0.0.1:0").map(OwnedFd::from)
@@ -205,15 +205,18 @@ mod tests {
         let mut said = [0; 2];
         app.read_exact(&mut said).await.unwrap();
         assert_eq!(&said, b"hi");
-        let zone = |name| SocketOrder::Outside { zone: ZoneName::new(name).unwrap(), v6: false };
-        scene.egress.order(&zone("a")).await.unwrap();
+        let outside = |replica| SocketOrder::Outside { replica, v6: false };
+        scene.egress.order(&outside(scene.replica)).await.unwrap();
         let kind = |outcome: io::Result<OwnedFd>| outcome.unwrap_err().kind();
-        assert_eq!(kind(scene.gateways.order(&zone("a")).await), io::ErrorKind::PermissionDenied);
+        assert_eq!(
+            kind(scene.gateways.order(&outside(scene.replica)).await),
+            io::ErrorKind::PermissionDenied
+        );
         let replica = SocketOrder::Replica { replica: scene.replica };
         assert_eq!(kind(scene.egress.order(&replica).await), io::ErrorKind::PermissionDenied);
         let other = scene.gateways.replica(ReplicaId::generate()).await;
         assert_eq!(other.unwrap_err().kind(), io::ErrorKind::NotFound);
-        assert_eq!(kind(scene.egress.order(&zone("b")).await), io::ErrorKind::TimedOut);
+        assert_eq!(kind(scene.egress.order(&outside(ReplicaId::generate())).await), io::ErrorKind::TimedOut);
         scene.app = None;
         let gone = scene.gateways.replica(scene.replica).await;
         assert_eq!(gone.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);

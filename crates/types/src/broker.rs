@@ -4,7 +4,7 @@
 //! One order a connection. Who may order what is decided by the socket file that is asked, never by what is
 //! said: behind one file stand only replicas, behind the other only the zones' ways out.
 
-use crate::{ReplicaId, ZoneName};
+use crate::ReplicaId;
 use serde::{Deserialize, Serialize};
 
 /// An order. Its socket comes as a descriptor beside a [`SocketReceipt`] without a refusal.
@@ -16,10 +16,11 @@ pub enum SocketOrder {
         /// Which.
         replica: ReplicaId,
     },
-    /// A TCP socket, not connected, made where a zone's gateway is the only way out.
+    /// A TCP socket, not connected, made where the gateway of a replica's zone is the only way out. Which zone that
+    /// is, is decided by the runtime role.
     Outside {
-        /// Whose gateway.
-        zone: ZoneName,
+        /// Who calls.
+        replica: ReplicaId,
         /// For an IPv6 destination.
         v6: bool,
     },
@@ -36,7 +37,7 @@ pub struct SocketReceipt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum SocketRefusal {
-    /// No such replica or zone on this node.
+    /// No such replica on this node.
     #[error("this node does not have it")]
     Unknown,
     /// This is not ordered here.
@@ -63,7 +64,7 @@ mod tests {
     #[test]
     fn an_order_reads_back_as_written_and_nothing_else_is_one() {
         let replica = SocketOrder::Replica { replica: ReplicaId::generate() };
-        let outside = SocketOrder::Outside { zone: ZoneName::new("a").unwrap(), v6: true };
+        let outside = SocketOrder::Outside { replica: ReplicaId::generate(), v6: true };
         for order in [replica, outside] {
             let text = serde_json::to_string(&order).unwrap();
             assert_eq!(serde_json::from_str::<SocketOrder>(&text).unwrap(), order);
@@ -72,7 +73,7 @@ mod tests {
             "{}",
             r#"{"replica":{}}"#,
             r#"{"replica":{"replica":"x"}}"#,
-            r#"{"outside":{"zone":"../a","v6":true}}"#,
+            r#"{"outside":{"replica":"../a","v6":true}}"#,
         ] {
             assert!(serde_json::from_str::<SocketOrder>(text).is_err(), "{text}");
         }

@@ -57,6 +57,10 @@ pub struct StageNetwork {
     pub egress: EgressPolicy,
     /// Which of its apps may call which.
     pub grants: Vec<Grant>,
+    /// Whether another zone's gateway takes a zone's traffic while its own is down. Outsiders then see that zone's
+    /// address, which allowlists may not know: so it is off unless asked for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub failover: bool,
 }
 
 /// Why settings are not acceptable.

@@ -52,8 +52,8 @@ impl Names for Book {
 struct Outside(SocketAddr);
 
 impl Dial for Outside {
-    async fn dial(&self, zone: &ZoneName, to: SocketAddr) -> io::Result<TcpStream> {
-        assert_eq!(zone.as_str(), "a");
+    async fn dial(&self, who: &EgressCaller, to: SocketAddr) -> io::Result<TcpStream> {
+        assert_eq!(who.zone.as_str(), "a");
         assert!(to.ip() == PUBLIC || to == CANARY, "only judged addresses are dialled");
         TcpStream::connect(self.0).await
     }
@@ -454,19 +454,19 @@ async fn the_dialer_connects_with_a_socket_of_the_broker() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("broker");
     let broker = UnixListener::bind(&path).unwrap();
-    let outside = echo().await;
+    let (outside, replica) = (echo().await, ReplicaId::generate());
     let serve = async {
         let (stream, _) = broker.accept().await.unwrap();
         let (text, _) = handover::receive(&stream).await.unwrap();
         let order: SocketOrder = serde_json::from_slice(&text).unwrap();
-        assert_eq!(order, SocketOrder::Outside { zone: ZoneName::new("b").unwrap(), v6: false });
+        assert_eq!(order, SocketOrder::Outside { replica, v6: false });
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         let receipt = serde_json::to_vec(&SocketReceipt { refusal: None }).unwrap();
         handover::send(&stream, &receipt, &[socket.as_fd()]).await.unwrap();
     };
     let dialer = NamespaceDialer::new(path.clone());
-    let zone = ZoneName::new("b").unwrap();
-    let (connected, ()) = tokio::join!(dialer.dial(&zone, outside), serve);
+    let who = caller(replica);
+    let (connected, ()) = tokio::join!(dialer.dial(&who, outside), serve);
     let mut connected = connected.unwrap();
     connected.write_all(b"hi").await.unwrap();
     let mut answer = [0; 2];

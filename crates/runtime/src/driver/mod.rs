@@ -8,7 +8,7 @@ pub use linux::{LinuxDriver, clear};
 
 use crate::Error;
 use bastide_types::{
-    CustomerName, ReplicaId, StageName, ZoneName,
+    CustomerName, ReplicaId, StageName,
     message::{DesiredReplica, Reach, StageState},
 };
 use serde::{Deserialize, Serialize};
@@ -121,11 +121,12 @@ pub trait RuntimeDriver: Send + Sync + 'static {
         at: SocketAddr,
     ) -> impl Future<Output = io::Result<TcpListener>> + Send;
 
-    /// A TCP socket, not connected, whose only way out is the gateway of a zone.
+    /// A TCP socket, not connected, whose only way out is the gateway of a replica's zone, or the one that stands
+    /// in for it.
     ///
     /// # Errors
-    /// `NotFound` when the zone is not here, `Unsupported` when zones have no gateways.
-    fn outside(&self, zone: &ZoneName, v6: bool) -> impl Future<Output = io::Result<OwnedFd>> + Send;
+    /// `NotFound` when the replica is not here, `Unsupported` when zones have no gateways.
+    fn outside(&self, replica: ReplicaId, v6: bool) -> impl Future<Output = io::Result<OwnedFd>> + Send;
 
     /// What a replica uses now; `None` when that is not known.
     fn usage(&self, replica: ReplicaId) -> Option<Usage>;

@@ -6,7 +6,7 @@
 use super::{Found, Isolation, Launch, Life, RuntimeDriver, Started, Usage, environment};
 use crate::Error;
 use bastide_types::{
-    ReplicaId, ZoneName,
+    ReplicaId,
     manifest::Kind,
     message::{Reach, StageState},
 };
@@ -211,7 +211,7 @@ impl RuntimeDriver for ProcessDriver {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    async fn outside(&self, _: &ZoneName, _: bool) -> io::Result<OwnedFd> {
+    async fn outside(&self, _: ReplicaId, _: bool) -> io::Result<OwnedFd> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

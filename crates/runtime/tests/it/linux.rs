@@ -452,8 +452,8 @@ async fn the_egress_role_gets_the_sockets_that_the_app_finds_inside() {
     let inner = driver.listen(id, SocketAddr::from((address::BROKER, 9000))).await.unwrap();
     drop(inner);
     // A zone's socket is made where only its gateway leads out.
-    driver.outside(&launch.replica.zone, false).await.unwrap();
-    let nowhere = driver.outside(&ZoneName::new("c").unwrap(), false).await;
+    driver.outside(id, false).await.unwrap();
+    let nowhere = driver.outside(ReplicaId::generate(), false).await;
     assert_eq!(nowhere.unwrap_err().kind(), std::io::ErrorKind::NotFound);
     driver.stop(id, Duration::ZERO).await;
     assert_eq!(egress.next(&[]).await.0, EgressOrder::Dismiss { replica: id });
@@ -524,5 +524,57 @@ async fn packets_past_the_proxy_are_logged_with_names() {
     );
     assert_eq!(flow["replica"], id.to_string());
     assert!(flow["why"].as_str().is_some_and(|why| why.contains("blocked")), "{flow}");
+    driver.stop(id, Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn another_zone_stands_in_for_one_whose_gateway_cannot_be_had_where_that_is_wanted() {
+    let Some(scene) = Scene::new("another_zone_stands_in…") else { return };
+    let (driver, _) = scene.driver().await;
+    let launch = scene.hello();
+    let id = launch.replica.id;
+    let mut wanted = state(&launch);
+    wanted.network.failover = true;
+    driver.enact(&wanted).await;
+    driver.start(launch.clone()).await.unwrap();
+    let world = SocketAddr::from(([11, 1, 0, 1], 8080));
+    let listener = Sockets::start().unwrap().listen(&scene.outside, world).await.unwrap();
+    let listener = std::net::TcpListener::from(listener);
+    listener.set_nonblocking(true).unwrap();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    // As the egress role calls out for it: the address that is seen is its zone's, or of who stands in.
+    let seen = async || {
+        let socket = std::net::TcpStream::from(driver.outside(id, false).await.unwrap());
+        socket.set_nonblocking(true).unwrap();
+        let called = tokio::net::TcpSocket::from_std_stream(socket).connect(world);
+        let (called, accepted) = tokio::join!(
+            timeout(Duration::from_secs(2), called),
+            timeout(Duration::from_secs(2), listener.accept())
+        );
+        drop(called);
+        accepted.ok().and_then(|accepted| accepted.ok()).map(|(_, from)| from.ip().to_string())
+    };
+    assert_eq!(seen().await.as_deref(), Some("11.1.0.11"), "its own zone's");
+    // A gateway that cannot be made again: something else has its name.
+    let gateway = scene.installation().gateway(&launch.replica.zone);
+    ip(&["netns", "del", &gateway]);
+    let blocked = bastide_network::path(&gateway);
+    let begun = Instant::now();
+    while fs::create_dir(&blocked).is_err() {
+        // It was repaired before; take it away again.
+        let _ = Command::new("ip").args(["netns", "del", &gateway]).status();
+        assert!(begun.elapsed() < PATIENCE, "it cannot be kept away");
+    }
+    let begun = Instant::now();
+    while seen().await.as_deref() != Some("11.1.0.12") {
+        assert!(begun.elapsed() < PATIENCE, "nobody stands in");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    fs::remove_dir(&blocked).unwrap();
+    let begun = Instant::now();
+    while seen().await.as_deref() != Some("11.1.0.11") {
+        assert!(begun.elapsed() < PATIENCE, "its own zone does not come back");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     driver.stop(id, Duration::ZERO).await;
 }

@@ -3,15 +3,17 @@
 use super::flows::Owner;
 use crate::{Error, files};
 use bastide_isolation::{
-    Canary, Caps, Direct, Installation, Ledger, Outside, PlanError, ReplicaNet, StageNet, Topology, ZoneNet,
+    Canary, Caps, Direct, Failover, Installation, Ledger, Outside, PlanError, ReplicaNet, StageNet, Topology,
+    ZoneNet,
 };
 use bastide_types::{
-    ReplicaId,
+    ReplicaId, ZoneName,
     egress::{EgressCaller, EgressPolicy},
 };
 use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::Ipv4Addr,
     path::{Path, PathBuf},
 };
@@ -48,8 +50,18 @@ pub(crate) struct Members {
     all: BTreeMap<ReplicaId, Member>,
     /// What packets may do, by account. Kept on disk, so that a new life of the role does not open for a moment what
     /// the one before had closed.
-    policies: BTreeMap<String, EgressPolicy>,
+    policies: BTreeMap<String, Rules>,
+    /// Zones whose gateway is down.
+    down: BTreeSet<ZoneName>,
     canary: Option<Canary>,
+}
+
+/// What a stage's settings mean for packets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rules {
+    pub(crate) policy: EgressPolicy,
+    /// Whether another zone's gateway takes a zone's traffic while its own is down.
+    pub(crate) failover: bool,
 }
 
 const LEDGER: &str = "network.json";
@@ -60,7 +72,15 @@ impl Members {
     pub(crate) fn load(ground: Ground, dir: &Path) -> Result<Self, Error> {
         let ledger = files::read(&dir.join(LEDGER))?.unwrap_or_default();
         let policies = files::read(&dir.join(POLICIES))?.unwrap_or_default();
-        Ok(Self { ground, dir: dir.to_owned(), ledger, all: BTreeMap::new(), policies, canary: None })
+        Ok(Self {
+            ground,
+            dir: dir.to_owned(),
+            ledger,
+            all: BTreeMap::new(),
+            policies,
+            down: BTreeSet::new(),
+            canary: None,
+        })
     }
 
     /// Whose networks these are.
@@ -100,20 +120,49 @@ impl Members {
         let mut ledger = self.ledger.clone();
         let owned = self.all.values().filter_map(|member| {
             let (account, caller) = (member.account.clone(), member.caller.clone());
-            let policy = self.policies.get(&account).cloned();
+            let policy = self.policies.get(&account).map(|rules| rules.policy.clone());
             Some((ledger.replica(&account, caller.replica).ok()?, Owner { account, caller, policy }))
         });
         owned.collect()
     }
 
-    /// Another policy for a stage; whether it differs from the one before.
-    pub(crate) fn enact(&mut self, account: &str, policy: EgressPolicy) -> Result<bool, Error> {
-        if self.policies.get(account) == Some(&policy) {
+    /// Other rules for a stage; whether they differ from those before.
+    pub(crate) fn enact(&mut self, account: &str, rules: Rules) -> Result<bool, Error> {
+        if self.policies.get(account) == Some(&rules) {
             return Ok(false);
         }
-        self.policies.insert(account.to_owned(), policy);
+        self.policies.insert(account.to_owned(), rules);
         files::write(&self.dir.join(POLICIES), &self.policies)?;
         Ok(true)
+    }
+
+    /// Zones whose gateway is down; whether they are others than before.
+    pub(crate) fn down(&mut self, down: BTreeSet<ZoneName>) -> bool {
+        let differs = self.down != down;
+        self.down = down;
+        differs
+    }
+
+    /// Which zone stands in for one whose gateway is down.
+    fn standby(&self) -> Vec<Failover> {
+        let up = self.ground.zones.iter().map(|zone| &zone.zone).find(|zone| !self.down.contains(*zone));
+        let Some(to) = up else { return Vec::new() };
+        self.down.iter().map(|from| Failover { from: from.clone(), to: to.clone() }).collect()
+    }
+
+    /// By which zone a replica goes out, of all for whom it is another than their own.
+    pub(crate) fn detours(&self) -> HashMap<ReplicaId, ZoneName> {
+        let standby = self.standby();
+        let members = self.all.values().filter(|member| self.fails_over(&member.account));
+        let detours = members.filter_map(|member| {
+            let failover = standby.iter().find(|failover| failover.from == member.caller.zone)?;
+            Some((member.id(), failover.to.clone()))
+        });
+        detours.collect()
+    }
+
+    fn fails_over(&self, account: &str) -> bool {
+        self.policies.get(account).is_some_and(|rules| rules.failover)
     }
 
     /// A machine outside that answers while isolation is verified, or none any more.
@@ -140,9 +189,12 @@ impl Members {
                 account: member.account.clone(),
                 block,
                 replicas: Vec::new(),
-                failover: Vec::new(),
+                failover: if self.fails_over(&member.account) { self.standby() } else { Vec::new() },
                 // Unknown is closed: whoever starts replicas has said before what they may do.
-                direct: self.policies.get(&member.account).map_or_else(closed, Direct::of),
+                direct: self
+                    .policies
+                    .get(&member.account)
+                    .map_or_else(closed, |rules| Direct::of(&rules.policy)),
             });
             stage.replicas.push(ReplicaNet { id: member.id(), zone: member.caller.zone.clone(), address });
         }
@@ -160,7 +212,7 @@ fn closed() -> Direct {
 mod tests {
     use super::*;
     use bastide_isolation::{Uplink, address, plan};
-    use bastide_types::{AppName, CustomerName, StageName, ZoneName};
+    use bastide_types::{AppName, CustomerName, StageName};
 
     pub(crate) fn ground() -> Ground {
         let zone = |(ordinal, name): (u8, &str)| {
@@ -226,6 +278,32 @@ mod tests {
         assert_eq!(members.topology().unwrap().stages, []);
     }
 
+    fn rules(failover: bool) -> Rules {
+        Rules { policy: EgressPolicy::default(), failover }
+    }
+
+    #[test]
+    fn another_zone_stands_in_only_where_that_is_wanted_and_only_one_that_works() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut members = Members::load(ground(), dir.path()).unwrap();
+        let (wants, other, plain) = (member("A", "a"), member("A", "b"), member("B", "a"));
+        members.add(&[wants.clone(), other, plain]).unwrap();
+        members.enact("A", rules(true)).unwrap();
+        members.enact("B", rules(false)).unwrap();
+        let failovers = |members: &Members| {
+            let topology = members.topology().unwrap();
+            plan(&topology).unwrap();
+            topology.stages.iter().map(|stage| stage.failover.len()).collect::<Vec<_>>()
+        };
+        let (a, b) = (ZoneName::new("a").unwrap(), ZoneName::new("b").unwrap());
+        assert_eq!(failovers(&members), [0, 0]);
+        assert!(members.down(BTreeSet::from([a.clone()])) && !members.down(BTreeSet::from([a.clone()])));
+        assert_eq!(failovers(&members), [1, 0]);
+        assert_eq!(members.detours(), HashMap::from([(wants.id(), b.clone())]));
+        members.down(BTreeSet::from([a, b]));
+        assert_eq!((failovers(&members), members.detours().len()), (vec![0, 0], 0), "nobody can");
+    }
+
     #[test]
     fn what_packets_may_do_outlives_the_agent_and_is_nothing_until_it_is_known() {
         let dir = tempfile::tempdir().unwrap();
@@ -234,8 +312,8 @@ mod tests {
         let mut first = Members::load(ground(), dir.path()).unwrap();
         first.add(std::slice::from_ref(&one)).unwrap();
         assert_eq!(direct(&first), closed());
-        assert!(first.enact("A", EgressPolicy::default()).unwrap());
-        assert!(!first.enact("A", EgressPolicy::default()).unwrap());
+        assert!(first.enact("A", rules(false)).unwrap());
+        assert!(!first.enact("A", rules(false)).unwrap());
         assert_eq!(direct(&first), Direct::default());
         let mut second = Members::load(ground(), dir.path()).unwrap();
         second.add(&[one]).unwrap();

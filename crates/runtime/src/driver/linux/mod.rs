@@ -25,8 +25,8 @@ use bastide_types::{
 };
 use bundle::Making;
 use flows::Owners;
-use members::{Member, Members};
-use networks::Networks;
+use members::{Member, Members, Rules};
+use networks::{Detours, Networks};
 use outward::{Listeners, Outward};
 use std::{
     collections::HashMap,
@@ -63,6 +63,7 @@ struct Inner {
     making: Making,
     sockets: Sockets,
     networks: Networks,
+    detours: Detours,
     outward: Outward,
     egress_control: PathBuf,
     replicas: Mutex<HashMap<ReplicaId, Arc<Replica>>>,
@@ -84,8 +85,8 @@ enum State {
     /// There is nothing of it.
     #[default]
     None,
-    /// Its network is there, and nobody in it.
-    Prepared,
+    /// Its network is there, in this zone, and nobody in it.
+    Prepared(ZoneName),
     Running(Running),
 }
 
@@ -93,6 +94,7 @@ enum State {
 struct Running {
     handle: Handle,
     namespace: String,
+    zone: ZoneName,
     port: u16,
     /// Why it was ended by us, if it was.
     fault: Arc<Mutex<Option<String>>>,
@@ -123,7 +125,7 @@ impl LinuxDriver {
         let sockets = Sockets::start().map_err(Error::file("sockets thread"))?;
         let (lost, gone) = mpsc::channel(LOST);
         let tasks = CancellationToken::new();
-        let owners = Owners::default();
+        let (owners, detours) = (Owners::default(), Detours::default());
         let (zones, events) = Zones::new(network.clone(), sockets.clone(), config.zones_file);
         let log = FlowLog::open(&config.flow_log).map_err(Error::file(&config.flow_log))?;
         tokio::spawn(flows::keep(log, owners.clone(), events));
@@ -140,7 +142,8 @@ impl LinuxDriver {
             installation,
             making,
             sockets,
-            networks: Networks::start(network, members, zones, owners, lost),
+            networks: Networks::start(network, members, zones, owners, detours.clone(), lost),
+            detours,
             outward: Outward::new(),
             egress_control: config.egress,
             replicas: Mutex::default(),
@@ -247,7 +250,7 @@ impl Inner {
         let _busy = replica.busy.lock().await;
         let state = lock(&replica.state).clone();
         match state {
-            State::Prepared => Ok(()),
+            State::Prepared(_) => Ok(()),
             State::None | State::Running(_) => self.undo(id, self.make_network(&replica, launch).await).await,
         }
     }
@@ -257,7 +260,7 @@ impl Inner {
         let id = launch.replica.id;
         let replica = self.replica(id);
         let _busy = replica.busy.lock().await;
-        let prepared = matches!(*lock(&replica.state), State::Prepared);
+        let prepared = matches!(*lock(&replica.state), State::Prepared(_));
         if !prepared {
             self.undo(id, self.make_network(&replica, &launch).await).await?;
         }
@@ -289,7 +292,7 @@ impl Inner {
         let listeners =
             listeners.map_err(|error| Error::Network(format!("no sockets for calls out: {error}")))?;
         self.outward.admit(Self::caller(launch), namespace, listeners);
-        *lock(&replica.state) = State::Prepared;
+        *lock(&replica.state) = State::Prepared(launch.replica.zone.clone());
         Ok(())
     }
 
@@ -312,6 +315,7 @@ impl Inner {
         let running = Running {
             handle: handle.clone(),
             namespace: self.installation.replica(launch.replica.id),
+            zone: launch.replica.zone.clone(),
             port: launch.replica.manifest.port(),
             fault: fault.clone(),
         };
@@ -431,9 +435,8 @@ impl RuntimeDriver for LinuxDriver {
         let (customer, stage) = (state.customer.clone(), state.stage.clone());
         let names = state.replicas.iter().map(|replica| (replica.id, state.names(replica))).collect();
         self.inner.outward.enact((customer, stage), state.network.egress.clone(), names);
-        if let Err(error) =
-            self.inner.networks.enact(state.account.clone(), state.network.egress.clone()).await
-        {
+        let rules = Rules { policy: state.network.egress.clone(), failover: state.network.failover };
+        if let Err(error) = self.inner.networks.enact(state.account.clone(), rules).await {
             tracing::error!(error = chain(&error), stage = %state.stage, "packets do not follow the policy yet");
         }
     }
@@ -475,8 +478,14 @@ impl RuntimeDriver for LinuxDriver {
         TcpListener::from_std(socket)
     }
 
-    async fn outside(&self, zone: &ZoneName, v6: bool) -> io::Result<OwnedFd> {
-        self.inner.sockets.tcp(&self.inner.installation.probe(zone), v6).await
+    async fn outside(&self, replica: ReplicaId, v6: bool) -> io::Result<OwnedFd> {
+        let own = match self.inner.state(replica) {
+            State::None => return Err(io::ErrorKind::NotFound.into()),
+            State::Prepared(zone) => zone,
+            State::Running(running) => running.zone,
+        };
+        let zone = self.inner.detours.of(replica).unwrap_or(own);
+        self.inner.sockets.tcp(&self.inner.installation.probe(&zone), v6).await
     }
 
     fn usage(&self, replica: ReplicaId) -> Option<Usage> {

@@ -3,14 +3,18 @@
 
 use super::{
     flows::Owners,
-    members::{Member, Members},
+    members::{Member, Members, Rules},
     zones::Zones,
 };
 use crate::{Error, agent::chain};
 use bastide_isolation::{Canary, Plan, Topology, plan};
 use bastide_network::{Network, Report, gateway::PERIOD};
-use bastide_types::{ReplicaId, egress::EgressPolicy};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use bastide_types::{ReplicaId, ZoneName};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -28,9 +32,24 @@ enum Order {
     Adopt(Vec<Member>, oneshot::Sender<Result<BTreeSet<ReplicaId>, Error>>),
     Add(Member, oneshot::Sender<Result<(), Error>>),
     Remove(ReplicaId, oneshot::Sender<()>),
-    Enact(String, EgressPolicy, oneshot::Sender<Result<(), Error>>),
+    Enact(String, Rules, oneshot::Sender<Result<(), Error>>),
     Canary(Option<Canary>, oneshot::Sender<Result<(), Error>>),
     Clear(oneshot::Sender<Result<(), Error>>),
+}
+
+/// By which zone a replica goes out while another stands in for its own. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Detours(Arc<Mutex<HashMap<ReplicaId, ZoneName>>>);
+
+impl Detours {
+    /// The zone that stands in, if one does.
+    pub(crate) fn of(&self, replica: ReplicaId) -> Option<ZoneName> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&replica).cloned()
+    }
+
+    fn set(&self, detours: HashMap<ReplicaId, ZoneName>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = detours;
+    }
 }
 
 /// The owner's other end.
@@ -47,10 +66,11 @@ impl Networks {
         members: Members,
         zones: Zones,
         owners: Owners,
+        detours: Detours,
         lost: mpsc::Sender<ReplicaId>,
     ) -> Self {
         let (orders, taken) = mpsc::channel(QUEUE);
-        let owner = Owner { network, members, zones, owners, lost, planned: None, over: false };
+        let owner = Owner { network, members, zones, owners, detours, lost, planned: None, over: false };
         tokio::spawn(owner.run(taken));
         Self { orders }
     }
@@ -73,8 +93,8 @@ impl Networks {
     }
 
     /// What packets of a stage may do from now on. When this is said to have worked, it is in force.
-    pub(crate) async fn enact(&self, account: String, policy: EgressPolicy) -> Result<(), Error> {
-        self.order(|done| Order::Enact(account, policy, done)).await?
+    pub(crate) async fn enact(&self, account: String, rules: Rules) -> Result<(), Error> {
+        self.order(|done| Order::Enact(account, rules, done)).await?
     }
 
     /// A machine outside that answers while isolation is verified, or none any more.
@@ -101,6 +121,7 @@ struct Owner {
     zones: Zones,
     /// Told whose each address is.
     owners: Owners,
+    detours: Detours,
     /// What the kernel was last brought to.
     planned: Option<(Topology, Plan)>,
     lost: mpsc::Sender<ReplicaId>,
@@ -145,8 +166,12 @@ impl Owner {
                         next = Instant::now() + if well { LOOK_EVERY } else { RETRY_EVERY };
                     }
                     Err(_) => {
-                        if let Some((topology, plan)) = &self.planned {
-                            self.zones.tend(topology, plan).await;
+                        let down = match &self.planned {
+                            Some((topology, plan)) => self.zones.tend(topology, plan).await,
+                            None => BTreeSet::new(),
+                        };
+                        if self.members.down(down) {
+                            next = Instant::now();
                         }
                         tend = Instant::now() + PERIOD;
                     }
@@ -170,7 +195,7 @@ impl Owner {
                 pass.removed.push(done);
                 pass.changed = true;
             }
-            Order::Enact(account, policy, done) => match self.members.enact(&account, policy) {
+            Order::Enact(account, rules, done) => match self.members.enact(&account, rules) {
                 Ok(true) => {
                     pass.enacted.push(done);
                     pass.changed = true;
@@ -243,6 +268,8 @@ impl Owner {
                 false
             }
         };
+        // Only now, for the way must be there first.
+        self.detours.set(self.members.detours());
         self.zones.attend(&topology).await;
         self.planned = Some((topology, planned));
         if well {

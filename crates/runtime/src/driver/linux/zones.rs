@@ -9,11 +9,18 @@ use bastide_network::{
 };
 use bastide_types::ZoneName;
 use serde::Serialize;
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{sync::mpsc, time::Instant};
 
 /// How often figures are read: that reads whole tables.
 const FIGURES_EVERY: Duration = Duration::from_secs(10);
+/// How long a gateway is given to be repaired before another may stand in.
+const DOWN_FOR: Duration = Duration::from_secs(2);
 /// Part of the ports towards one destination above which somebody should give the zone another address.
 const PORTS_ALARM_PERCENT: f64 = 80.0;
 
@@ -24,6 +31,8 @@ pub(crate) struct Zones {
     ears: Ears,
     file: PathBuf,
     told: BTreeMap<ZoneName, &'static str>,
+    /// Since when gateways are down.
+    down: BTreeMap<ZoneName, Instant>,
     figures: BTreeMap<ZoneName, Metrics>,
     next: Instant,
 }
@@ -61,8 +70,8 @@ impl Zones {
     ) -> (Self, mpsc::Receiver<Event>) {
         let (ears, events) = Ears::new(sockets.clone());
         let gateways = Gateways::new(network.clone(), sockets);
-        let (told, figures) = (BTreeMap::new(), BTreeMap::new());
-        (Self { network, gateways, ears, file, told, figures, next: Instant::now() }, events)
+        let (told, down, figures) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        (Self { network, gateways, ears, file, told, down, figures, next: Instant::now() }, events)
     }
 
     /// Hears the namespaces as they are now; after each change of them.
@@ -75,8 +84,8 @@ impl Zones {
         }
     }
 
-    /// Probes all gateways, and repairs those that pass nothing.
-    pub(crate) async fn tend(&mut self, topology: &Topology, plan: &Plan) {
+    /// Probes all gateways, and repairs those that pass nothing. Says which have been down for a while.
+    pub(crate) async fn tend(&mut self, topology: &Topology, plan: &Plan) -> BTreeSet<ZoneName> {
         let mut repaired = false;
         for (zone, health) in self.gateways.tend(topology, plan).await {
             let word = match &health {
@@ -93,6 +102,12 @@ impl Zones {
             if word == "down" && before != Some("down") {
                 tracing::error!(%zone, "the gateway of a zone is down: its apps cannot call out");
             }
+            match word {
+                "down" => drop(self.down.entry(zone).or_insert_with(Instant::now)),
+                // A machine too slow to tell changes nothing.
+                "unknown" => {}
+                _ => drop(self.down.remove(&zone)),
+            }
         }
         if repaired {
             self.attend(topology).await;
@@ -105,6 +120,8 @@ impl Zones {
             self.next = Instant::now() + FIGURES_EVERY;
             self.tell(topology).await;
         }
+        let down = self.down.iter().filter(|(_, since)| since.elapsed() >= DOWN_FOR);
+        down.map(|(zone, _)| zone.clone()).collect()
     }
 
     /// Reads the figures of all zones, raises alarms, writes the file.
