@@ -15,7 +15,7 @@ use bastide_types::{
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-const EVERY: Duration = Duration::from_secs(2);
+const EVERY: Duration = Duration::from_secs(1);
 const LEASE_S: i64 = 5;
 /// Step of an operation that waits for the server.
 const STEP: &str = "data";
@@ -51,7 +51,6 @@ pub(crate) async fn want(
     offered(app, manifest)?;
     if let Some(postgres) = &manifest.services.postgres {
         own.want_postgres(write, stage, of, connections(app, postgres)).await?;
-        app.wake_services.notify_one();
     }
     Ok(())
 }

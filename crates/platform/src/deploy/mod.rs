@@ -86,5 +86,6 @@ pub(crate) async fn announce(app: &App, customer: CustomerId, stage: &StageName)
         }
     }
     app.wake.notify_one();
+    app.wake_services.notify_one();
     Ok(())
 }

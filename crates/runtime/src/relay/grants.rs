@@ -1,13 +1,13 @@
 //! Calls from one app to another: accept inside the caller's network, connect to a replica of the called app,
 //! carry bytes.
 
-use super::{Inside, Limits, Place, turns::Turns};
+use super::{Inside, Limits, Place, pace::Pace, turns::Turns};
 use bastide_proxy::relay::{Counted, relay};
 use bastide_types::{AppName, ReplicaId, ZoneName, message::StageState};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -76,8 +76,8 @@ pub(crate) async fn serve<I: Inside>(
     listener: TcpListener,
     way: Arc<Way<I>>,
     places: Arc<Semaphore>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    pace: Arc<Pace>,
+    (tasks, stop): (TaskTracker, CancellationToken),
 ) {
     loop {
         let accepted = tokio::select! {
@@ -92,6 +92,7 @@ pub(crate) async fn serve<I: Inside>(
                 continue;
             }
         };
+        sleep(pace.take(Instant::now())).await;
         let Ok(place) = places.clone().try_acquire_owned() else {
             reset(client);
             sleep(FLOOD_PAUSE).await;

@@ -10,6 +10,7 @@
 
 mod grants;
 pub mod greeting;
+mod pace;
 mod postgres;
 pub mod startup;
 mod turns;
@@ -22,6 +23,7 @@ use bastide_types::{
     service::{POSTGRES_PORT, PostgresServer},
 };
 use grants::{Callees, Way};
+use pace::Pace;
 use postgres::{Current, Database, Target};
 use std::{
     collections::BTreeMap,
@@ -29,7 +31,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -72,6 +74,8 @@ const AGAIN_EVERY: Duration = Duration::from_secs(2);
 pub struct Limits {
     /// Connections of one replica to other apps at a time. One more is reset at once. Default 256.
     pub connections_max: usize,
+    /// Calls of one replica to other apps per second, with a burst of twice as many; more wait. Default 1000.
+    pub calls_per_s: u32,
     /// Longest wait for one replica to take a connection; then the next is tried. Default 2 s.
     pub connect: Duration,
     /// Longest silence of both sides. Default 15 min.
@@ -80,7 +84,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections_max: 256, connect: Duration::from_secs(2), idle: Duration::from_mins(15) }
+        Self {
+            connections_max: 256,
+            calls_per_s: 1000,
+            connect: Duration::from_secs(2),
+            idle: Duration::from_mins(15),
+        }
     }
 }
 
@@ -102,6 +111,8 @@ struct Open {
     replica: DesiredReplica,
     /// Its places for connections to other apps.
     places: Arc<Semaphore>,
+    /// How often it may call them.
+    pace: Arc<Pace>,
     doors: BTreeMap<Ipv4Addr, Door>,
 }
 
@@ -221,7 +232,9 @@ impl<I: Inside> Relays<I> {
             close(before).await;
         }
         let places = Arc::new(Semaphore::new(self.limits.connections_max));
-        let mut open = Open { replica: replica.clone(), places, doors: BTreeMap::new() };
+        let calls = self.limits.calls_per_s;
+        let pace = Arc::new(Pace::new(calls, calls.saturating_mul(2), Instant::now()));
+        let mut open = Open { replica: replica.clone(), places, pace, doors: BTreeMap::new() };
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let outcome = match state {
             Some(state) => self.bring(&state, replica.id, &mut open).await,
@@ -285,8 +298,9 @@ impl<I: Inside> Relays<I> {
                     zone: open.replica.zone.clone(),
                     limits: self.limits,
                 };
-                let (places, way) = (open.places.clone(), Arc::new(way));
-                tasks.spawn(grants::serve(listener, way, places, tasks.clone(), stop.clone()));
+                let ends = (tasks.clone(), stop.clone());
+                let served = grants::serve(listener, Arc::new(way), open.places.clone(), open.pace.clone(), ends);
+                tasks.spawn(served);
             }
             (To::Postgres, Some(login)) => {
                 let database = Database::new(login.clone(), self.target.clone());

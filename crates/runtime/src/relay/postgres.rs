@@ -6,6 +6,7 @@
 
 use super::{
     greeting::Greeting,
+    pace::Pace,
     startup::{self, CancelKey, First, PREFIX_BYTES, Refusal, Start},
 };
 use bastide_proxy::relay::{Counted, PIECE, relay};
@@ -15,7 +16,7 @@ use std::{
     collections::BTreeSet,
     io,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -41,6 +42,8 @@ const IDLE: Duration = Duration::from_hours(2);
 /// Connections besides those of sessions: to be refused with a word, or to cancel.
 const SPARE: usize = 16;
 const FLOOD_PAUSE: Duration = Duration::from_millis(1);
+/// Connections of one replica per second, and at once; more wait. Each costs the server, which all share, a process.
+const PACE: (u32, u32) = (50, 100);
 /// What the server answers when it has TLS.
 const YES: u8 = b'S';
 /// What we answer: not on this way, which does not leave the machine.
@@ -137,6 +140,7 @@ pub(crate) async fn serve(
 ) {
     let most = database.login.connections as usize + SPARE;
     let doorway = Arc::new(Semaphore::new(most));
+    let pace = Pace::new(PACE.0, PACE.1, Instant::now());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -150,6 +154,7 @@ pub(crate) async fn serve(
                 continue;
             }
         };
+        sleep(pace.take(Instant::now())).await;
         let Ok(entered) = doorway.clone().try_acquire_owned() else {
             // The client sees a reset: whoever floods is not worth more.
             let _ = client.set_zero_linger();

@@ -12,7 +12,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -289,6 +289,18 @@ async fn a_replica_has_its_own_number_of_places_and_one_more_is_reset() {
         }
     };
     timeout(PATIENCE, again).await.expect("a place that is given back is used again");
+}
+
+#[tokio::test]
+async fn calls_beyond_the_pace_wait() {
+    let limits = Limits { calls_per_s: 20, ..Limits::default() };
+    let world = World::new(&["blog"], &["a"], limits).await;
+    let begun = Instant::now();
+    // Forty at once, and then one every 50 ms.
+    for _ in 0..46 {
+        assert_eq!(world.who().await.unwrap(), 0);
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(250), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
