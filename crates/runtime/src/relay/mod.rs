@@ -299,7 +299,8 @@ impl<I: Inside> Relays<I> {
                     limits: self.limits,
                 };
                 let ends = (tasks.clone(), stop.clone());
-                let served = grants::serve(listener, Arc::new(way), open.places.clone(), open.pace.clone(), ends);
+                let served =
+                    grants::serve(listener, Arc::new(way), open.places.clone(), open.pace.clone(), ends);
                 tasks.spawn(served);
             }
             (To::Postgres, Some(login)) => {
