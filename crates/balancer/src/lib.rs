@@ -1,4 +1,4 @@
-//! Which zone, which replica: plain values in, a choice out.
+//! Which zone, which replica, and how many of them: plain values in, a choice out.
 //!
 //! [`Directory`] is what is ready now, built anew from each Snapshot and each fact. [`Rotation`] holds
 //! the counters, which outlive it, so that a change of Snapshot starts no round anew. It connects to
@@ -7,6 +7,7 @@
 pub mod directory;
 pub mod ring;
 pub mod rotation;
+pub mod scale;
 
 pub use directory::{AppKey, Directory, Endpoint};
 pub use ring::RoundRobin;

@@ -158,6 +158,7 @@ impl Machine<'_> {
                 address_file,
                 connections_max: POSTGRES_CONNECTIONS_MAX,
             }),
+            replicas_per_customer: 200,
             registries: Vec::new(),
         }
     }

@@ -14,6 +14,7 @@ mod oauth;
 mod org;
 mod pack;
 mod publish;
+mod scale;
 mod services;
 mod session;
 mod status;
@@ -68,6 +69,8 @@ pub enum Command {
     Publish(publish::PublishArgs),
     /// Run the revision of one stage in the next, the same image
     Promote(publish::PromoteArgs),
+    /// Show or set how many replicas an app has in a stage
+    Scale(scale::ScaleArgs),
     /// Show your apps, or one app with its replicas
     Status(status::StatusArgs),
     /// Members of your organization
@@ -107,6 +110,7 @@ pub async fn run(context: Context, command: Command) -> Result<()> {
         Command::Token(args) => login::token(&context, args).await,
         Command::Publish(args) => publish::publish(&context, args).await,
         Command::Promote(args) => publish::promote(&context, args).await,
+        Command::Scale(args) => scale::scale(&context, args).await,
         Command::Status(args) => status::status(&context, args).await,
         Command::Member(command) => org::member(&context, command).await,
         Command::Role(command) => org::role(&context, command).await,

@@ -60,6 +60,14 @@ pub enum CustomerCommand {
         #[arg(long)]
         administrator: String,
     },
+    /// Show or set how many replicas a customer may have in all its stages
+    Quota {
+        /// Name of the customer
+        name: String,
+        /// Most replicas
+        #[arg(long)]
+        replicas: Option<u32>,
+    },
 }
 
 /// Members.
@@ -110,6 +118,15 @@ pub async fn customer(context: &Context, command: CustomerCommand) -> Result<()>
         CustomerCommand::List => {
             let customers = session.get("/api/customers").await?;
             table(context, &customers, &["name", "platform_url"])
+        }
+        CustomerCommand::Quota { name, replicas } => {
+            let name: CustomerName = name.parse()?;
+            let path = format!("/api/customers/{name}/quota");
+            let quota = match replicas {
+                Some(replicas) => session.send(Method::PUT, &path, &json!({ "replicas": replicas })).await?,
+                None => session.get(&path).await?,
+            };
+            show(context, &quota, &["replicas", "used"])
         }
         CustomerCommand::Create { name, administrator } => {
             let name: CustomerName = name.parse()?;

@@ -52,6 +52,9 @@ fn one(app: &Value) {
             revision.unwrap_or_default(),
             text(&stage["url"])
         );
+        if !stage["scale"].is_null() {
+            println!("    {}", crate::scale::words(&stage["scale"]));
+        }
         for replica in stage["replicas"].as_array().into_iter().flatten() {
             println!("    {}", line(replica, now_s()));
         }

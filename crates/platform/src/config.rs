@@ -59,6 +59,10 @@ pub struct Config {
     /// PostgreSQL server for the databases of apps. Without one, apps that ask for a database are refused.
     #[serde(default)]
     pub postgres: Option<PostgresConfig>,
+    /// Most replicas that a customer may have in all its stages, unless the operator gave it another number.
+    /// Default 200.
+    #[serde(default = "default_replicas_per_customer")]
+    pub replicas_per_customer: u32,
     /// Registries that need a word: with a private address, a certificate of their own, or credentials. Images
     /// from the public internet need none.
     #[serde(default)]
@@ -101,6 +105,9 @@ const fn default_connections_max() -> u32 {
     50
 }
 
+const fn default_replicas_per_customer() -> u32 {
+    200
+}
 const fn default_deploy_timeout_s() -> u32 {
     60
 }

@@ -55,9 +55,23 @@ pub struct InStage {
     pub image: Option<String>,
     /// Address.
     pub url: String,
+    /// How many replicas there may be.
+    #[serde(default)]
+    pub scale: Option<Scale>,
     /// Replicas.
     #[serde(default)]
     pub replicas: Vec<Replica>,
+}
+
+/// How many replicas there may be.
+#[derive(Debug, Deserialize)]
+pub struct Scale {
+    /// Fewest.
+    pub min: u32,
+    /// Most.
+    pub max: u32,
+    /// Why there are as many as there are.
+    pub why: Option<String>,
 }
 
 impl InStage {

@@ -121,19 +121,7 @@ impl CustomerStore<'_> {
         .execute(&mut **write)
         .await
         .map_err(taken)?;
-        for zone in zones {
-            sqlx::query(
-                "INSERT INTO replica (customer, stage, id, app, revision, zone) VALUES (?, ?, ?, ?, ?, ?)",
-            )
-            .bind(self.customer.to_string())
-            .bind(new.stage.as_str())
-            .bind(ReplicaId::generate().to_string())
-            .bind(new.app.to_string())
-            .bind(new.revision)
-            .bind(zone.as_str())
-            .execute(&mut **write)
-            .await?;
-        }
+        self.add_replicas(write, new.stage, new.app, new.revision, zones).await?;
         self.raise_generation(write, new.stage).await?;
         // When the revision serves already, its new replicas are in the Snapshot from now on.
         raise_revision(write).await?;

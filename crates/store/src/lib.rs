@@ -13,6 +13,7 @@ mod deploy;
 mod identity;
 mod network;
 mod purge;
+mod scale;
 mod scram;
 mod seal;
 mod server;
@@ -26,6 +27,7 @@ pub use identity::{
     ClientRow, CodeOutcome, CodeRow, MemberRow, NewSession, RefreshOutcome, SessionRow, SigningKeyRow,
 };
 pub use purge::StagePurges;
+pub use scale::ScalingRow;
 pub use seal::{Kek, SealError};
 pub use server::{PostgresAdmin, ServerError};
 pub use services::{PostgresRow, login_of};
@@ -106,6 +108,7 @@ impl Store {
             migration(5, "postgres", include_str!("../migrations/0005_postgres.sql")),
             migration(6, "scale", include_str!("../migrations/0006_scale.sql")),
             migration(7, "purge", include_str!("../migrations/0007_purge.sql")),
+            migration(8, "next look", include_str!("../migrations/0008_next_look.sql")),
         ])
         .run(&pool)
         .await?;

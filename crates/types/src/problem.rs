@@ -113,6 +113,8 @@ codes! {
         "The new replicas did not become ready in time. `bastide status <app>` says why, for each replica.";
     DeployBusy = "B-DEPLOY-0409", 409, "A deployment of this app is still running.",
         "Wait until it has ended; `bastide status <app>` shows it.";
+    QuotaExceeded = "B-DEPLOY-0429", 409, "The quota of replicas is used up.",
+        "Your organization may have so many replicas in all its stages together; the detail has the numbers. Scale another app down (`bastide scale`), or ask the operator for more (`bastide customer quota`).";
     StageOrder = "B-DEPLOY-0422", 409, "This revision has not run in the stage before.",
         "An app goes through the stages in order: publish deploys to the first, promote moves the same image on.";
     ServiceMissing = "B-SVC-0409", 409, "This installation does not offer that service.",

@@ -1,6 +1,8 @@
 //! Fairness and boundaries, for all spreads of replicas.
 #![allow(clippy::unwrap_used)] // the whole binary is a test, also what helps its tests
 
+mod scale;
+
 use bastide_balancer::{AppKey, Directory, Rotation};
 use bastide_types::{
     AppId, AppName, CustomerId, CustomerName, Digest, Domains, Purges, ReplicaId, Snapshot, StageName,

@@ -1,5 +1,6 @@
 //! Apps: list, show, publish, promote, and the operations that these begin.
 
+use super::scale::ScaleView;
 use crate::{ApiError, App, build, caller::Caller, deploy};
 use axum::{
     Json,
@@ -33,6 +34,8 @@ pub(crate) struct StageView {
     /// Image of that revision.
     image: Option<String>,
     url: String,
+    /// How many replicas there may be; missing where the app does not serve.
+    scale: Option<ScaleView>,
     replicas: Vec<ReplicaView>,
 }
 
@@ -166,6 +169,10 @@ async fn view(app: &App, caller: &Caller, row: AppRow) -> Result<AppView, ApiErr
             }
         }
         let image = serving.and_then(|number| revisions.get(&number)).map(|found| found.image.to_string());
+        let scale = match serving.and_then(|number| revisions.get(&number)) {
+            Some(revision) => Some(ScaleView::of(&own, &stage, revision).await?),
+            None => None,
+        };
         let limits = |number| revisions.get(&number).map(|found| found.manifest.resources);
         let replicas: Vec<_> = rows.into_iter().map(|row| replica(limits(row.revision), row)).collect();
         let status = match (serving, replicas.is_empty()) {
@@ -180,6 +187,7 @@ async fn view(app: &App, caller: &Caller, row: AppRow) -> Result<AppView, ApiErr
             revision: serving,
             image,
             url,
+            scale,
             replicas,
         });
     }

@@ -78,7 +78,7 @@ pub(crate) async fn create(
 }
 
 /// Customers are the operator's business; to everybody else this address does not exist.
-fn operator(caller: &Caller) -> Result<(), ApiError> {
+pub(super) fn operator(caller: &Caller) -> Result<(), ApiError> {
     if caller.customer.name.is_operator() && caller.has("operator") {
         Ok(())
     } else {

@@ -5,6 +5,7 @@ mod cache;
 mod customers;
 mod network;
 mod runtime;
+mod scale;
 mod services;
 mod whoami;
 
@@ -12,7 +13,7 @@ use crate::App;
 use axum::{
     Json, Router,
     extract::DefaultBodyLimit,
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use utoipa::OpenApi;
 
@@ -30,10 +31,12 @@ pub fn router(app: App) -> Router {
         .route("/api/apps/{app}/services", get(services::list))
         .route("/api/apps/{app}/services/postgres/rotate", post(services::rotate))
         .route("/api/cache/purges", post(cache::purge))
+        .route("/api/apps/{app}/scale", put(scale::replace))
         .route("/api/stages/{stage}/network", get(network::show).put(network::replace))
         .route("/api/operations/{id}", get(apps::operation))
         .route("/api/runtime", get(runtime::show))
         .route("/api/customers", get(customers::list).post(customers::create))
+        .route("/api/customers/{customer}/quota", get(scale::quota_of).put(scale::set_quota))
         .route("/api/openapi.json", get(|| async { Json(description()) }))
         .layer(DefaultBodyLimit::max(JSON_BYTES_MAX));
     // The upload has its own limit, kept while it streams to disk.
@@ -70,6 +73,9 @@ pub fn description() -> utoipa::openapi::OpenApi {
         runtime::show,
         services::list,
         services::rotate,
+        scale::replace,
+        scale::quota_of,
+        scale::set_quota,
         customers::list,
         customers::create
     )

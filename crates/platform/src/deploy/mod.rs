@@ -2,12 +2,12 @@
 
 pub(crate) mod desired;
 pub mod reconciler;
+pub(crate) mod scaler;
 
 use crate::{ApiError, App, caller::Caller, services};
+use bastide_balancer::scale::place;
 use bastide_store::{CustomerStore, NewOperation, RevisionRow, StoreError, Write, now_s};
-use bastide_types::{
-    AppName, Code, CustomerId, StageName, ZoneName, manifest::StartupProbe, node::Isolation,
-};
+use bastide_types::{AppName, Code, CustomerId, StageName, manifest::StartupProbe, node::Isolation};
 use uuid::Uuid;
 
 /// Begins to deploy a revision to a stage, in the transaction of the caller.
@@ -26,7 +26,8 @@ pub(crate) async fn begin(
     let slow = if asked > StartupProbe::default().limit_s { asked.saturating_add(10) } else { 0 };
     let deadline = now_s() + i64::from(app.config.deploy_timeout_s.max(slow));
     let new = NewOperation { kind, app: revision.app, stage, revision: revision.number, deadline };
-    let zones = spread(&app.config.zones, *revision.manifest.scale.range().start());
+    let replicas = scaler::at_begin(app, own, stage, revision).await?;
+    let zones = place(&app.config.zones, &[], replicas);
     let operation = own.begin_operation(write, &new, &zones).await.map_err(|error| match error {
         StoreError::Taken => ApiError::new(Code::DeployBusy),
         other => other.into(),
@@ -38,11 +39,6 @@ pub(crate) async fn begin(
     let detail = format!("{} revision {} to {stage}", revision.manifest.app.name, revision.number);
     own.audit(write, by, &format!("app.{kind}"), &detail).await?;
     Ok(operation)
-}
-
-/// Zones of `replicas` replicas, evenly.
-fn spread(zones: &[ZoneName], replicas: u32) -> Vec<ZoneName> {
-    zones.iter().cycle().take(if zones.is_empty() { 0 } else { replicas as usize }).cloned().collect()
 }
 
 /// Promotes the revision that serves in the stage before.

@@ -3,7 +3,7 @@
 //! It takes no input and is idempotent; it runs on a signal and on a timer, in one replica at a time
 //! (a lease row), and picks up whatever a killed replica left.
 
-use super::announce;
+use super::{announce, scaler};
 use crate::{ApiError, App};
 use bastide_store::{OperationRow, ReplicaRow, StageRow, StoreError, now_s, raise_revision};
 use bastide_types::{Code, Problem};
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 const EVERY: Duration = Duration::from_millis(500);
 const LEASE_S: i64 = 3;
 /// Seconds between the switch of routes and the drain of the old replicas: Snapshots travel meanwhile.
-const DRAIN_AFTER_S: i64 = 2;
+pub(super) const DRAIN_AFTER_S: i64 = 2;
 
 /// Reconciles until `stop`.
 pub(crate) async fn run(app: App, stop: CancellationToken) {
@@ -37,14 +37,21 @@ pub async fn pass(app: &App, hinted: &mut Option<(u64, u64)>) -> Result<(), ApiE
         return Ok(());
     }
     // What fails for one customer must not hold up the others.
-    for operation in app.store.running_operations().await? {
-        if let Err(error) = advance(app, &operation).await {
+    let operations = app.store.running_operations().await?;
+    for operation in &operations {
+        if let Err(error) = advance(app, operation).await {
             tracing::warn!(problem = %error.0, operation = %operation.id, "an operation is not moved on");
         }
     }
     for stage in app.store.stages().await? {
         if let Err(error) = drain(app, &stage).await {
             tracing::warn!(problem = %error.0, customer = %stage.customer_name, stage = %stage.name, "nothing drains");
+        }
+        // An app that is being deployed is left alone: its replicas are counted when it serves.
+        let busy = operations.iter().filter(|one| one.customer == stage.customer && one.stage == stage.name);
+        let busy = busy.map(|one| one.app).collect();
+        if let Err(error) = scaler::look(app, &stage, &busy).await {
+            tracing::warn!(problem = %error.0, customer = %stage.customer_name, stage = %stage.name, "nothing scales");
         }
     }
     let (epoch, revision, _) = app.store.version().await?;

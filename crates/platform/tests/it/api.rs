@@ -88,6 +88,7 @@ pub(crate) async fn world_of(change: impl FnOnce(&mut Config)) -> World {
         waf: bastide_types::snapshot::WafPolicy::default(),
         deploy_timeout_s: 60,
         postgres: None,
+        replicas_per_customer: 200,
         registries: Vec::new(),
     };
     change(&mut config);
@@ -228,6 +229,7 @@ fn the_description_of_the_api_does_not_change_unseen() {
     GET /api/apps/{app}/roles
     GET /api/apps/{app}/services
     GET /api/customers
+    GET /api/customers/{customer}/quota
     GET /api/members
     GET /api/operations/{id}
     GET /api/runtime
@@ -240,6 +242,8 @@ fn the_description_of_the_api_does_not_change_unseen() {
     POST /api/customers
     POST /api/members
     PUT /api/apps/{app}/roles
+    PUT /api/apps/{app}/scale
+    PUT /api/customers/{customer}/quota
     PUT /api/stages/{stage}/network
     ");
     assert!(Path::new(env!("CARGO_MANIFEST_DIR")).exists());

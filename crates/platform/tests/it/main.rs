@@ -11,4 +11,5 @@ mod isolation;
 #[path = "../../../image/tests/it/made.rs"]
 mod made;
 mod road;
+mod scale;
 mod services;
