@@ -1,6 +1,10 @@
 //! `bastide down`: asks the supervisor to drain and waits until it is gone.
 
-use crate::{files, isolation, layout::Layout, supervisor::Identity};
+use crate::{
+    files, isolation,
+    layout::Layout,
+    supervisor::{self, Identity},
+};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use std::{
@@ -36,14 +40,18 @@ pub fn run(layout: &Layout, purge: bool, yes: bool) -> Result<()> {
     Ok(())
 }
 
-/// Takes away what a killed installation left: containers, networks, cgroups. After an orderly end there is nothing.
+/// Takes away what a killed installation left: roles, containers, networks, cgroups. After an orderly end there is nothing.
 fn clear(layout: &Layout) -> Result<()> {
-    if !isolation::may_clear(&layout.runtime()) {
+    if !layout.run().exists() {
         return Ok(());
     }
     let lock = File::options().create(true).truncate(false).write(true).open(layout.lock())?;
     if lock.try_lock().is_err() {
         // Somebody has started it again meanwhile.
+        return Ok(());
+    }
+    supervisor::end_what_is_left(layout)?;
+    if !isolation::may_clear(&layout.runtime()) {
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

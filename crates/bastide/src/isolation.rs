@@ -11,22 +11,37 @@ use bastide_types::{
 use std::{
     net::{IpAddr, Ipv4Addr, UdpSocket},
     path::{Path, PathBuf},
+    process::Command,
 };
-
-/// Programs that the networks are made with, and the packages that hold them.
-const PROGRAMS: [(&str, &str); 1] = [("isolation-nft", "nft")];
 
 /// Everything that was looked at: the kernel's part, and the programs.
 pub fn findings() -> Vec<Finding> {
     let mut all = bastide_container::preflight().findings;
-    all.extend(PROGRAMS.map(|(id, program)| {
-        let found = program_at(program);
-        let good = found.is_some();
-        let found =
-            found.map_or_else(|| format!("`{program}` is not installed"), |at| at.display().to_string());
-        Finding { id, good, needed: true, found }
-    }));
+    let firewall = firewall();
+    let good = firewall.is_ok();
+    all.push(Finding { id: "isolation-nft", good, needed: true, found: firewall.unwrap_or_else(|why| why) });
+    let tracks = Path::new("/proc/sys/net/netfilter/nf_conntrack_max").exists();
+    let found = if tracks {
+        "the kernel follows connections"
+    } else {
+        "the kernel does not follow connections yet; it begins with the first rule"
+    };
+    all.push(Finding { id: "isolation-conntrack", good: tracks, needed: false, found: found.into() });
     all
+}
+
+/// Whether rules can be loaded: the program is there, and the kernel answers it.
+fn firewall() -> Result<String, String> {
+    let program = program_at("nft").ok_or("`nft` is not installed")?;
+    let asked = Command::new(&program).args(["list", "tables"]).output();
+    match asked {
+        Ok(answer) if answer.status.success() => Ok(program.display().to_string()),
+        Ok(answer) => {
+            let said = String::from_utf8_lossy(&answer.stderr);
+            Err(format!("{} does not work: {}", program.display(), said.lines().next().unwrap_or_default()))
+        }
+        Err(error) => Err(format!("{} cannot be started: {error}", program.display())),
+    }
 }
 
 /// What a finding asks for.
@@ -39,8 +54,9 @@ pub fn hint(id: &str) -> &'static str {
         "isolation-cgroup-memory" | "isolation-cgroup-pids" | "isolation-cgroup-cpu" => {
             "Mount the controller (v1), or enable it for the root cgroup (v2)."
         }
+        "isolation-conntrack" => "Load it: `modprobe nf_conntrack`.",
         "isolation-users" => "Optional: set user.max_user_namespaces above 0.",
-        _ => "Install the package nftables (`apt-get install nftables`).",
+        _ => "Install the package nftables (`apt-get install nftables`); the kernel needs nf_tables.",
     }
 }
 
@@ -143,13 +159,13 @@ pub fn may_clear(runtime_dir: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::{Arguments, Command};
+    use crate::args::{Arguments, Command as Typed};
     use clap::Parser;
 
     fn args(more: &str) -> UpArgs {
         let typed = format!("bastide up {more}");
         match Arguments::try_parse_from(typed.split_whitespace()).unwrap().command {
-            Command::Up(args) => args,
+            Typed::Up(args) => args,
             _ => panic!("not up"),
         }
     }

@@ -197,6 +197,42 @@ impl Identity {
     }
 }
 
+/// Ends roles of a supervisor that was killed: they end with it, each after its grace, and are waited for.
+///
+/// # Errors
+/// When one is still there after [`LEFT_LIMIT`].
+pub fn end_what_is_left(layout: &Layout) -> Result<()> {
+    let root = layout.root().display().to_string();
+    let pids = || {
+        let files = fs::read_dir(layout.run()).into_iter().flatten().flatten().map(|entry| entry.path());
+        let marks = files.filter(|path| path.extension().is_some_and(|extension| extension == "pid"));
+        let pids = marks.filter_map(|path| fs::read_to_string(path).ok()?.trim().parse::<i32>().ok());
+        // A number that was given to somebody else meanwhile is left alone.
+        pids.filter(|pid| {
+            fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|command| String::from_utf8_lossy(&command).contains(&root))
+        })
+        .collect::<Vec<_>>()
+    };
+    let begun = Instant::now();
+    let mut left = pids();
+    for pid in &left {
+        // One that has ended meanwhile is as good as signalled.
+        let _ = kill(Pid::from_raw(*pid), Signal::SIGTERM);
+    }
+    while !left.is_empty() {
+        if begun.elapsed() > LEFT_LIMIT {
+            bail!("processes of an earlier start do not end: {left:?}");
+        }
+        std::thread::sleep(POLL);
+        left = pids();
+    }
+    Ok(())
+}
+
+/// Longer than any role's grace.
+const LEFT_LIMIT: Duration = Duration::from_secs(90);
+
 fn start_time(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command name stands in parentheses and may hold anything; the fields follow the last one.

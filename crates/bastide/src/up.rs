@@ -85,6 +85,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
     for stale in [layout.up(), layout.down_mark()] {
         let _ = std::fs::remove_file(stale);
     }
+    supervisor::end_what_is_left(&layout)?;
     if driver == DriverKind::Process && isolation::may_clear(&layout.runtime()) {
         // Containers of an earlier start would go on running, looked after by nobody.
         bastide_runtime::driver::clear(&layout.runtime())
