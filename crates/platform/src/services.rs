@@ -12,10 +12,11 @@ use bastide_types::{
     node::Isolation,
     service::{PostgresLogin, Services},
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 const EVERY: Duration = Duration::from_secs(1);
+const REPAIR_EVERY: Duration = Duration::from_mins(1);
 const LEASE_S: i64 = 5;
 /// Step of an operation that waits for the server.
 const STEP: &str = "data";
@@ -85,8 +86,14 @@ pub(crate) fn of_replica(
 /// Brings what is wanted to the server until `stop`.
 pub(crate) async fn run(app: App, stop: CancellationToken) {
     let Some(admin) = app.postgres.clone() else { return stop.cancelled().await };
+    let mut looked: Option<Instant> = None;
     loop {
-        if let Err(error) = pass(&app, &admin).await {
+        let mut outcome = pass(&app, &admin).await;
+        if outcome.is_ok() && looked.is_none_or(|at| at.elapsed() > REPAIR_EVERY) {
+            looked = Some(Instant::now());
+            outcome = repair(&app, &admin).await;
+        }
+        if let Err(error) = outcome {
             tracing::warn!(problem = %error.0, "databases are not looked after; it is tried again");
         }
         tokio::select! {
@@ -110,6 +117,28 @@ pub async fn pass(app: &App, admin: &PostgresAdmin) -> Result<(), ApiError> {
     }
     for login in app.store.postgres_unused().await? {
         retire(app, admin, &login).await?;
+    }
+    Ok(())
+}
+
+/// Makes anew what the server should have and has not: roles taken away by hand, or a server that begins empty.
+pub async fn repair(app: &App, admin: &PostgresAdmin) -> Result<(), ApiError> {
+    let made = app.store.postgres_made().await?;
+    if made.is_empty() || !app.store.lease("services", &app.config.name, LEASE_S).await? {
+        return Ok(());
+    }
+    let there = match admin.logins().await {
+        Ok(there) => there,
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "the PostgreSQL server cannot be looked at");
+            return Ok(());
+        }
+    };
+    for login in made.iter().filter(|login| !there.contains(&login.user())) {
+        tracing::warn!(login = login.user(), "a role is missing on the PostgreSQL server and is made anew");
+        if !provide(app, admin, login).await? {
+            return Ok(());
+        }
     }
     Ok(())
 }

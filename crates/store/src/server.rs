@@ -11,7 +11,7 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row,
     postgres::{PgConnectOptions, PgSslMode},
 };
-use std::{borrow::Cow, future::Future, path::Path, time::Duration};
+use std::{borrow::Cow, collections::BTreeSet, future::Future, path::Path, time::Duration};
 use url::Url;
 
 /// Longest wait for the server to take a connection.
@@ -215,6 +215,19 @@ impl PostgresAdmin {
             run(&mut admin, format!("DROP ROLE {login}")).await?;
             admin.close().await?;
             Ok(())
+        })
+        .await
+    }
+
+    /// The roles that were made here and may sign in.
+    pub async fn logins(&self) -> Result<BTreeSet<String>, ServerError> {
+        within(CONNECT_LIMIT, async {
+            let mut admin = self.connect(None).await?;
+            let query = "SELECT rolname FROM pg_roles WHERE rolcanlogin AND rolname LIKE 'bastide\\_%'";
+            let rows = sqlx::query(query).fetch_all(&mut admin).await?;
+            admin.close().await?;
+            let names: Result<_, sqlx::Error> = rows.iter().map(|row| row.try_get(0)).collect();
+            Ok(names?)
         })
         .await
     }

@@ -63,6 +63,11 @@ impl Store {
         self.postgres("WHERE l.applied IS NULL OR l.applied != l.connections").await
     }
 
+    /// Logins of all customers that the server should have.
+    pub async fn postgres_made(&self) -> Result<Vec<PostgresRow>> {
+        self.postgres("WHERE l.applied IS NOT NULL").await
+    }
+
     /// Logins of all customers that nobody uses any more: there is a newer one, and no replica is left that came
     /// before that.
     pub async fn postgres_unused(&self) -> Result<Vec<PostgresRow>> {

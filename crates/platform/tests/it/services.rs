@@ -5,7 +5,10 @@ use crate::{
     archives::{Packed, program},
     road::{Road, text},
 };
-use bastide_platform::{config::PostgresConfig, services::pass};
+use bastide_platform::{
+    config::PostgresConfig,
+    services::{pass, repair},
+};
 use bastide_store::{NewStage, PostgresAdmin};
 use bastide_testkit::{
     Postgres,
@@ -105,6 +108,12 @@ async fn replicas_start_when_their_database_is_there_and_each_stage_has_its_own(
     assert_eq!(listed[0]["at"], "postgres.internal:5432");
     assert!(!listed.to_string().contains(login.password.expose()));
     town.road.all_ready(&development).await;
+    // Taken away by hand, or a server that begins empty: it is made anew, with the password that the app has.
+    town.server.sql("postgres", &format!("drop role {}", login.user));
+    assert!(!town.sql(&login, "select 1").status.success());
+    repair(&town.road.world.app, &town.admin).await.unwrap();
+    assert!(town.sql(&login, "select * from t").status.success());
+
     let operation = town.road.operation(&text(&begun["operation"])).await;
     assert_eq!(operation["status"], "finished", "{operation}");
     assert!(operation["steps"].as_array().unwrap().iter().any(|step| step["name"] == "data"), "{operation}");
