@@ -13,8 +13,9 @@ use std::{
 };
 
 /// A running edge; it is gone when this is dropped.
-struct Edge {
-    child: Child,
+pub(crate) struct Edge {
+    pub(crate) child: Child,
+    pub(crate) port: u16,
     url: String,
 }
 
@@ -25,14 +26,14 @@ impl Drop for Edge {
     }
 }
 
-async fn start(arguments: &[&str]) -> Result<Edge> {
+pub(crate) async fn start(arguments: &[&str]) -> Result<Edge> {
     let port = free_port();
     let child = Command::new(env!("CARGO_BIN_EXE_bastide"))
         .args(["edge", "--listen", &format!("127.0.0.1:{port}")])
         .args(arguments)
         .stderr(Stdio::null())
         .spawn()?;
-    let mut edge = Edge { child, url: format!("http://any.host.localhost:{port}") };
+    let mut edge = Edge { child, port, url: format!("http://any.host.localhost:{port}") };
     let begun = Instant::now();
     while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
         if let Some(status) = edge.child.try_wait()? {

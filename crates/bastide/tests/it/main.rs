@@ -1,6 +1,7 @@
 //! What crosses crates: the shape of the workspace, and the product as a user meets it.
 
 mod alone;
+mod alone_streams;
 mod house;
 mod isolated;
 mod road;

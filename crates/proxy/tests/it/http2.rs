@@ -244,6 +244,57 @@ async fn an_upload_that_nobody_reads_does_not_stop_others_over_the_same_hop() {
     assert!(stuck.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status() == 200)));
 }
 
+/// As gRPC does it: both sides send by turns in one stream, and the answer ends with trailers.
+#[tokio::test]
+async fn a_conversation_in_one_stream_ends_with_trailers() {
+    struct Talks;
+    impl Service for Talks {
+        async fn call(&self, request: Request) -> Response {
+            assert_eq!(request.headers()["te"], "trailers");
+            let mut asked = request.into_body();
+            let (sender, frames) = tokio::sync::mpsc::channel(1);
+            tokio::spawn(async move {
+                while let Some(Ok(frame)) = asked.frame().await {
+                    sender.send(Ok(frame)).await.unwrap();
+                }
+                let mut trailers = http::HeaderMap::new();
+                trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+                sender.send(Ok(http_body::Frame::trailers(trailers))).await.unwrap();
+            });
+            let frames = futures_util::stream::unfold(frames, |mut frames| async {
+                let frame = frames.recv().await?;
+                Some((frame, frames))
+            });
+            Response::new(Body::stream(http_body_util::StreamBody::new(frames)))
+        }
+        async fn refuse(&self, _: RefusedHead) -> Response {
+            Response::new(Body::empty())
+        }
+    }
+    let (mutual, tls) = (mutual(), crate::raw_h2::tls());
+    let app = start_with(Arc::new(Talks), Limits::default(), Some(mutual.accept.clone()));
+    let front =
+        start_with(forward_to(mutual.upstream(app.addr)), Limits::default(), Some(tls.accept.clone()));
+    let tcp = tokio::net::TcpStream::connect(front.addr).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(tls.client.clone());
+    let io = connector.connect("a".try_into().unwrap(), tcp).await.unwrap();
+    let (client, connection) = h2::client::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    let request = http::Request::post("https://a/service/Method").header("te", "trailers").body(()).unwrap();
+    let (response, mut send) = client.send_request(request, false).unwrap();
+    let mut answer = response.await.unwrap().into_body();
+    for word in ["one", "two", "three"] {
+        send.send_data(bytes::Bytes::from_static(word.as_bytes()), false).unwrap();
+        let heard = answer.data().await.unwrap().unwrap();
+        answer.flow_control().release_capacity(heard.len()).unwrap();
+        assert_eq!(heard, word);
+    }
+    send.send_data(bytes::Bytes::new(), true).unwrap();
+    assert!(answer.data().await.is_none());
+    assert_eq!(answer.trailers().await.unwrap().unwrap()["grpc-status"], "0");
+}
+
 #[tokio::test]
 async fn an_upload_that_stalls_in_a_stream_is_a_408_and_the_connection_lives() {
     use crate::raw_h2::{Client, END_HEADERS, END_STREAM, HEADERS, block, frame, head, tls};
