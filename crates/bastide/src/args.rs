@@ -31,6 +31,8 @@ pub enum Command {
     Check(UpArgs),
     /// Show, export or install the local CA, so that browsers trust the addresses of this installation
     Trust(TrustArgs),
+    /// Prove that apps are kept apart: try every forbidden and every allowed path (operator)
+    Verify(VerifyArgs),
     /// Run the edge alone (CDN and WAF) in front of any HTTP origin
     Edge(EdgeArgs),
     /// Use a Platform
@@ -53,6 +55,9 @@ pub enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Try network paths inside namespaces as told on standard input; started by the runtime to verify isolation
+    #[command(hide = true)]
+    Probe,
     /// Start a program that ends with its parent; started by the supervisor and the runtime
     #[command(hide = true)]
     ExecChild {
@@ -129,6 +134,20 @@ pub struct UpArgs {
     /// Directory with the examples [default: beside the executable's workspace]
     #[arg(long, value_name = "DIR")]
     pub examples: Option<PathBuf>,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// Where the installation lives
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Try from this customer's apps only
+    #[arg(long, value_name = "CUSTOMER")]
+    pub customer: Option<bastide_types::CustomerName>,
+    /// Try from apps in this stage only
+    #[arg(long, value_name = "STAGE")]
+    pub stage: Option<bastide_types::StageName>,
 }
 
 /// Arguments of `down`.

@@ -171,6 +171,7 @@ impl Machine<'_> {
             doors: bastide_runtime::config::Doors {
                 gateways: self.layout.broker_gateways(),
                 egress: self.layout.broker_egress(),
+                verify: self.layout.verify_door(),
             },
             down_mark: self.layout.down_mark(),
             driver: choices.driver,

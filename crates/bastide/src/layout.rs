@@ -61,6 +61,8 @@ paths! {
     broker_gateways => "run/sockets/gateways.sock";
     /// Socket broker's door for the egress role.
     broker_egress => "run/sockets/egress.sock";
+    /// The operator's door for verifications of isolation.
+    verify_door => "run/sockets/verify.sock";
     /// Control socket of the egress role.
     egress_control => "run/sockets/egress-control.sock";
     /// There when the runtime is told to end for good, with all replicas.

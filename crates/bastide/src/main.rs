@@ -17,6 +17,7 @@ mod roles;
 mod supervisor;
 mod trust;
 mod up;
+mod verify;
 
 use anyhow::{Context, Result};
 use args::{Arguments, Command};
@@ -29,6 +30,10 @@ fn main() -> ExitCode {
     // Before anything makes a thread: the shim forks.
     if let Command::Shim { config } = &arguments.command {
         return bastide_container::shim_main(config);
+    }
+    // It goes into namespaces, each thread for itself: it has only one.
+    if matches!(arguments.command, Command::Probe) {
+        return bastide_verify::prober_main();
     }
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         eprintln!("a TLS provider is installed already");
@@ -77,6 +82,11 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::RunRole(args) => roles::run(args.role, &args.config, args.ready, args.supervised)?,
         Command::StaticServer { root } => single_threaded()?.block_on(static_server(root))?,
         Command::Shim { .. } => anyhow::bail!("a shim is started before anything else"),
+        Command::Probe => anyhow::bail!("a prober is started before anything else"),
+        Command::Verify(args) => {
+            let layout = up::layout(args.data.data.as_deref());
+            return single_threaded()?.block_on(verify::run(&layout, args, common.json));
+        }
         Command::ExecChild { app, command } => {
             let error = bastide_runtime::exec_child(&command, app);
             return Err(error).with_context(|| format!("cannot start {}", command[0].to_string_lossy()));

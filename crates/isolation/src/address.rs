@@ -48,6 +48,12 @@ pub fn uplink(slot: u16, zone: u8) -> (Ipv4Addr, Ipv4Addr) {
     (Ipv4Addr::from(base), Ipv4Addr::from(base + 1))
 }
 
+/// The slot of an address of a link to the host, if it is one.
+pub fn slot_of(address: Ipv4Addr) -> Option<u16> {
+    let [first, second, third, _] = address.octets();
+    (first == 100 && (96..128).contains(&second)).then(|| (u16::from(second) - 96) << 8 | u16::from(third))
+}
+
 /// Both ends of the link to the canary, outer end first.
 pub fn canary_link(slot: u16) -> (Ipv4Addr, Ipv4Addr) {
     uplink(slot, 64)
@@ -155,5 +161,11 @@ mod tests {
         assert_eq!(block(STAGES_MAX - 1).broadcast(), Ipv4Addr::new(100, 95, 255, 255));
         assert_eq!(uplink(0, 0).0, Ipv4Addr::new(100, 96, 0, 0));
         assert_eq!(uplink(8191, 63).1, Ipv4Addr::new(100, 127, 255, 127));
+        for (slot, ends) in
+            [(0, uplink(0, 0)), (8191, uplink(8191, 63)), (300, canary_link(300)), (7, bystander_link(7))]
+        {
+            assert_eq!((slot_of(ends.0), slot_of(ends.1)), (Some(slot), Some(slot)));
+        }
+        assert_eq!(slot_of(in_block(5, 5)), None);
     }
 }

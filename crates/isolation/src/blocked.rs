@@ -22,14 +22,18 @@ const RESERVED: &[([u8; 4], u8)] = &[
     ([240, 0, 0, 0], 4),
 ];
 
-/// The reserved ranges and `more`, merged: none touches or overlaps another, in order. nftables would merge
-/// them too, and its read-back would then differ from the plan.
-pub fn ranges(more: &[Ipv4Net]) -> Vec<Ipv4Net> {
+/// The reserved ranges and `more`, each as it is written down.
+pub(crate) fn each(more: &[Ipv4Net]) -> Vec<Ipv4Net> {
     let reserved = RESERVED.iter().map(|(base, length)| {
         Ipv4Net::new(Ipv4Addr::from(*base), *length).expect("a constant prefix length is right")
     });
-    let all: Vec<_> = reserved.chain(more.iter().map(Ipv4Net::trunc)).collect();
-    Ipv4Net::aggregate(&all)
+    reserved.chain(more.iter().map(Ipv4Net::trunc)).collect()
+}
+
+/// The same, merged: none touches or overlaps another, in order. nftables would merge them too, and its read-back
+/// would then differ from the plan.
+pub fn ranges(more: &[Ipv4Net]) -> Vec<Ipv4Net> {
+    Ipv4Net::aggregate(&each(more))
 }
 
 /// `ranges` without one address, in order.

@@ -5,9 +5,54 @@
 //! else's packets find it.
 
 use crate::{
-    Canary, Namespace, Packets, Plan, PlanError, Policy, Route, Topology,
+    Canary, CanaryPorts, Namespace, Outside, Packets, Plan, PlanError, Policy, Route, Topology, address,
+    blocked, checks,
     plan::{Link, MAIN, anywhere, only},
 };
+use ipnet::Ipv4Net;
+use std::net::Ipv4Addr;
+
+impl Canary {
+    /// A canary for a topology, of addresses that nobody can know before: `random` is asked for numbers. The links to
+    /// it are those of `slot`; `taken` are addresses of the host, which would answer for themselves.
+    pub fn invent(
+        topology: &Topology,
+        slot: u16,
+        taken: &[Ipv4Addr],
+        mut random: impl FnMut() -> u32,
+    ) -> Self {
+        let mut one_of = |net: &Ipv4Net| {
+            // The first and the last address of a range mean something else now and then.
+            let size =
+                (u64::from(u32::from(net.broadcast()) - u32::from(net.network()))).saturating_sub(1).max(1);
+            let first = u32::from(net.network()) + u32::from(size > 1);
+            Ipv4Addr::from(first + (u64::from(random()) % size) as u32)
+        };
+        let open = one_of(&address::TRIALS);
+        let own: Vec<_> = topology.stages.iter().map(|stage| address::block(stage.block)).collect();
+        let is_free =
+            |to: &Ipv4Addr| *to != open && !taken.contains(to) && !own.iter().any(|block| block.contains(to));
+        let mut closed = vec![checks::METADATA];
+        for range in blocked::each(&topology.blocked) {
+            // The kernel sends nobody's packets to loopback's addresses, and to groups only where somebody asked.
+            if range.addr().is_loopback() || range.addr().is_multicast() {
+                continue;
+            }
+            closed.extend((0..TRIES).map(|_| one_of(&range)).find(is_free));
+        }
+        closed.retain(is_free);
+        let first = 20_000 + (random() % 30_000) as u16;
+        let ports = CanaryPorts { allowed: first, denied: first + 1, unnamed: first + 2 };
+        let bystander = match topology.outside {
+            Outside::Host { routes_already: false } => Some(address::bystander_link(slot)),
+            _ => None,
+        };
+        Self { outer: address::canary_link(slot).0, open, ports, closed, bystander }
+    }
+}
+
+/// Attempts at an address that is free, of a range that may be all taken.
+const TRIES: usize = 64;
 
 /// Its own link.
 const LINK: &str = "eth0";

@@ -45,6 +45,8 @@ pub struct Doors {
     pub gateways: PathBuf,
     /// For the egress role: sockets behind the zones' gateways.
     pub egress: PathBuf,
+    /// For the operator: verification of isolation, with a driver that isolates.
+    pub verify: PathBuf,
 }
 
 /// Drivers.

@@ -35,6 +35,9 @@ pub enum Error {
     /// Networks.
     #[error("no network: {0}")]
     Network(String),
+    /// Isolation cannot be verified.
+    #[error("isolation cannot be verified: {0}")]
+    Verify(String),
     /// No room, or ids that meet.
     #[error("no network")]
     Plan(#[from] bastide_isolation::PlanError),

@@ -21,6 +21,7 @@ pub mod relay;
 mod restart;
 pub mod static_server;
 mod told;
+pub mod verify;
 
 pub use config::Config;
 pub use error::Error;

@@ -1,5 +1,6 @@
 //! The runtime role: finds out which stages this node runs, and starts an agent for each.
 
+use crate::verify::Verifier;
 use crate::{
     Config, Error,
     agent::{self, Ends, Node, chain},
@@ -46,7 +47,19 @@ pub async fn run(
             let (executable, state_dir) = (config.executable.clone(), config.state_dir.clone());
             let driver = LinuxDriver::open(executable, state_dir, linux).await?;
             tracing::info!("{}", driver.isolation().label());
-            run_with(driver, config, ready, stop).await
+            let verifier = Verifier::new(driver.clone(), &config)?;
+            // Not before the networks of an earlier life are adopted.
+            let (begin, begun) = tokio::sync::oneshot::channel();
+            let ready = Box::new(move || {
+                ready();
+                let _ = begin.send(());
+            });
+            let over = CancellationToken::new();
+            let verifying = tokio::spawn(verifier.serve(begun, stop.clone(), over.clone()));
+            let done = run_with(driver, config, ready, stop).await;
+            over.cancel();
+            let _ = verifying.await;
+            done
         }
         DriverKind::Process if !config.allow_no_isolation => Err(Error::NoIsolation),
         DriverKind::Process => {

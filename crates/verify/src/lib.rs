@@ -16,5 +16,5 @@ mod run;
 
 pub use order::{Answer, Attempt, Order};
 pub use prober::{main as prober_main, packet};
-pub use report::{Outcome, Report, Row};
+pub use report::{About, Outcome, Report, Row};
 pub use run::{Error, Limits, Prober, Subject, verify};

@@ -106,7 +106,7 @@ pub enum Attempt {
         /// Where to.
         to: SocketAddr,
         /// What to say.
-        say: String,
+        say: Vec<u8>,
     },
     /// Many at a time.
     Flood {

@@ -1,10 +1,14 @@
 //! What came of it, for people and for programs.
 
-use serde::Serialize;
-use std::{collections::BTreeMap, fmt::Write as _};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+};
 
 /// What came of a verification.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The one word.
     pub outcome: Outcome,
@@ -19,7 +23,7 @@ pub struct Report {
 }
 
 /// What a verification says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Every path is as it should be, and every control was heard.
@@ -42,10 +46,10 @@ impl Outcome {
 }
 
 /// A path that was tried.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// The path, in words that stay.
-    pub path: &'static str,
+    pub path: String,
     /// From where.
     pub from: String,
     /// To where.
@@ -60,10 +64,44 @@ pub struct Row {
     pub ok: bool,
     /// Whether it could be tried at all.
     pub tried: bool,
+    /// What of the host it is about, if of something that may go while it is tried.
+    #[serde(skip)]
+    pub about: Option<About>,
+}
+
+/// Something of the host that may go at any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum About {
+    /// An address.
+    Address(IpAddr),
+    /// A service of somebody's.
+    Service(SocketAddr),
+    /// A port that a canary wants and somebody else has.
+    TakenPort(SocketAddr),
 }
 
 impl Report {
-    pub(crate) fn new(replicas: usize, took_ms: u64, rows: Vec<Row>, controls: Vec<Row>) -> Self {
+    /// What of the host was there before and after is judged. What was not proves nothing, and is no fault: its other
+    /// addresses and ports were tried.
+    pub(crate) fn new(
+        replicas: usize,
+        took_ms: u64,
+        mut rows: Vec<Row>,
+        mut controls: Vec<Row>,
+        addresses: &[IpAddr],
+    ) -> Self {
+        let failed = controls.iter().filter(|row| !row.ok).filter_map(|row| row.about);
+        let gone: BTreeSet<_> = failed
+            .filter(|about| match about {
+                About::Address(address) => !addresses.contains(address),
+                About::Service(_) | About::TakenPort(_) => true,
+            })
+            .collect();
+        // What a service said to an app was said, even if it is gone now.
+        let is_said = |row: &Row| matches!(row.about, Some(About::Service(_))) && row.tried && !row.ok;
+        let is_there = |row: &Row| row.about.is_none_or(|about| !gone.contains(&about));
+        rows.retain(|row| is_there(row) || is_said(row));
+        controls.retain(is_there);
         let breached = rows.iter().any(|row| row.tried && !row.ok);
         let proven = rows.iter().chain(&controls).all(|row| row.ok);
         let outcome = match (breached, proven && !rows.is_empty()) {
@@ -78,7 +116,7 @@ impl Report {
     pub fn table(&self) -> String {
         let mut groups: BTreeMap<(&str, &str), Vec<&Row>> = BTreeMap::new();
         for row in &self.rows {
-            groups.entry((row.path, kind(&row.expected))).or_default().push(row);
+            groups.entry((&row.path, kind(&row.expected))).or_default().push(row);
         }
         let mut lines = vec![["PATH", "FROM", "TO", "EXPECTED", "SEEN", "OK"].map(str::to_owned)];
         for ((path, expected), rows) in &groups {
@@ -163,11 +201,11 @@ mod tests {
     fn row(path: &'static str, ok: bool, tried: bool) -> Row {
         let [from, to, how, expected, seen] =
             ["acme/Test/web", "beta/Test/web", "tcp", "nothing", "answered 1.2.3.4"].map(str::to_owned);
-        Row { path, from, to, how, expected, seen, ok, tried }
+        Row { path: path.into(), from, to, how, expected, seen, ok, tried, about: None }
     }
 
     fn outcome(rows: Vec<Row>, controls: Vec<Row>) -> Outcome {
-        Report::new(1, 1, rows, controls).outcome
+        Report::new(1, 1, rows, controls, &[]).outcome
     }
 
     #[test]
@@ -181,9 +219,30 @@ mod tests {
     }
 
     #[test]
+    fn what_of_the_host_goes_meanwhile_is_no_fault() {
+        let about = |about, ok| Row { about: Some(about), ..row("host-port", ok, true) };
+        let (here, there) = (IpAddr::from([11, 0, 0, 1]), IpAddr::from([11, 0, 0, 2]));
+        let [service, gone, kept] =
+            [About::Service((here, 1).into()), About::Address(there), About::Address(here)];
+        let report = |about_row, about_control| {
+            let rows = vec![row("p", true, true), about_row];
+            Report::new(1, 1, rows, vec![row("control", true, true), about_control], &[here])
+        };
+        for (went, ok) in [(service, true), (gone, true), (gone, false)] {
+            let report = report(about(went, ok), about(went, false));
+            assert_eq!((report.outcome, report.rows.len()), (Outcome::Proven, 1), "{went:?}");
+        }
+        assert_eq!(report(about(kept, true), about(kept, false)).outcome, Outcome::Unproven);
+        for still_there in [true, false] {
+            let report = report(about(service, false), about(service, still_there));
+            assert_eq!(report.outcome, Outcome::Breached);
+        }
+    }
+
+    #[test]
     fn the_table_names_the_path_that_is_open() {
         let rows = vec![row("other-customer", false, true), row("metadata", true, true)];
-        let table = Report::new(2, 1500, rows, vec![]).table();
+        let table = Report::new(2, 1500, rows, vec![], &[]).table();
         assert!(table.contains("! other-customer by tcp  acme/Test/web  beta/Test/web"), "{table}");
         assert!(table.contains("BREACHED: 2 tries from 2 replicas"), "{table}");
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     order::{Answer, Attempt, Call, Manner, Order},
-    report::{Report, Row},
+    report::{About, Report, Row},
 };
 use bastide_isolation::{
     Plan, Topology,
@@ -38,6 +38,9 @@ pub enum Error {
     /// The prober does not start.
     #[error("cannot start the prober {0}")]
     Start(PathBuf, #[source] io::Error),
+    /// The host's addresses cannot be read.
+    #[error("cannot read this host's addresses")]
+    Host(#[source] io::Error),
     /// The prober ended or said something that cannot be understood.
     #[error("the prober does not answer")]
     Prober(#[source] io::Error),
@@ -93,7 +96,12 @@ pub async fn verify(
     controls.extend(prober.controls(subject, limits).await?);
     let replicas = subject.topology.stages.iter().map(|stage| stage.replicas.len()).sum();
     let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Ok(Report::new(replicas, took_ms, rows, controls))
+    let addresses = match subject.outside {
+        None => crate::facts::addresses().map_err(Error::Host)?,
+        // A given namespace is as it is.
+        Some(_) => subject.facts.host.clone(),
+    };
+    Ok(Report::new(replicas, took_ms, rows, controls, &addresses))
 }
 
 /// A prober whose canaries listen.
@@ -353,7 +361,7 @@ impl Prober {
     fn row(&self, check: &Check, seen: &Seen, arrived: &[Arrival], subject: Subject<'_>) -> Row {
         let judgement = judge(check, seen, arrived);
         Row {
-            path: check.path,
+            path: check.path.to_owned(),
             from: place_name(&check.from, subject),
             to: self.target_name(&check.to, &check.how, subject),
             how: how_name(&check.how),
@@ -361,6 +369,24 @@ impl Prober {
             seen: judgement.seen,
             ok: judgement.ok,
             tried: !matches!(seen, Seen::Failed(_)),
+            about: self.about(&check.to, subject),
+        }
+    }
+
+    fn about(&self, target: &Target, subject: Subject<'_>) -> Option<About> {
+        let index = match target {
+            Target::Listener(index) | Target::At(index, _) | Target::Named(index, _) => *index,
+            Target::Service(at) => {
+                let is_hosts = subject.facts.services.iter().any(|(one, _)| one == at);
+                return is_hosts.then_some(About::Service(*at));
+            }
+        };
+        let listener = &self.trials.listeners[index];
+        match (listener.port, &self.canaries[index].port) {
+            _ if listener.place != Place::Host => None,
+            (Port::Fixed(port), Err(_)) => Some(About::TakenPort(SocketAddr::new(listener.at, port))),
+            _ if subject.facts.host.contains(&listener.at) => Some(About::Address(listener.at)),
+            _ => None,
         }
     }
 
@@ -370,7 +396,9 @@ impl Prober {
         let listener = self.trials.listeners.get(call.canary as usize)?;
         let open = subject.topology.canary.as_ref().map(|canary| canary.open);
         let own = [listener.at, bastide_isolation::address::BROKER.into()];
-        let from_itself = call.source.is_loopback() || own.contains(&call.source);
+        // The host may speak to itself: somebody else's verification tries what listens here.
+        let by_host = listener.place == Place::Host && subject.facts.host.contains(&call.source);
+        let from_itself = call.source.is_loopback() || own.contains(&call.source) || by_host;
         if call.nonce.is_some()
             || from_itself
             || listener.by == Medium::Abstract
@@ -379,7 +407,7 @@ impl Prober {
             return None;
         }
         Some(Row {
-            path: "unknown-caller",
+            path: "unknown-caller".into(),
             from: call.source.to_string(),
             to: format!("{} at {}", place_name(&listener.place, subject), listener.at),
             how: medium_name(listener.by),
@@ -387,6 +415,7 @@ impl Prober {
             seen: "somebody came who did not say what for".into(),
             ok: false,
             tried: true,
+            about: None,
         })
     }
 

@@ -6,3 +6,4 @@ mod house;
 mod isolated;
 mod road;
 mod stage;
+mod verified;

@@ -108,7 +108,8 @@ async fn apps_of_a_stage_call_each_other_by_grant_and_have_databases_of_their_ow
         grants(&stage).await?;
         databases(&stage, &server).await?;
         rotation(&stage).await?;
-        life_of_the_role(&stage).await
+        life_of_the_role(&stage).await?;
+        what_is_granted_is_proven(&stage)
     };
     outcome.await.with_context(|| product.logs())?;
     product.down()
@@ -139,6 +140,19 @@ async fn become_acme(product: &Product) -> Result<()> {
     for _ in 0..4 {
         retry(&["status"], "")?;
     }
+    Ok(())
+}
+
+/// Apps and databases that are granted are reached, and nothing else is.
+fn what_is_granted_is_proven(stage: &Stage<'_>) -> Result<()> {
+    let report = stage.json(&["verify"])?;
+    let rows: Vec<_> = report["rows"].as_array().into_iter().flatten().collect();
+    let tried = |path: &str| rows.iter().filter(|row| row["path"] == path).count();
+    ensure!(
+        rows.iter().any(|row| row["path"] == "granted" && row["to"] == "169.254.2.1:5432"),
+        "the database"
+    );
+    ensure!(tried("granted") > 0 && tried("not-granted") > 0, "{} tries", rows.len());
     Ok(())
 }
 

@@ -41,7 +41,7 @@ const V6: &[Ipv6Addr] = &[
 const PROTOCOLS: &[u8] = &[47, 50, 132, 253];
 
 /// The metadata service of many clouds.
-const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
 /// Where the proxy of a replica is, inside its namespace.
 pub const PROXY: (Ipv4Addr, u16) = (address::BROKER, 3128);
@@ -63,7 +63,9 @@ pub struct Trials {
 pub fn trials(topology: &Topology, facts: &Facts) -> Trials {
     let mut list = List { topology, facts, trials: Trials::default(), known: BTreeMap::new() };
     for stage in &topology.stages {
-        for replica in &stage.replicas {
+        let wanted =
+            |replica: &&ReplicaNet| facts.only.as_ref().is_none_or(|only| only.contains(&replica.id));
+        for replica in stage.replicas.iter().filter(wanted) {
             list.replica(stage, replica);
         }
     }
@@ -187,7 +189,7 @@ impl List<'_> {
                 }
             }
             for (service, _) in &self.facts.services {
-                let how = How::Ask("GET / HTTP/1.0\r\n\r\n".into());
+                let how = How::Ask(b"GET / HTTP/1.0\r\n\r\n".to_vec());
                 let control =
                     made("control", &Place::Host, Target::Service(*service), how.clone(), Expected::Listens);
                 if !self.trials.controls.contains(&control) {
@@ -246,8 +248,14 @@ impl List<'_> {
             let to = Target::Service((Ipv4Addr::LOCALHOST, port).into());
             self.check("declared-port", &place, to, How::Ask(request), Expected::Bytes);
         }
-        for (_, at, request) in app.may_use {
-            self.check("granted", &place, Target::Service(at), How::Ask(request), Expected::Bytes);
+        for (at, request) in app.may_use {
+            self.check("granted", &place, Target::Service(at), How::Ask(request), Expected::Listens);
+        }
+        if self.facts.proxy.is_some() {
+            for name in app.may_not_use {
+                let (at, how) = (Target::Service(NAMES.into()), How::Lookup { name, v6: false });
+                self.check("not-granted", &place, at, how, Expected::Nothing);
+            }
         }
     }
 

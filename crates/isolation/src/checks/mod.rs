@@ -10,13 +10,13 @@ mod judge;
 mod list;
 
 pub use judge::{Arrival, Judgement, Seen, judge};
-pub use list::{NAMES, PROXY, Trials, trials};
+pub use list::{METADATA, NAMES, PROXY, Trials, trials};
 
 use crate::{Installation, Plan};
 use bastide_types::{AppName, CustomerName, ReplicaId, StageName, ZoneName};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
@@ -150,7 +150,7 @@ pub enum How {
     /// An abstract Unix socket.
     Abstract,
     /// Some words to a service that knows no canary; whatever it says is an answer.
-    Ask(String),
+    Ask(Vec<u8>),
     /// So many connections, or UDP flows, at a time.
     Flood {
         /// How many.
@@ -256,6 +256,8 @@ pub struct Facts {
     pub apps: BTreeMap<ReplicaId, App>,
     /// The proxy and the name service serve, and know the canary.
     pub proxy: Option<Names>,
+    /// Try from these replicas only; from all when there is nothing here. All of them are tried to be reached.
+    pub only: Option<BTreeSet<ReplicaId>>,
     /// Fill the caps, too: a test only, since it takes what apps may need.
     pub flood: bool,
 }
@@ -270,9 +272,11 @@ pub struct App {
     /// Which app.
     pub app: AppName,
     /// The port it declared, and what to ask there; `None` while it is not ready.
-    pub serves: Option<(u16, String)>,
-    /// What it may use in its own namespace: a word for people, where, and what to say there.
-    pub may_use: Vec<(String, SocketAddr, String)>,
+    pub serves: Option<(u16, Vec<u8>)>,
+    /// What it may use in its own namespace: where, and what to say there.
+    pub may_use: Vec<(SocketAddr, Vec<u8>)>,
+    /// Names of what others may use and it may not.
+    pub may_not_use: Vec<String>,
 }
 
 /// Names that the name service answers in a made-up way while isolation is verified; what it does with the

@@ -35,8 +35,9 @@ fn town() -> (Topology, Facts) {
                 customer: ["acme", "beta"][number / 2].parse().unwrap(),
                 stage: ["test", "production"][number % 2].parse().unwrap(),
                 app: "web".parse().unwrap(),
-                serves: Some((8080, "GET / HTTP/1.0\r\n\r\n".into())),
-                may_use: Vec::new(),
+                serves: Some((8080, b"GET / HTTP/1.0\r\n\r\n".to_vec())),
+                may_use: vec![("169.254.2.1:5432".parse().unwrap(), b"x".to_vec())],
+                may_not_use: vec!["blog.internal".into()],
             };
             apps.insert(replica.id, app);
         }
@@ -49,7 +50,15 @@ fn town() -> (Topology, Facts) {
         rebinding: "rebinding.example".into(),
     };
     let services = vec![("11.9.9.9:8443".parse().unwrap(), "edge".into())];
-    let facts = Facts { host: vec![HOST.into()], services, v6: true, apps, proxy: Some(names), flood: true };
+    let facts = Facts {
+        host: vec![HOST.into()],
+        services,
+        v6: true,
+        apps,
+        proxy: Some(names),
+        only: None,
+        flood: true,
+    };
     (topology, facts)
 }
 

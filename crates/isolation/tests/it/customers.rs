@@ -131,6 +131,25 @@ proptest! {
     }
 
     #[test]
+    fn a_canary_is_invented_for_every_topology(
+        stages in prop::collection::vec(prop::collection::vec(0_u8..3, 1..3), 0..3),
+        host: bool,
+        mut seed: u32,
+    ) {
+        let mut topology = topology(&stages, host, false);
+        // Any numbers will do, the worst ones too.
+        let numbers = move || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            seed
+        };
+        let canary = Canary::invent(&topology, 7, &[Ipv4Addr::new(10, 0, 0, 1)], numbers);
+        prop_assert!(canary.closed.len() > 12, "{canary:?}");
+        prop_assert!(canary.closed.iter().any(|to| "11.2.0.0/16".parse::<Ipv4Net>().unwrap().contains(to)));
+        topology.canary = Some(canary);
+        prop_assert!(plan_of(&topology).is_ok());
+    }
+
+    #[test]
     fn nothing_from_outside_gets_in(
         stages in prop::collection::vec(prop::collection::vec(0_u8..3, 1..3), 1..4),
         host: bool,

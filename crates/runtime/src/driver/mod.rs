@@ -4,6 +4,7 @@ mod linux;
 pub mod process;
 
 pub use bastide_types::node::Isolation;
+pub(crate) use linux::Person;
 pub use linux::{LinuxDriver, clear};
 
 use crate::Error;

@@ -159,7 +159,7 @@ async fn without_leave_nothing_runs_that_is_not_isolated() {
     let config: Config = serde_json::from_value(serde_json::json!({
         "bus": { "url": "tls://127.0.0.1:1", "ca_file": "/none", "name": "n" },
         "driver": "process", "state_dir": "/none", "executable": "/none", "deploy_key_file": "/none", "down_mark": "/none",
-        "doors": { "gateways": "/none/a", "egress": "/none/b" },
+        "doors": { "gateways": "/none/a", "egress": "/none/b", "verify": "/none/c" },
     }))
     .unwrap();
     let refused =

@@ -189,7 +189,7 @@ enum Change {
     Mistranslate(Hook, usize),
     Accept(Hook),
     Unblock(Ipv4Net),
-    Widen(&'static str, (String, Ipv4Net)),
+    Widen(&'static str, &'static str),
     AllWays,
     Fill(&'static str),
     Empty(&'static str),
@@ -226,11 +226,13 @@ impl Change {
                     }
                 }
             }
-            Self::Widen(name, member) => {
+            Self::Widen(name, who) => {
                 for set in rules.sets.iter_mut().filter(|set| set.name == *name) {
                     if let Members::Senders(senders) = &mut set.members {
-                        senders.retain(|(link, _)| *link != member.0);
-                        senders.insert((member.0.clone(), everything()));
+                        let links: Vec<_> = senders.iter().map(|(link, _)| link.clone()).collect();
+                        senders.retain(|(link, _)| role(link) != *who);
+                        let wide = links.into_iter().filter(|link| role(link) == *who);
+                        senders.extend(wide.map(|link| (link, everything())));
                     }
                 }
             }
@@ -310,13 +312,9 @@ fn mutants(kind: Kind, rules: &Ruleset, ranges: &[Ipv4Net]) -> Vec<Mutant> {
             }
             Members::Services(_) => add(format!("{} with everything", set.name), Change::Fill(set.name)),
             Members::Senders(senders) => {
-                let mut known = BTreeSet::new();
-                for member in senders {
-                    // One of each: which replica or stage it is makes no difference.
-                    if known.insert(role(&member.0)) {
-                        let name = format!("{} of {} everything", set.name, role(&member.0));
-                        add(name, Change::Widen(set.name, member.clone()));
-                    }
+                let roles: BTreeSet<_> = senders.iter().map(|(link, _)| role(link)).collect();
+                for who in roles {
+                    add(format!("{} of {who} everything", set.name), Change::Widen(set.name, who));
                 }
             }
             Members::Ways(_) => add(format!("{} everywhere", set.name), Change::AllWays),

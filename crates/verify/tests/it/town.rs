@@ -68,6 +68,7 @@ impl Town {
                     app: "web".parse().unwrap(),
                     serves: None,
                     may_use: Vec::new(),
+                    may_not_use: Vec::new(),
                 };
                 facts.apps.insert(id, app);
             }

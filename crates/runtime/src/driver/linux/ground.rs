@@ -73,18 +73,12 @@ fn free_slot(installation: &Installation, routes: &str) -> u16 {
             let (link, to) = (fields.next()?, fields.next()?);
             // The kernel writes the address as a number of its own byte order.
             let to = Ipv4Addr::from(u32::from_str_radix(to, 16).ok()?.to_ne_bytes());
-            if link.starts_with(&prefix) { None } else { slot_of(to) }
+            if link.starts_with(&prefix) { None } else { address::slot_of(to) }
         })
         .collect();
     let first = prefix.bytes().fold(0_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
     let first = (first % u32::from(SLOTS)) as u16;
     (0..SLOTS).map(|step| (first + step) % SLOTS).find(|slot| !taken.contains(slot)).unwrap_or(first)
-}
-
-/// The block that an address is in, if it is in one.
-fn slot_of(address: Ipv4Addr) -> Option<u16> {
-    let [first, second, third, _] = address.octets();
-    (first == 100 && (96..128).contains(&second)).then(|| (u16::from(second) - 96) << 8 | u16::from(third))
 }
 
 #[cfg(test)]
@@ -96,7 +90,7 @@ mod tests {
         let here = Installation::of("/data/runtime");
         let free = free_slot(&here, "");
         let (outer, inner) = address::uplink(free, 1);
-        assert_eq!((slot_of(outer), slot_of(inner)), (Some(free), Some(free)));
+        assert_eq!((address::slot_of(outer), address::slot_of(inner)), (Some(free), Some(free)));
         let line = |link: &str, to: Ipv4Addr| {
             format!(
                 "{link}\t{:08X}\t00000000\t0005\t0\t0\t0\tFFFFFFFF\t0\t0\t0\n",

@@ -15,19 +15,19 @@ mod zones;
 use super::{Found, Isolation, Launch, Life, RuntimeDriver, Started, Usage};
 use crate::{Error, agent::chain, config, files};
 use bastide_container::{Engine, Handle, cgroup::Cgroups};
-use bastide_isolation::{Canary, Installation, address};
+use bastide_isolation::{Canary, Installation, Topology, address};
 use bastide_network::{Network, OutsideNamespace, socket::Sockets};
 use bastide_proxy::flow_log::FlowLog;
 use bastide_types::{
     ReplicaId, ZoneName,
-    egress::EgressCaller,
+    egress::{EgressCaller, EgressCanary},
     message::{Reach, StageState},
 };
 use bundle::Making;
 use flows::Owners;
 use members::{Member, Members, Rules};
 use networks::{Detours, Networks};
-use outward::{Listeners, Outward};
+use outward::{Listeners, Names, Outward};
 use std::{
     collections::HashMap,
     fs, io,
@@ -155,13 +155,44 @@ impl LinuxDriver {
     }
 }
 
+/// A replica, for whoever verifies what it can reach.
+pub(crate) struct Person {
+    pub(crate) caller: EgressCaller,
+    /// What it finds under internal names.
+    pub(crate) names: Names,
+    /// Its declared port, when it runs.
+    pub(crate) port: Option<u16>,
+}
+
 impl LinuxDriver {
     /// A machine outside that answers while isolation is verified, or none any more.
     ///
     /// # Errors
     /// When the networks are not as planned with it.
-    pub async fn canary(&self, canary: Option<Canary>) -> Result<(), Error> {
+    pub(crate) async fn canary(&self, canary: Option<Canary>) -> Result<(), Error> {
         self.inner.networks.canary(canary).await
+    }
+
+    /// The same for calls by name.
+    pub(crate) async fn egress_canary(&self, canary: Option<EgressCanary>) -> Result<(), Error> {
+        let told = self.inner.outward.canary(canary).await;
+        told.map_err(|error| Error::Network(format!("the egress role does not answer: {error}")))
+    }
+
+    /// What the networks were planned from last.
+    pub(crate) async fn topology(&self) -> Result<Topology, Error> {
+        self.inner.networks.topology().await
+    }
+
+    /// Everybody who runs or starts.
+    pub(crate) fn people(&self) -> Vec<Person> {
+        let callers = self.inner.outward.callers().into_iter();
+        callers
+            .map(|(caller, names)| {
+                let port = self.inner.running(caller.replica).map(|running| running.port);
+                Person { caller, names, port }
+            })
+            .collect()
     }
 }
 

@@ -34,6 +34,7 @@ enum Order {
     Remove(ReplicaId, oneshot::Sender<()>),
     Enact(String, Rules, oneshot::Sender<Result<(), Error>>),
     Canary(Option<Canary>, oneshot::Sender<Result<(), Error>>),
+    Topology(oneshot::Sender<Result<Topology, Error>>),
     Clear(oneshot::Sender<Result<(), Error>>),
 }
 
@@ -100,6 +101,11 @@ impl Networks {
     /// A machine outside that answers while isolation is verified, or none any more.
     pub(crate) async fn canary(&self, canary: Option<Canary>) -> Result<(), Error> {
         self.order(|done| Order::Canary(canary, done)).await?
+    }
+
+    /// What the kernel was planned from last.
+    pub(crate) async fn topology(&self) -> Result<Topology, Error> {
+        self.order(Order::Topology).await?
     }
 
     /// Takes everything away, for good: the owner ends.
@@ -208,6 +214,7 @@ impl Owner {
                 pass.enacted.push(done);
                 pass.changed = true;
             }
+            Order::Topology(done) => drop(done.send(self.members.topology().map_err(Error::from))),
             Order::Clear(done) => {
                 let ids: Vec<_> = self.members.all().map(|member| member.id()).collect();
                 ids.into_iter().for_each(|id| self.members.remove(id));

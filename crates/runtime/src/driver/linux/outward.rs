@@ -10,7 +10,7 @@ use bastide_network::socket::Sockets;
 use bastide_proxy::handover;
 use bastide_types::{
     CustomerName, ReplicaId, StageName,
-    egress::{EgressCaller, EgressOrder, EgressPolicy, EgressReceipt},
+    egress::{EgressCaller, EgressCanary, EgressOrder, EgressPolicy, EgressReceipt},
 };
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,7 @@ use std::{
 };
 use tokio::{
     net::UnixStream,
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -39,13 +39,16 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(2);
 const RECEIPT_LIMIT: Duration = Duration::from_secs(5);
 
 type StageKey = (CustomerName, StageName);
-type Names = BTreeMap<String, Ipv4Addr>;
+/// Names below `internal`, each with an address inside a replica's namespace.
+pub(crate) type Names = BTreeMap<String, Ipv4Addr>;
 
 /// What the egress role should serve. Clones are the same.
 #[derive(Clone)]
 pub(crate) struct Outward {
     wanted: Arc<Mutex<Wanted>>,
     changed: Arc<Notify>,
+    /// The canary that the egress role knows now.
+    canary: watch::Sender<Option<EgressCanary>>,
 }
 
 #[derive(Default)]
@@ -54,6 +57,7 @@ struct Wanted {
     replicas: BTreeMap<ReplicaId, Wish>,
     /// A replica is served only after its stage is known here: until then, what it may do is not.
     stages: BTreeMap<StageKey, Stage>,
+    canary: Option<EgressCanary>,
 }
 
 struct Stage {
@@ -101,7 +105,7 @@ impl Listeners {
 impl Outward {
     /// Nothing is said before [`Outward::begin`].
     pub(crate) fn new() -> Self {
-        Self { wanted: Arc::default(), changed: Arc::default() }
+        Self { wanted: Arc::default(), changed: Arc::default(), canary: watch::Sender::default() }
     }
 
     /// Starts the task, which runs until `stop`. Whom the egress role serves already and who was not adopted until
@@ -146,6 +150,23 @@ impl Outward {
         });
     }
 
+    /// Lets apps call something that is not the internet, or nothing of the kind any more. Returns when that is in
+    /// force.
+    pub(crate) async fn canary(&self, canary: Option<EgressCanary>) -> io::Result<()> {
+        self.change(|wanted| wanted.canary.clone_from(&canary));
+        let mut known = self.canary.subscribe();
+        timeout(RECEIPT_LIMIT, known.wait_for(|known| *known == canary)).await?.map_err(io::Error::other)?;
+        Ok(())
+    }
+
+    /// Who may call out, and what each finds inside its namespace.
+    pub(crate) fn callers(&self) -> Vec<(EgressCaller, Names)> {
+        let wanted = self.lock();
+        let names =
+            |wish: &Wish| wanted.stages.get(&wish.stage()).map(|stage| stage.names(wish.caller.replica));
+        wanted.replicas.values().map(|wish| (wish.caller.clone(), names(wish).unwrap_or_default())).collect()
+    }
+
     fn change(&self, change: impl FnOnce(&mut Wanted)) {
         change(&mut self.lock());
         self.changed.notify_one();
@@ -163,6 +184,7 @@ struct Told {
     policies: BTreeMap<StageKey, EgressPolicy>,
     /// Replicas that could not be admitted, and when that is tried again.
     refused: BTreeMap<ReplicaId, Instant>,
+    canary: Option<EgressCanary>,
 }
 
 /// A replica that the egress role serves.
@@ -210,6 +232,7 @@ impl Link {
     /// One stream, until it ends.
     async fn life(&mut self) -> io::Result<std::convert::Infallible> {
         self.told = Told::default();
+        self.outward.canary.send_replace(None);
         let stream = timeout(RECEIPT_LIMIT, handover::connect(&self.control)).await??;
         let receipt = say(&stream, &EgressOrder::Resume, &[]).await?;
         self.told.replicas = receipt.serves.into_iter().map(|replica| (replica, Served::default())).collect();
@@ -254,7 +277,11 @@ impl Link {
             EgressOrder::Dismiss { replica } => {
                 self.told.replicas.remove(&replica);
             }
-            EgressOrder::Resume | EgressOrder::Canary { .. } => {}
+            EgressOrder::Canary { canary } => {
+                self.told.canary.clone_from(&canary);
+                self.outward.canary.send_replace(canary);
+            }
+            EgressOrder::Resume => {}
         }
     }
 
@@ -292,6 +319,9 @@ impl Link {
             .find(|(id, served)| wanted.replicas.get(id).is_none_or(|wish| wish.life != served.life));
         if let Some((replica, _)) = unwanted {
             return Some(EgressOrder::Dismiss { replica: *replica });
+        }
+        if wanted.canary != told.canary {
+            return Some(EgressOrder::Canary { canary: wanted.canary.clone() });
         }
         wanted.replicas.iter().find_map(|(id, wish)| {
             let served = told.replicas.get(id)?;
