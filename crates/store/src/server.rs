@@ -143,6 +143,7 @@ impl PostgresAdmin {
     pub async fn provide(&self, wanted: &PostgresRow) -> Result<Vec<String>, ServerError> {
         within(WORK_LIMIT, async {
             let mut admin = self.connect(None).await?;
+            alone(&mut admin, &wanted.database).await?;
             let user = wanted.user();
             let (owner, database, login) =
                 (Name::of(&wanted.database), Name::of(&wanted.database), Name::of(&user));
@@ -192,6 +193,7 @@ impl PostgresAdmin {
     pub async fn retire(&self, old: &PostgresRow) -> Result<(), ServerError> {
         within(WORK_LIMIT, async {
             let mut admin = self.connect(None).await?;
+            alone(&mut admin, &old.database).await?;
             let user = old.user();
             let (owner, login) = (Name::of(&old.database), Name::of(&user));
             if !exists(&mut admin, "SELECT 1 FROM pg_roles WHERE rolname = $1", &user).await? {
@@ -317,6 +319,13 @@ async fn make(connection: &mut PgConnection, sql: String) -> Result<(), ServerEr
         }
         outcome => outcome,
     }
+}
+
+/// Waits until nobody else works on this database of an app, and keeps others waiting until the connection ends: two
+/// replicas of the Platform may come at once, and the server fails statements that change one role at the same time.
+async fn alone(admin: &mut PgConnection, database: &str) -> Result<(), ServerError> {
+    sqlx::query("SELECT pg_advisory_lock(hashtextextended($1, 0))").bind(database).execute(admin).await?;
+    Ok(())
 }
 
 /// Lets pass what the administrator's role may not do.
