@@ -74,7 +74,7 @@ pub fn decide(observed: &Observed<'_>, advice: &mut Advice, now_s: i64) -> Decis
     let why = if wanted < asked {
         format!("{why}; {}", quota())
     } else if replicas > wanted {
-        format!("{why}; fewer only after {} s", DOWN_AFTER_S)
+        format!("{why}; fewer only after {DOWN_AFTER_S} s")
     } else {
         why
     };

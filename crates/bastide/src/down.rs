@@ -13,7 +13,7 @@ use std::{
 };
 
 /// How long a drain may take before `down` gives up waiting.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Stops what runs in this data directory; with `purge` the data goes too.
 pub fn run(layout: &Layout, purge: bool, yes: bool) -> Result<()> {

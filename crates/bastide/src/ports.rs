@@ -1,13 +1,19 @@
 //! Ports of the inner hops: free ones on loopback, chosen once and kept, so that a restarted role is
-//! found where it was.
+//! found where it was. They lie below the ports that Linux gives to outgoing connections (32768 and
+//! up), so that none of those sits on a role's port while the role restarts.
 
 use crate::{files, layout::Layout};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    ops::Range,
 };
+
+/// Where ports are chosen from.
+const RANGE: Range<u16> = 20_000..30_000;
 
 /// Port of each process that listens inside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,10 +26,8 @@ impl Ports {
         let mut ports: Self = files::read_json(&layout.ports())?.unwrap_or(Self(BTreeMap::new()));
         let mut held = Vec::new();
         for process in processes {
-            let wanted = ports.0.get(*process).copied().unwrap_or(0);
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted))
-                .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-                .context("no free port on loopback")?;
+            let listener = ports.0.get(*process).and_then(|port| bind(*port)).or_else(|| first_free(layout));
+            let listener = listener.context("no free port on loopback")?;
             ports.0.insert((*process).to_owned(), listener.local_addr()?.port());
             held.push(listener);
         }
@@ -35,6 +39,19 @@ impl Ports {
     pub fn address(&self, process: &str) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.0[process]).into()
     }
+}
+
+fn bind(port: u16) -> Option<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
+}
+
+/// The first free port from a place of the data directory's own, so that two installations on one
+/// machine seldom try the same ones.
+fn first_free(layout: &Layout) -> Option<TcpListener> {
+    let mut hasher = DefaultHasher::new();
+    layout.ports().hash(&mut hasher);
+    let from = (hasher.finish() % RANGE.len() as u64) as usize;
+    RANGE.cycle().skip(from).take(RANGE.len()).find_map(bind)
 }
 
 #[cfg(test)]

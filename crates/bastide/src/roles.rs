@@ -78,10 +78,10 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
 fn mark(path: Option<PathBuf>) -> Box<dyn FnOnce() + Send> {
     Box::new(move || {
         tracing::info!("ready");
-        if let Some(path) = path {
-            if let Err(error) = files::write_private(&path, std::process::id().to_string().as_bytes()) {
-                tracing::error!(error = format!("{error:#}"), "cannot write the ready mark");
-            }
+        if let Some(path) = path
+            && let Err(error) = files::write_private(&path, std::process::id().to_string().as_bytes())
+        {
+            tracing::error!(error = format!("{error:#}"), "cannot write the ready mark");
         }
     })
 }

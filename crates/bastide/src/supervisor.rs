@@ -80,7 +80,7 @@ pub async fn keep(
                 tracing::warn!(process = process.name, %end, "ended; starting it again");
             }
             Err(error) => {
-                tracing::error!(process = process.name, error = format!("{error:#}"), "cannot start")
+                tracing::error!(process = process.name, error = format!("{error:#}"), "cannot start");
             }
         }
         seen(&process, Change::Restarted);

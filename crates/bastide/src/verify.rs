@@ -10,7 +10,7 @@ use std::{io::Write, process::ExitCode};
 /// when nothing could be proven.
 pub async fn run(layout: &Layout, args: VerifyArgs, json: bool) -> Result<ExitCode> {
     let door = layout.verify_door();
-    if files::read_json::<Identity>(&layout.supervisor())?.filter(Identity::is_alive).is_none() {
+    if files::read_json::<Identity>(&layout.supervisor())?.as_ref().is_none_or(|x| !Identity::is_alive(x)) {
         bail!("nothing runs in {}: start it with `bastide up`", layout.root().display());
     }
     if !door.exists() {
@@ -28,7 +28,7 @@ pub async fn run(layout: &Layout, args: VerifyArgs, json: bool) -> Result<ExitCo
             let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { report.table() };
             // Whoever reads only the first lines still gets the exit code.
             match std::io::stdout().write_all(text.as_bytes()) {
-                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error.into()),
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
                 _ => Ok(ExitCode::from(report.outcome.code())),
             }
         }

@@ -26,7 +26,7 @@ use std::{
 };
 
 /// Longest wait for one answer, an upload included.
-const ANSWER_LIMIT: Duration = Duration::from_secs(600);
+const ANSWER_LIMIT: Duration = Duration::from_mins(10);
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 

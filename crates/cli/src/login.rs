@@ -19,7 +19,7 @@ use tokio::{
 use url::Url;
 
 /// How long `login` waits for the browser.
-const BROWSER_LIMIT: Duration = Duration::from_secs(600);
+const BROWSER_LIMIT: Duration = Duration::from_mins(10);
 
 /// Arguments of `login`.
 #[derive(Debug, Clone, Args)]

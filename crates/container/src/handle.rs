@@ -119,10 +119,10 @@ pub async fn attach(state_dir: &Path) -> Result<Option<Handle>> {
     let dir = File::open(state_dir).map_err(Error::file(state_dir))?;
     // By descriptor: the path may be longer than a socket's name may be.
     let socket = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()));
-    if let Ok(stream) = UnixStream::connect(&socket).await {
-        if let Ok(Ok((life, watcher))) = tokio::time::timeout(START_LIMIT, Watcher::open(stream)).await {
-            return Ok(Some(watch(container, life, watcher, None)));
-        }
+    if let Ok(stream) = UnixStream::connect(&socket).await
+        && let Ok(Ok((life, watcher))) = tokio::time::timeout(START_LIMIT, Watcher::open(stream)).await
+    {
+        return Ok(Some(watch(container, life, watcher, None)));
     }
     let ended = {
         let container = container.clone();

@@ -48,9 +48,9 @@ pub(crate) fn each<R: Read>(
         let header = entry.header();
         let kind = header.entry_type();
         let path = said.path.unwrap_or_else(|| header.path_bytes().into_owned());
-        let link = said
-            .link
-            .unwrap_or_else(|| header.link_name_bytes().map(|link| link.into_owned()).unwrap_or_default());
+        let link = said.link.unwrap_or_else(|| {
+            header.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default()
+        });
         let size = entry.size();
         if said.size.is_some_and(|other| other != size) {
             // Another length than the header's would shift all that follows.
@@ -74,7 +74,10 @@ pub(crate) fn each<R: Read>(
 }
 
 pub(crate) fn broken(error: io::Error) -> Error {
-    if error.get_ref().is_some_and(|inner| inner.is::<TooMuch>()) {
+    if error
+        .get_ref()
+        .is_some_and(<dyn std::error::Error + std::marker::Send + std::marker::Sync + 'static>::is::<TooMuch>)
+    {
         return Error::TooLarge("it unpacks to too much".into());
     }
     Error::Refused(format!("it is not a tar, or damaged: {error}"))

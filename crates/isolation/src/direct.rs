@@ -156,7 +156,7 @@ mod tests {
                     let address = Ipv4Addr::from(low);
                     let covers = |(net, own): &Service| net.contains(&address) && own.is_none_or(|own| own == port);
                     let count = all.iter().filter(|one| covers(one)).count();
-                    prop_assert_eq!(count, usize::from(services.iter().any(|one| covers(one))));
+                    prop_assert_eq!(count, usize::from(services.iter().any(covers)));
                 }
             }
         }

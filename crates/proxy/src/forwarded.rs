@@ -22,7 +22,7 @@ pub fn client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     }
     let entries = if headers.contains_key(header::FORWARDED) {
         let lines: Vec<&[u8]> =
-            headers.get_all(header::FORWARDED).iter().map(|line| line.as_bytes()).collect();
+            headers.get_all(header::FORWARDED).iter().map(http::HeaderValue::as_bytes).collect();
         parse(&lines.join(&b","[..]))
     } else {
         x_forwarded_for(headers)

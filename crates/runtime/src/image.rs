@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-const FETCH_LIMIT: Duration = Duration::from_secs(300);
+const FETCH_LIMIT: Duration = Duration::from_mins(5);
 /// Says that an image may not be on the disk yet, only in memory; holds the boot that it is in the memory of.
 const UNSYNCED: &str = "unsynced";
 
@@ -127,10 +127,11 @@ impl Images {
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let finished = !name.contains('.');
-            if finished && !names.contains(&name) {
-                if let Err(error) = remove(&entry.path()) {
-                    tracing::warn!(%error, image = name, "cannot remove an image");
-                }
+            if finished
+                && !names.contains(&name)
+                && let Err(error) = remove(&entry.path())
+            {
+                tracing::warn!(%error, image = name, "cannot remove an image");
             }
         }
     }
@@ -145,7 +146,7 @@ fn sync_later(root: PathBuf, mark: PathBuf) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
-                tracing::warn!(%error, root = %root.display(), "an image is not synced to the disk")
+                tracing::warn!(%error, root = %root.display(), "an image is not synced to the disk");
             }
         }
     }));

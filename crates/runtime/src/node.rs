@@ -31,7 +31,7 @@ const ASK_LIMIT: Duration = Duration::from_secs(3);
 /// How long replicas that no agent looks after get to end.
 const STRAY_GRACE: Duration = Duration::from_secs(10);
 /// How often images that nobody needs are removed.
-const SWEEP_EVERY: Duration = Duration::from_secs(300);
+const SWEEP_EVERY: Duration = Duration::from_mins(5);
 
 /// Runs the agents of this node until `stop`. Replicas of a driver whose replicas outlive the role go on running
 /// then, unless [`Config::down_mark`] is there. `ready` is called once, when the node knows its stages.
@@ -223,7 +223,7 @@ impl<D: RuntimeDriver> Stages<D> {
                     self.agents.insert(grant.account.clone(), bus);
                 }
                 Err(error) => {
-                    tracing::warn!(error = chain(&error), stage = %grant.stage, "cannot look after a stage")
+                    tracing::warn!(error = chain(&error), stage = %grant.stage, "cannot look after a stage");
                 }
             }
         }
@@ -241,8 +241,7 @@ impl<D: RuntimeDriver> Stages<D> {
             name: self.config.bus.name.clone(),
         })
         .await?;
-        let desired =
-            state::follow(&bus, &dir, self.verify_key.clone(), &grant.account, self.ends.over.clone());
+        let desired = state::follow(&bus, &dir, self.verify_key, &grant.account, self.ends.over.clone());
         let found = self.found.remove(&grant.account).unwrap_or_default();
         self.tasks.spawn(agent::run(
             self.node.clone(),

@@ -53,7 +53,7 @@ mod tests {
             assert!(head[..read].starts_with(b"GET /up HTTP/1.1\r\n"));
             stream.write_all(says.as_bytes()).await.unwrap();
         };
-        let (path, timeout) = ("/up".to_owned(), Duration::from_secs(60));
+        let (path, timeout) = ("/up".to_owned(), Duration::from_mins(1));
         let question = Question { path, any_answer, interval: timeout, timeout, failures: 1 };
         let (answer, ()) = tokio::join!(probe(TcpStream::connect(address), &question), server);
         answer

@@ -17,8 +17,8 @@ use std::{
 
 const ONCE: Duration = Duration::from_secs(1);
 const FIRST: Duration = Duration::from_secs(10);
-const LONGEST: Duration = Duration::from_secs(300);
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
+const LONGEST: Duration = Duration::from_mins(5);
+const FORGOTTEN_AFTER: Duration = Duration::from_mins(10);
 
 /// What is remembered of a replica's ends.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use std::{path::Path, sync::Arc, time::Duration};
 
 /// Longest wait for one answer: generous, since it only ends a test that already failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Sends requests to hosts below `.localhost`, which all lead to loopback.
 #[derive(Clone)]

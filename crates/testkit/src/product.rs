@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Generous: a slow machine must not fail the test, a hanging product must.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How to start it.
 pub struct Options {
@@ -211,11 +211,11 @@ impl Product {
 impl Drop for Product {
     fn drop(&mut self) {
         // Also after `kill`: what outlived the roles is taken away.
-        if self.down().is_err() {
-            if let Some(mut supervisor) = self.supervisor.take() {
-                let _ = supervisor.kill();
-                let _ = supervisor.wait();
-            }
+        if self.down().is_err()
+            && let Some(mut supervisor) = self.supervisor.take()
+        {
+            let _ = supervisor.kill();
+            let _ = supervisor.wait();
         }
     }
 }

@@ -142,10 +142,10 @@ impl Manifest {
             if self.app.image.is_some() || self.app.workdir.is_some() {
                 return fail("app.image", "`image` and `workdir` are for apps of the kind `image`");
             }
-            if let Some(program) = self.app.command.first() {
-                if program.starts_with('/') || program.split('/').any(|part| part == "..") {
-                    return fail("app.command", "the program is a path inside the directory");
-                }
+            if let Some(program) = self.app.command.first()
+                && (program.starts_with('/') || program.split('/').any(|part| part == ".."))
+            {
+                return fail("app.command", "the program is a path inside the directory");
             }
         }
         if self.app.command.first().is_some_and(String::is_empty)
@@ -153,10 +153,10 @@ impl Manifest {
         {
             return fail("app.command", "the program has a name, and no word holds NUL");
         }
-        if let Some(workdir) = &self.app.workdir {
-            if !workdir.starts_with('/') || workdir.contains('\0') || workdir.len() > 1024 {
-                return fail("app.workdir", "an absolute path");
-            }
+        if let Some(workdir) = &self.app.workdir
+            && (!workdir.starts_with('/') || workdir.contains('\0') || workdir.len() > 1024)
+        {
+            return fail("app.workdir", "an absolute path");
         }
         if self.app.port == Some(0) {
             return fail("app.port", "1 to 65535");
@@ -180,13 +180,13 @@ impl Manifest {
                     "a path starts with `/` and has no `..`, `//`, `?`, `#` or spaces",
                 );
             }
-            if let crate::AccessRule::Roles(roles) = &route.access {
-                if roles.is_empty() || roles.iter().any(|role| !is_role(role)) {
-                    return fail(
-                        "route.access",
-                        "roles hold at least one role; a role is letters, digits, `-`, `_`",
-                    );
-                }
+            if let crate::AccessRule::Roles(roles) = &route.access
+                && (roles.is_empty() || roles.iter().any(|role| !is_role(role)))
+            {
+                return fail(
+                    "route.access",
+                    "roles hold at least one role; a role is letters, digits, `-`, `_`",
+                );
             }
         }
         services::check(self)?;

@@ -19,7 +19,7 @@ use std::{
 const CONNECTIONS_MAX: usize = 512;
 const HEAD_BYTES_MAX: u64 = 64 * 1024;
 const BODY_BYTES_MAX: u64 = 4 * 1024 * 1024;
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 /// Longest time that `/slow` takes.
 const SLOW_MAX_MS: u64 = 10_000;
 

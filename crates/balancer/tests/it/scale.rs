@@ -38,7 +38,7 @@ fn once(text: &str, replicas: &[Option<Usage>]) -> u32 {
 fn the_average_use_is_brought_to_the_target() {
     const WIDE: &str = r#"{"min":1,"max":16,"cpu_percent":50}"#;
     let check = |replicas: &[Option<Usage>], expected: u32| {
-        assert_eq!(once(WIDE, replicas), expected, "{replicas:?}")
+        assert_eq!(once(WIDE, replicas), expected, "{replicas:?}");
     };
     check(&[usage(100, 0); 2], 4);
     check(&[usage(75, 0); 2], 3);

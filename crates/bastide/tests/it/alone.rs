@@ -39,7 +39,7 @@ pub(crate) async fn start(arguments: &[&str]) -> Result<Edge> {
         if let Some(status) = edge.child.try_wait()? {
             bail!("the edge ended: {status}");
         }
-        anyhow::ensure!(begun.elapsed() < Duration::from_secs(60), "the edge never listened");
+        anyhow::ensure!(begun.elapsed() < Duration::from_mins(1), "the edge never listened");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(edge)

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_mins(2);
 const MIB: usize = 1024 * 1024;
 /// What a body of any size may add to the edge's memory: buffers of a few connections.
 const GROWTH_MIB_MAX: usize = 24;

@@ -114,7 +114,7 @@ fn only_the_platform_knows_sql_and_only_the_bus_knows_nats() {
                 "sqlx" => assert_eq!(name, "bastide-store"),
                 "async-nats" => assert_eq!(name, "bastide-bus"),
                 "bastide-store" => {
-                    assert!(["bastide-platform", "bastide"].contains(&name.as_str()), "{name}")
+                    assert!(["bastide-platform", "bastide"].contains(&name.as_str()), "{name}");
                 }
                 _ => {}
             }

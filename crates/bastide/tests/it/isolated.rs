@@ -18,7 +18,7 @@ use std::{
 };
 
 /// Generous: only a product that hangs takes this long.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 const DEVELOPMENT: &str = "demo--development.apps.localhost";
 
 fn executable() -> PathBuf {

@@ -17,7 +17,7 @@ use std::{
 };
 
 /// Generous: only a product that hangs takes this long.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 const DEVELOPMENT: &str = "acme--development.apps.localhost";
 const TEST: &str = "acme--test.apps.localhost";
 

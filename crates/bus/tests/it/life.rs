@@ -28,7 +28,7 @@ async fn after_kill_9_and_a_restart_everything_goes_on() {
         match bus_facts::report(&agent, &facts(1, 3, 1), LONG).await {
             Ok(()) => break,
             Err(BusError::NoResponders(_) | BusError::Disconnected(_)) => {
-                tokio::time::sleep(Duration::from_millis(20)).await
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
             Err(other) => panic!("{other:?}"),
         }

@@ -21,14 +21,14 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
     match words.as_slice() {
         ["shim", "--config", path] => return bastide_container::shim_main(Path::new(path)),
-        ["sleep"] => thread::sleep(Duration::from_secs(600)),
+        ["sleep"] => thread::sleep(Duration::from_mins(10)),
         ["family"] => {
             // Children that outlive their parent's end, if they can.
             for _ in 0..3 {
                 let _ = Command::new("/probe").arg("sleep").spawn();
             }
             say("family");
-            thread::sleep(Duration::from_secs(600));
+            thread::sleep(Duration::from_mins(10));
         }
         ["exit", code] => return ExitCode::from(code.parse::<u8>().unwrap_or(99)),
         ["look"] => look(),

@@ -28,8 +28,7 @@ async fn a_stopped_container_leaves_no_process() {
     let all = Cgroups::of(&container.id).processes();
     assert_eq!(all.len(), 4);
     // The probe does not listen to SIGTERM: no grace is waited for.
-    let ended =
-        tokio::time::timeout(PATIENCE, handle.stop(Duration::from_secs(3600))).await.unwrap().unwrap();
+    let ended = tokio::time::timeout(PATIENCE, handle.stop(Duration::from_hours(1))).await.unwrap().unwrap();
     assert_eq!(ended.how, How::Signal(9));
     assert!(all.iter().all(|pid| !alive(*pid)));
     nothing_left(&container.id);

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Longest wait for anything; far more than a slow machine needs.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Says on the real standard error that something was skipped: the test harness keeps what `eprintln` says.
 pub fn skipped(what: &str) {

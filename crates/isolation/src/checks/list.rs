@@ -283,7 +283,7 @@ impl List<'_> {
         let from = Place::Replica(replica.id);
         let source = self.seen_as(exit(stage, replica), canary);
         for (by, how) in [(Medium::Tcp, How::Tcp(None)), (Medium::Udp, How::Udp(None))] {
-            let to = self.open(&canary, by);
+            let to = self.open(canary, by);
             self.check("egress", &from, Target::Listener(to), how, Expected::Answer(Some(source)));
         }
         self.policy(stage, &from, canary, source);
@@ -327,7 +327,7 @@ impl List<'_> {
 
     fn spoofed(&mut self, stage: &StageNet, replica: &ReplicaNet, canary: &Canary) {
         let from = Place::Replica(replica.id);
-        let to = self.open(&canary, Medium::Udp);
+        let to = self.open(canary, Medium::Udp);
         let one_of = |paths: &[&str]| {
             let mut others = replicas(self.topology).filter(|(_, other)| other.id != replica.id);
             others
@@ -490,7 +490,7 @@ impl List<'_> {
     /// Another machine beside the host, which must not become its router.
     fn bystander(&mut self, canary: &Canary) {
         for (by, how) in [(Medium::Tcp, How::Tcp(None)), (Medium::Udp, How::Udp(None))] {
-            let to = self.open(&canary, by);
+            let to = self.open(canary, by);
             self.check("host-as-router", &Place::Bystander, Target::Listener(to), how, Expected::Nothing);
         }
     }

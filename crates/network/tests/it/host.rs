@@ -87,7 +87,7 @@ async fn the_host_translates_answers_nobody_and_is_left_as_it_was() {
         let from = address::in_block(0, 1);
         let heard = people.call(&probe, from, (outer, bastide_isolation::PROBE_PORT).into(), PATIENCE).await;
         assert_eq!(heard, "ConnectionRefused");
-        for to in [HOST, outer, Ipv4Addr::new(127, 0, 0, 1), replicas[1].address, replicas[2].address] {
+        for to in [HOST, outer, Ipv4Addr::LOCALHOST, replicas[1].address, replicas[2].address] {
             let heard = call(0, to, PORT, BRIEFLY).await;
             assert!(!heard.contains("hears"), "{to}: {heard}");
         }

@@ -17,7 +17,7 @@ use std::{
 use tokio::time::timeout;
 
 /// Longest time for a whole pull.
-const PULL_LIMIT: Duration = Duration::from_secs(30 * 60);
+const PULL_LIMIT: Duration = Duration::from_mins(30);
 
 /// One pull at a time for each customer.
 #[derive(Default)]

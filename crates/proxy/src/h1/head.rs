@@ -161,9 +161,10 @@ pub(crate) fn check_method(method: &Method) -> Result<(), HeadFault> {
 /// Whether the client waits for `100 Continue`; nobody knows how to meet any other expectation.
 pub(crate) fn expects_continue(headers: &HeaderMap) -> Result<bool, HeadFault> {
     let mut expectations = headers.get_all(header::EXPECT).iter();
-    match expectations.all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-        true => Ok(headers.contains_key(header::EXPECT)),
-        false => Err(HeadFault::Expectation),
+    if expectations.all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        Ok(headers.contains_key(header::EXPECT))
+    } else {
+        Err(HeadFault::Expectation)
     }
 }
 

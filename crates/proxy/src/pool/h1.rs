@@ -172,7 +172,7 @@ fn prepare(request: &mut Request) {
     }
     if let Some(interim) = request.extensions().get::<Interim>().cloned() {
         hyper::ext::on_informational(request, move |early| {
-            interim.say(early.status(), early.headers().clone())
+            interim.say(early.status(), early.headers().clone());
         });
     }
     if let Some(upgrade::Wanted(protocol)) = request.extensions().get::<upgrade::Wanted>().cloned() {

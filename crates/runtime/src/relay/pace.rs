@@ -41,7 +41,7 @@ mod tests {
         let waits: Vec<_> = (0..5).map(|_| pace.take(start).as_millis()).collect();
         assert_eq!(waits, [0, 0, 0, 100, 200]);
         // What was owed has been waited for; after a long pause there is a burst again and no more.
-        let later = start + Duration::from_secs(60);
+        let later = start + Duration::from_mins(1);
         let waits: Vec<_> = (0..4).map(|_| pace.take(later).as_millis()).collect();
         assert_eq!(waits, [0, 0, 0, 100]);
         assert!(pace.take(start) > Duration::ZERO, "time that goes back gives nothing");

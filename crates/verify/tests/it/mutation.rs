@@ -561,7 +561,7 @@ async fn every_rule_that_is_taken_away_or_loosened_is_noticed_by_a_probe() {
                 );
                 match equal(mutant) {
                     Some(why) if !seen.is_empty() => {
-                        wrong.push(format!("{} is noticed after all ({why})", mutant.name))
+                        wrong.push(format!("{} is noticed after all ({why})", mutant.name));
                     }
                     None if seen.is_empty() => wrong.push(format!("{} is not noticed", mutant.name)),
                     _ => {}

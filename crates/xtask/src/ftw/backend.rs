@@ -50,7 +50,7 @@ struct Wanted {
 }
 
 fn serve(stream: TcpStream, kind: Kind) -> io::Result<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.set_read_timeout(Some(Duration::from_mins(1)))?;
     let mut out = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
     loop {

@@ -31,10 +31,10 @@ pub fn detect(test: &Test, answers: &Answers, log: &HashMap<String, Entry>) -> O
                 stage.output.status, entry.ids
             ));
         }
-        if let Some(text) = &stage.output.response_contains {
-            if !matches(text, std::iter::once(answer.text.as_str())) {
-                return Some(format!("the answer does not contain `{text}`"));
-            }
+        if let Some(text) = &stage.output.response_contains
+            && !matches(text, std::iter::once(answer.text.as_str()))
+        {
+            return Some(format!("the answer does not contain `{text}`"));
         }
         by_log(&stage.output, entry).map(|why| format!("{why} (status {status})"))
     })
@@ -52,15 +52,15 @@ fn by_log(output: &Output, entry: &Entry) -> Option<String> {
         return Some(format!("{wrong:?} matched: {}", lines.cloned().collect::<Vec<_>>().join(" / ")));
     }
     let lines = || entry.lines.iter().map(String::as_str);
-    if let Some(pattern) = &expected.match_regex {
-        if !matches(pattern, lines()) {
-            return Some(format!("the log does not hold `{pattern}`; matched {:?}", entry.ids));
-        }
+    if let Some(pattern) = &expected.match_regex
+        && !matches(pattern, lines())
+    {
+        return Some(format!("the log does not hold `{pattern}`; matched {:?}", entry.ids));
     }
-    if let Some(pattern) = &expected.no_match_regex {
-        if matches(pattern, lines()) {
-            return Some(format!("the log holds `{pattern}`"));
-        }
+    if let Some(pattern) = &expected.no_match_regex
+        && matches(pattern, lines())
+    {
+        return Some(format!("the log holds `{pattern}`"));
     }
     (output.isolated && entry.ids.len() != 1)
         .then(|| format!("one rule alone was expected, matched {:?}", entry.ids))

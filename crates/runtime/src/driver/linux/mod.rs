@@ -300,10 +300,10 @@ impl Inner {
     }
 
     async fn undo<T>(&self, id: ReplicaId, made: Result<T, Error>) -> Result<T, Error> {
-        if made.is_err() {
-            if let Err(error) = self.clear_away(id).await {
-                tracing::error!(replica = %id, error = chain(&error), "what did not start cannot be removed");
-            }
+        if made.is_err()
+            && let Err(error) = self.clear_away(id).await
+        {
+            tracing::error!(replica = %id, error = chain(&error), "what did not start cannot be removed");
         }
         made
     }
@@ -382,10 +382,10 @@ impl Inner {
         let replica = self.replica(id);
         {
             let _busy = replica.busy.lock().await;
-            if let Some(running) = self.running(id) {
-                if let Err(error) = running.handle.stop(grace).await {
-                    tracing::error!(replica = %id, error = chain(&error), "does not end");
-                }
+            if let Some(running) = self.running(id)
+                && let Err(error) = running.handle.stop(grace).await
+            {
+                tracing::error!(replica = %id, error = chain(&error), "does not end");
             }
             if let Err(error) = self.clear_away(id).await {
                 tracing::error!(replica = %id, error = chain(&error), "cannot be removed");
@@ -411,12 +411,11 @@ impl Inner {
                 None
             }
         };
-        if let Some(launch) = launch {
-            if let Some(handle) = bastide_container::attach(dir).await? {
-                if matches!(*handle.life().borrow(), bastide_container::Life::Running { .. }) {
-                    return Ok(Some((launch, handle)));
-                }
-            }
+        if let Some(launch) = launch
+            && let Some(handle) = bastide_container::attach(dir).await?
+            && matches!(*handle.life().borrow(), bastide_container::Life::Running { .. })
+        {
+            return Ok(Some((launch, handle)));
         }
         bastide_container::remove(dir).await?;
         Ok(None)

@@ -216,7 +216,7 @@ impl Owner {
             }
             Order::Topology(done) => drop(done.send(self.members.topology().map_err(Error::from))),
             Order::Clear(done) => {
-                let ids: Vec<_> = self.members.all().map(|member| member.id()).collect();
+                let ids: Vec<_> = self.members.all().map(super::members::Member::id).collect();
                 ids.into_iter().for_each(|id| self.members.remove(id));
                 let cleared = self.network.clear().await.map_err(Error::from);
                 self.over = true;
@@ -279,10 +279,8 @@ impl Owner {
         self.detours.set(self.members.detours());
         self.zones.attend(&topology).await;
         self.planned = Some((topology, planned));
-        if well {
-            if let Err(error) = self.members.forget_others() {
-                tracing::warn!(error = chain(&error), "addresses are not given back");
-            }
+        if well && let Err(error) = self.members.forget_others() {
+            tracing::warn!(error = chain(&error), "addresses are not given back");
         }
         for done in pass.enacted {
             let failed = || Error::Network("not everything is as planned; it is tried again".into());
@@ -331,7 +329,11 @@ impl Owner {
             let namespace = self.members.installation().replica(*id);
             report.made.contains(&namespace) || report.failed.contains_key(&namespace)
         };
-        self.members.all().map(|member| member.id()).filter(|id| !new.contains(id) && gone(id)).collect()
+        self.members
+            .all()
+            .map(super::members::Member::id)
+            .filter(|id| !new.contains(id) && gone(id))
+            .collect()
     }
 }
 

@@ -406,7 +406,7 @@ mod tests {
     use tokio::net::UnixListener;
 
     /// Longer than anything takes; only a failure waits for it.
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     struct Role {
         listener: UnixListener,
