@@ -48,9 +48,6 @@ pub struct Audit {
     pub inbound_score: i64,
     /// Score of the response's phases.
     pub outbound_score: i64,
-    /// Value of the request field `X-CRS-Test`, by which test runs find their requests.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub marker: Option<String>,
     /// Rules that matched.
     pub matches: Vec<Match>,
     /// Whether it belongs into the log at all.

@@ -45,7 +45,6 @@ pub struct Transaction {
     content_type: Vec<u8>,
     /// Why not all of the request can be looked at, or not in one way only.
     unreadable: Option<&'static str>,
-    marker: Option<String>,
 }
 
 impl Transaction {
@@ -62,7 +61,7 @@ impl Transaction {
         state.set_scalar(Scalar::ServerAddr, connection.server.ip().to_string().as_bytes());
         state.set_scalar(Scalar::ServerPort, connection.server.port().to_string().as_bytes());
         state.set_scalar(Scalar::UniqueId, connection.unique_id.as_bytes());
-        Self { set, state: Some(state), content_type: Vec::new(), unreadable: None, marker: None }
+        Self { set, state: Some(state), content_type: Vec::new(), unreadable: None }
     }
 
     fn state(&self) -> &State {
@@ -155,8 +154,6 @@ impl Transaction {
             self.state_mut().set_scalar(Scalar::ServerName, host);
         } else if is("authorization") {
             self.authorization(value);
-        } else if is("x-crs-test") {
-            self.marker = Some(shown(value));
         }
     }
 
@@ -346,7 +343,6 @@ impl Transaction {
             outbound_score,
             wanted: state.audit_on && !matches.is_empty(),
             matches,
-            marker: self.marker.clone(),
         }
     }
 

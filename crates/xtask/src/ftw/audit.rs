@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use std::{collections::HashMap, fmt::Write, fs, path::Path};
 
-use super::request::MARKER;
+use super::request::MARKER_RULE;
 
 /// What the log says of one request.
 #[derive(Debug, Default, Clone)]
@@ -21,28 +21,28 @@ pub fn read(path: &Path) -> Result<HashMap<String, Entry>> {
     let mut found: HashMap<String, Entry> = HashMap::new();
     for line in text.lines() {
         let line: Value = serde_json::from_str(line).context("a line of the audit log is no JSON")?;
-        let Some(marker) = marker(&line) else { continue };
-        let entry = found.entry(marker).or_default();
         let matches = line["messages"].as_array().or_else(|| line["audit"]["matches"].as_array());
-        for one in matches.into_iter().flatten() {
+        let matches = matches.map(Vec::as_slice).unwrap_or_default();
+        let Some(marker) = marker(matches) else { continue };
+        let entry = found.entry(marker).or_default();
+        for one in matches.iter().filter(|one| !is_marker(one)) {
             entry.ids.extend(one["id"].as_u64().map(|id| id as u32));
             entry.lines.push(shown(one));
         }
-        let ids = line["rule_ids"].as_array().into_iter().flatten();
-        entry.ids.extend(ids.filter_map(Value::as_u64).map(|id| id as u32));
         entry.ids.sort_unstable();
         entry.ids.dedup();
     }
     Ok(found)
 }
 
-fn marker(line: &Value) -> Option<String> {
-    let fields = line["request"]["headers"].as_object();
-    let field = fields.and_then(|fields| {
-        fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(MARKER)).map(|(_, value)| value)
-    });
-    let value = field.unwrap_or(&line["audit"]["marker"]);
-    value.as_str().or_else(|| value[0].as_str()).map(str::to_owned)
+/// The test that a line is about, as the marker rule tells it.
+fn marker(matches: &[Value]) -> Option<String> {
+    let told = matches.iter().find(|one| is_marker(one))?;
+    told["msg"].as_str().map(str::to_owned)
+}
+
+fn is_marker(one: &Value) -> bool {
+    one["id"] == MARKER_RULE
 }
 
 fn shown(one: &Value) -> String {

@@ -1,5 +1,6 @@
 //! The stand-alone edge under test: started here, ended here.
 
+use super::request::{MARKER, MARKER_RULE};
 use anyhow::{Context, Result, bail};
 use std::{
     fs,
@@ -92,6 +93,16 @@ impl Drop for Edge {
             self.end();
         }
     }
+}
+
+/// Writes the rule that tells in the audit log which test a request belongs to.
+pub fn write_marker_rule(into: &Path) -> Result<PathBuf> {
+    let to = into.join("marker.conf");
+    let rule = format!(
+        "SecRule REQUEST_HEADERS:{MARKER} \"@unconditionalMatch\" \"id:{MARKER_RULE},phase:1,pass,log,msg:'%{{MATCHED_VAR}}'\"\n"
+    );
+    fs::write(&to, rule).with_context(|| to.display().to_string())?;
+    Ok(to)
 }
 
 /// Copies a set-up example to a name that the edge takes as a set-up file.

@@ -86,6 +86,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let dir = tempfile::tempdir()?;
     let audit = args.audit.clone().unwrap_or_else(|| dir.path().join("audit.jsonl"));
     let setup = edge::copy_setup(&args.checkout.join("crs-setup.conf.example"), dir.path())?;
+    let marker = edge::write_marker_rule(dir.path())?;
     let (mode, paranoia) = match args.mode {
         Mode::Detect => ("detect", 4),
         Mode::Block => ("block", 1),
@@ -100,7 +101,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         bastide: &args.bastide,
         origin: backend::start(if old { Kind::Pages } else { Kind::Reflecting })
             .context("the backend does not start")?,
-        rules: &[setup, args.checkout.join("rules")],
+        rules: &[marker, setup, args.checkout.join("rules")],
         mode,
         paranoia,
         variables: &variables,
