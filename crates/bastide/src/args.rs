@@ -273,6 +273,9 @@ pub struct EdgeArgs {
     /// Store nothing
     #[arg(long)]
     pub no_cache: bool,
+    /// Address that serves figures of the cache in the Prometheus text format, at /metrics
+    #[arg(long, value_name = "ADDR", conflicts_with = "no_cache")]
+    pub metrics: Option<std::net::SocketAddr>,
     /// Inspect nothing
     #[arg(long, conflicts_with_all = ["waf_rules", "waf_mode", "waf_paranoia", "waf_set", "waf_audit"])]
     pub no_waf: bool,

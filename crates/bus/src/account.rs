@@ -20,6 +20,8 @@ pub(crate) const STAGE_PAYLOAD_BYTES_MAX: u64 = 256 * 1024;
 const STAGE_CONNECTIONS_MAX: u64 = 50;
 /// Subscriptions of one stage.
 const STAGE_SUBSCRIPTIONS_MAX: u64 = 500;
+/// The Platform's question to all edges.
+pub(crate) const ASK_CACHE: &str = "ask.cache";
 /// How long an answer may be sent after its request, in nanoseconds.
 const RESPONSE_TTL_NS: u64 = 30_000_000_000;
 
@@ -106,6 +108,8 @@ struct Export {
     kind: Kind,
     subject: &'static str,
     per_account: bool,
+    /// Several may answer one request.
+    many_answer: bool,
 }
 
 /// What an account borrows.
@@ -137,17 +141,22 @@ pub(crate) struct Definition {
 const INBOX: &str = "_INBOX.{{name()}}.>";
 
 /// Platform services: serve `api`, tell stages and the data plane what changed.
-pub(crate) fn platform() -> Definition {
+pub(crate) fn platform(edge: &str) -> Definition {
     Definition {
         exports: vec![
-            Export { kind: Kind::Service, subject: "api.*.>", per_account: true },
-            Export { kind: Kind::Stream, subject: "cmd.*.>", per_account: true },
-            Export { kind: Kind::Stream, subject: "hint.>", per_account: false },
+            Export { kind: Kind::Service, subject: "api.*.>", per_account: true, many_answer: false },
+            Export { kind: Kind::Stream, subject: "cmd.*.>", per_account: true, many_answer: false },
+            Export { kind: Kind::Stream, subject: "hint.>", per_account: false, many_answer: false },
         ],
-        imports: Vec::new(),
+        imports: vec![Import {
+            kind: Kind::Service,
+            from: edge.into(),
+            subject: ASK_CACHE.into(),
+            local: ASK_CACHE,
+        }],
         scope: Scope {
             role: "platform",
-            publish: &["cmd.*.state.changed", "hint.snapshot"],
+            publish: &["cmd.*.state.changed", "hint.snapshot", ASK_CACHE],
             subscribe: &[
                 "api.*.snapshot.head",
                 "api.*.blob.get",
@@ -164,10 +173,13 @@ pub(crate) fn platform() -> Definition {
     }
 }
 
-/// Edges and gateways: pull Snapshots, hear facts of all stages.
+/// Edges and gateways: pull Snapshots, hear facts of all stages. Edges say what they store.
 pub(crate) fn edge(own: &str, platform: &str) -> Definition {
     Definition {
-        exports: vec![Export { kind: Kind::Service, subject: "fact.*.>", per_account: true }],
+        exports: vec![
+            Export { kind: Kind::Service, subject: "fact.*.>", per_account: true, many_answer: false },
+            Export { kind: Kind::Service, subject: ASK_CACHE, per_account: false, many_answer: true },
+        ],
         imports: vec![
             api(platform, own, "snapshot.head", "platform.snapshot.head"),
             api(platform, own, "blob.get", "platform.blob.get"),
@@ -181,8 +193,8 @@ pub(crate) fn edge(own: &str, platform: &str) -> Definition {
         scope: Scope {
             role: "edge",
             publish: &["platform.snapshot.head", "platform.blob.get"],
-            subscribe: &["hint.snapshot", "fact.*.replicas", INBOX],
-            answers: false,
+            subscribe: &["hint.snapshot", "fact.*.replicas", ASK_CACHE, INBOX],
+            answers: true,
         },
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         connections_max: None,
@@ -296,7 +308,7 @@ impl Export {
             claims["account_token_position"] = json!(2);
         }
         if matches!(self.kind, Kind::Service) {
-            claims["response_type"] = json!("Singleton");
+            claims["response_type"] = json!(if self.many_answer { "Stream" } else { "Singleton" });
         }
         claims
     }
@@ -358,7 +370,7 @@ mod tests {
                 assert!(account.imports.iter().any(|import| import.local == *subject), "{subject}");
             }
         }
-        for account in [platform(), sys(), edge("AE", "AP"), node("AN", "AP"), stage("AOWN", &accounts)] {
+        for account in [platform("AE"), sys(), edge("AE", "AP"), node("AN", "AP"), stage("AOWN", &accounts)] {
             let both = account.scope.publish.iter().chain(account.scope.subscribe);
             assert!(both.clone().all(|subject| *subject != ">" && !subject.starts_with("$JS")));
             assert!(!account.scope.publish.is_empty() && !account.scope.subscribe.is_empty());

@@ -133,7 +133,7 @@ fn account_jwts(
 ) -> Result<BTreeMap<String, String>, BusError> {
     let definitions = [
         ("SYS", &accounts.sys, account::sys()),
-        ("PLATFORM", &accounts.platform, account::platform()),
+        ("PLATFORM", &accounts.platform, account::platform(&accounts.edge)),
         ("EDGE", &accounts.edge, account::edge(&accounts.edge, &accounts.platform)),
         ("NODE", &accounts.node, account::node(&accounts.node, &accounts.platform)),
     ];

@@ -8,6 +8,7 @@
 //! Nothing here is the truth: that is SQL. There is no JetStream, and nothing else uses async-nats.
 
 pub mod account;
+pub mod ask;
 pub mod blob;
 pub mod bootstrap;
 pub mod broker;

@@ -9,10 +9,12 @@
 
 use crate::{
     Moment,
+    grounds::Grounds,
     key::{Hashed, Key},
     purge::Purges,
     sketch::Sketch,
     stored::Stored,
+    tally::Tally,
     vary::Variant,
     why::NotStored,
 };
@@ -83,28 +85,41 @@ pub struct Cache {
     sketch: Sketch,
     voids: Box<[AtomicU64]>,
     marks: Box<[AtomicU64]>,
+    grounds: Grounds,
     /// Counts purges; what a fetch began at tells whether a purge is later.
     tick: AtomicU64,
     bytes: AtomicUsize,
     stored: AtomicU64,
     evicted: AtomicU64,
     shares: Mutex<HashMap<String, Weak<Share>>>,
-    purges: Mutex<HashMap<Vec<String>, Weak<Purges>>>,
+    apps: Mutex<HashMap<Vec<String>, Weak<AppPart>>>,
 }
 
 type Shard = HashMap<Key, Arc<Slot>, BuildHasherDefault<Hashed>>;
 
-/// One app's part of the cache: whose share it counts against, and its purges.
+/// One app's part of the cache: whose share it counts against, its purges, and what is counted of it.
 #[derive(Debug)]
 pub struct Space {
     share: Arc<Share>,
-    purges: Arc<Purges>,
+    app: Arc<AppPart>,
+}
+
+/// What all spaces of one app have together.
+#[derive(Debug, Default)]
+struct AppPart {
+    purges: Purges,
+    tally: Tally,
 }
 
 impl Space {
     /// Its purges.
     pub fn purges(&self) -> &Purges {
-        &self.purges
+        &self.app.purges
+    }
+
+    /// What is counted of the app.
+    pub fn tally(&self) -> &Tally {
+        &self.app.tally
     }
 
     /// Bytes that the customer's share holds.
@@ -134,6 +149,7 @@ struct Queues {
 #[derive(Debug)]
 struct Seat {
     key: Key,
+    app: Arc<AppPart>,
     uses: AtomicU8,
     is_gone: AtomicBool,
     is_in_main: AtomicBool,
@@ -203,12 +219,13 @@ impl Cache {
             sketch: Sketch::new((limits.bytes_max / 8192).clamp(1024, 8 * 1024 * 1024)),
             voids: counters(BUCKETS),
             marks: counters(MARKS),
+            grounds: Grounds::new(),
             tick: AtomicU64::new(1),
             bytes: AtomicUsize::new(0),
             stored: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             shares: Mutex::default(),
-            purges: Mutex::default(),
+            apps: Mutex::default(),
             limits,
         }
     }
@@ -232,8 +249,8 @@ impl Cache {
     /// long as anything of it is stored.
     pub fn space(&self, customer: &str, app: &[&str]) -> Arc<Space> {
         let share = shared(&self.shares, customer.to_owned());
-        let purges = shared(&self.purges, app.iter().map(|part| (*part).to_owned()).collect());
-        Arc::new(Space { share, purges })
+        let app = shared(&self.apps, app.iter().map(|part| (*part).to_owned()).collect());
+        Arc::new(Space { share, app })
     }
 
     /// What is stored under a key and not purged; counts the use.
@@ -265,12 +282,12 @@ impl Cache {
 
     /// Usually one comparison: only after a purge is each address looked at more closely, once.
     fn unpurged(&self, slot: Arc<Slot>) -> Option<Arc<Slot>> {
-        let latest = slot.space.purges.latest();
+        let latest = slot.space.purges().latest();
         if slot.checked.load(Ordering::Acquire) >= latest {
             return Some(slot);
         }
         let target = slot.seat.key.target();
-        let is_purged = |stored: &Stored, born| slot.space.purges.means(target, stored, born);
+        let is_purged = |stored: &Stored, born| slot.space.purges().means(target, stored, born);
         if !slot.variants.iter().zip(&slot.born).any(|(stored, born)| is_purged(stored, *born)) {
             slot.checked.fetch_max(latest, Ordering::AcqRel);
             return Some(slot);
@@ -319,7 +336,7 @@ impl Cache {
     /// Whether what a fetch brings that began with this ticket is not invalid by now. A purge of anything of the
     /// app counts here: asking once more costs little.
     pub fn is_current(&self, space: &Space, key: &Key, ticket: Ticket) -> bool {
-        self.void(key).load(Ordering::Acquire) == ticket.void && space.purges.latest() <= ticket.tick
+        self.void(key).load(Ordering::Acquire) == ticket.void && space.purges().latest() <= ticket.tick
     }
 
     /// Stores a response in the place of its own variant, if nothing made it invalid since its fetch began.
@@ -345,12 +362,12 @@ impl Cache {
             return Err(NotStored::Overtaken);
         }
         let used = (stored.received().steady_ms / 1000) as u32;
-        let latest = space.purges.latest();
+        let latest = space.purges().latest();
         let old = shard.get(key).cloned();
         let seat = old.as_ref().map(|old| old.seat.clone());
         let mut variants: Vec<_> = match &old {
             Some(old) => {
-                let is_purged = |stored: &Stored, born| old.space.purges.means(key.target(), stored, born);
+                let is_purged = |stored: &Stored, born| old.space.purges().means(key.target(), stored, born);
                 let checked = old.checked.load(Ordering::Acquire) >= latest;
                 old.parts().filter(|(stored, born, _)| checked || !is_purged(stored, *born)).collect()
             }
@@ -366,12 +383,13 @@ impl Cache {
         }
         variants.push((stored.clone(), ticket.tick, used));
         let is_new = seat.is_none();
-        let seat = seat.unwrap_or_else(|| Arc::new(Seat::new(key.clone())));
+        let seat = seat.unwrap_or_else(|| Arc::new(Seat::new(key.clone(), &space.app)));
         // A purge that came since is compared with when each fetch began, at the next look-up.
         let checked = ticket.tick.min(latest);
         shard.insert(key.clone(), Slot::new(space, &seat, variants, checked));
         drop(shard);
         self.stored.fetch_add(1, Ordering::Relaxed);
+        space.tally().stored.fetch_add(1, Ordering::Relaxed);
         if is_new {
             let mut queues = lock(&space.share.queues);
             // Somebody may have made it invalid again already.
@@ -419,21 +437,21 @@ impl Cache {
     /// Purges a part of an app's stored responses, and of what is being fetched.
     pub fn purge(&self, space: &Space, purge: Purge) {
         let tick = self.tick.fetch_add(1, Ordering::AcqRel) + 1;
-        space.purges.add(purge, tick);
+        space.purges().add(purge, tick);
     }
 
     /// Applies purges of the control plane that are newer than those in force. `all_before` is the number up to
     /// which purges are not listed any more: an app that has not seen them all is purged whole.
     pub fn apply_purges(&self, space: &Space, purges: &[(u64, Purge)], all_before: u64) {
-        let applied = space.purges.applied();
+        let applied = space.purges().applied();
         if applied < all_before {
             self.purge(space, Purge::All);
         }
         for (number, purge) in purges.iter().filter(|(number, _)| *number > applied) {
             self.purge(space, purge.clone());
-            space.purges.set_applied(*number);
+            space.purges().set_applied(*number);
         }
-        space.purges.set_applied(all_before);
+        space.purges().set_applied(all_before);
     }
 
     /// Remembers for some seconds that answers under a key are not for others, so that requests do not wait
@@ -447,6 +465,16 @@ impl Cache {
     pub fn is_unshared(&self, key: &Key, now: Moment) -> bool {
         let mark = self.mark(key).load(Ordering::Relaxed);
         mark >> 32 == key.hash() >> 32 && mark & 0xffff_ffff > now.steady_ms / 1000
+    }
+
+    /// Remembers why an answer under a key was not stored.
+    pub fn note_ground(&self, key: &Key, why: NotStored, now: Moment) {
+        self.grounds.note(key, why, now);
+    }
+
+    /// Why an answer under a key was last not stored, and how many seconds ago, if that is still known.
+    pub fn ground(&self, key: &Key, now: Moment) -> Option<(NotStored, u64)> {
+        self.grounds.of(key, now)
     }
 
     fn shard(&self, key: &Key) -> &Mutex<Shard> {
@@ -470,7 +498,7 @@ impl Cache {
             &mut queues.window_bytes
         };
         *queue = *queue + now - before;
-        for bytes in [&self.bytes, &share.bytes] {
+        for bytes in [&self.bytes, &share.bytes, &seat.app.tally.bytes] {
             bytes.fetch_add(now, Ordering::Relaxed);
             bytes.fetch_sub(before, Ordering::Relaxed);
         }
@@ -528,6 +556,7 @@ impl Cache {
             drop(shard);
             if self.give_up(share, seat, false) {
                 self.evicted.fetch_add(1, Ordering::Relaxed);
+                seat.app.tally.evicted.fetch_add(1, Ordering::Relaxed);
             }
         }
         !leaving.is_empty()
@@ -546,9 +575,10 @@ fn is_kept_against(old: &Stored, new: &Stored) -> bool {
 }
 
 impl Seat {
-    fn new(key: Key) -> Self {
+    fn new(key: Key, app: &Arc<AppPart>) -> Self {
         Self {
             key,
+            app: app.clone(),
             uses: AtomicU8::new(0),
             is_gone: AtomicBool::new(false),
             is_in_main: AtomicBool::new(false),

@@ -6,6 +6,7 @@ use crate::{
     context::Context,
     headers,
     journey::{context, limited, refused},
+    metrics,
     refusal::Refusal,
     waf::{Inspection, Waf},
 };
@@ -84,6 +85,9 @@ pub fn run_alone(
         let plot = Plot::alone(&store.cache);
         (store, plot)
     });
+    if let (Some(addr), Some((store, plot))) = (config.metrics, &cache) {
+        figures(addr, store.clone(), plot.clone(), stop.clone())?;
+    }
     let shared = Arc::new(Shared { origin, waf, cache, loop_id: headers::LoopId::alone() });
     let first = reuse_port_listener(config.listen).map_err(Error::Listen)?;
     let addr = first.local_addr().map_err(Error::Listen)?;
@@ -108,6 +112,25 @@ pub fn run_alone(
         }
     });
     served.map_err(Error::Listen)?.map_err(Error::Listen)
+}
+
+/// Serves the cache's figures on a thread of its own.
+fn figures(
+    addr: std::net::SocketAddr,
+    store: Arc<Store>,
+    plot: Arc<Plot>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Listen)?;
+    let lines = Arc::new(move || {
+        vec![metrics::Line { labels: "app=\"origin\"".into(), counts: plot.space.tally().counts() }]
+    });
+    let guard = runtime.enter();
+    let served = metrics::listen(addr, store, lines, stop)?;
+    drop(guard);
+    let thread = std::thread::Builder::new().name("figures".into());
+    thread.spawn(move || runtime.block_on(served)).map(drop).map_err(Error::Listen)
 }
 
 fn origin(text: &str) -> Result<Upstream, Error> {
@@ -150,7 +173,11 @@ impl Alone {
         let inspection = self.inspect(cx, &mut request).await?;
         headers::clean(request.headers_mut());
         match &self.shared.cache {
-            Some((store, plot)) => store.answer(self, cx, plot, request, inspection).await,
+            Some((store, plot)) => {
+                let answer = store.answer(self, cx, plot, request, inspection).await;
+                plot.count(cx);
+                answer
+            }
             None => self.fetch(cx, request, inspection).await,
         }
     }

@@ -67,6 +67,9 @@ pub struct Settings {
     pub proxy_protocol_from: Vec<IpNet>,
     /// Proxies whose `Forwarded` or `X-Forwarded-For` says who the client is, as networks. Default none.
     pub forwarded_from: Vec<IpNet>,
+    /// Address that serves figures in the Prometheus text format at `/metrics`. It names all customers' apps: give
+    /// it an address that only the operator reaches. Default none.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Limits of the listener for HTTPS.
@@ -169,6 +172,8 @@ pub struct StandAlone {
     pub tls: Option<CertificateFile>,
     /// Whether responses are stored.
     pub cache: bool,
+    /// Address that serves figures of the cache.
+    pub metrics: Option<SocketAddr>,
     /// WAF; nothing is inspected without.
     pub waf: Option<WafConfig>,
 }

@@ -16,6 +16,7 @@ use bastide_cache::{Because, Status};
 use bastide_proxy::{HeadFault, Pool, RawHead, RefusedHead, Request, Response, Service, forwarded};
 use bastide_tls::CertificateStore;
 use bastide_types::{Code, RequestId, snapshot::WafPolicy};
+use http::HeaderMap;
 use ipnet::IpNet;
 use std::{
     sync::Arc,
@@ -88,9 +89,9 @@ impl Edge {
             Target::Platform | Target::Stage => (None, false),
         };
         let behind = Beyond { edge: self.clone(), view: view.clone(), found: Arc::new(found) };
-        match plot {
-            Some(plot) if is_public && !has_credential(&request) => {
-                store.answer(&behind, cx, &plot, request, inspection).await
+        let answer = match &plot {
+            Some(plot) if is_public && !has_credential(request.headers()) => {
+                store.answer(&behind, cx, plot, request, inspection).await
             }
             plot => {
                 cx.cache = Some(Status {
@@ -99,11 +100,15 @@ impl Edge {
                 });
                 tracing::debug!(name: "edge.cache", request = %cx.id, status = ?cx.cache);
                 match plot {
-                    Some(plot) => store.pass(&behind, cx, &plot, request, inspection).await,
+                    Some(plot) => store.pass(&behind, cx, plot, request, inspection).await,
                     None => behind.fetch(cx, request, inspection).await,
                 }
             }
+        };
+        if let Some(plot) = &plot {
+            plot.count(cx);
         }
+        answer
     }
 
     fn site(&self, cx: &mut Context, view: &View, request: &mut Request) -> Result<Found, Refusal> {
@@ -188,10 +193,11 @@ impl Behind for Beyond {
     }
 }
 
-fn has_credential(request: &Request) -> bool {
+/// Whether a request shows who is asking: to a gateway, or to an app by its own means.
+pub(crate) fn has_credential(headers: &HeaderMap) -> bool {
     const SESSION: &[u8] = b"__Host-bst";
-    let mut cookies = request.headers().get_all(http::header::COOKIE).iter();
-    request.headers().contains_key(http::header::AUTHORIZATION)
+    let mut cookies = headers.get_all(http::header::COOKIE).iter();
+    headers.contains_key(http::header::AUTHORIZATION)
         || cookies.any(|line| line.as_bytes().windows(SESSION.len()).any(|part| part == SESSION))
 }
 

@@ -15,6 +15,7 @@ mod gateways;
 mod headers;
 mod journey;
 mod lines;
+mod metrics;
 mod refusal;
 mod site;
 mod station;

@@ -2,12 +2,13 @@
 
 use crate::{
     Config, Error,
-    cache::Store,
+    cache::{Store, told},
     certificates,
     gateways::Gateways,
     headers::LoopId,
     journey::{Edge, Shared},
     lines::Lines,
+    metrics,
     view::{self, View},
     waf::Waf,
 };
@@ -18,7 +19,11 @@ use bastide_proxy::{
     reuse_port_listener, run_workers, serve,
 };
 use bastide_tls::CertificateStore;
-use bastide_types::{Domains, Snapshot, snapshot::WafPolicy};
+use bastide_types::{
+    Domains, Snapshot,
+    cache::{CacheAnswer, CacheQuestion, CacheSays},
+    snapshot::WafPolicy,
+};
 use http::{HeaderValue, StatusCode, header};
 use ipnet::IpNet;
 use std::{fs, io, path::Path, sync::Arc, time::Duration};
@@ -66,10 +71,17 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
     });
     let guard = control.enter();
     follow(&bus, &config.state_dir, verify_key, shared.clone(), sender, &stop);
+    answer_questions(&bus, &shared, &stop);
     drop(guard);
     let proxies = config.settings.proxy_protocol_from.clone();
     control.spawn(redirect(config.http, config.domains.clone(), proxies, stop.clone())?);
     control.spawn(files.watch());
+    if let Some(addr) = config.settings.metrics {
+        let view = shared.view.clone();
+        let lines =
+            Arc::new(move || view.borrow().clone().map_or_else(Vec::new, |view| metrics::of_apps(&view)));
+        control.spawn(metrics::listen(addr, shared.store.clone(), lines, stop.clone())?);
+    }
     let mut seen = shared.view.clone();
     let (waiting, listening) = (stop.clone(), listeners(config.https)?);
     control.spawn(async move {
@@ -167,6 +179,16 @@ fn follow(
                 return;
             }
         }
+    });
+}
+
+/// Tells the Platform what is stored of a customer, and why a request is answered as it is.
+fn answer_questions(bus: &Bus, shared: &Arc<Shared>, stop: &CancellationToken) {
+    let (shared, edge) = (shared.clone(), bus.user_name().to_owned());
+    bastide_bus::ask::answer(bus, stop.clone(), move |question: CacheQuestion| {
+        let view = shared.view.borrow().clone();
+        let says = view.map(|view| told::answer(&shared.store, &view, &question));
+        CacheAnswer { edge: edge.clone(), says: says.unwrap_or(CacheSays::Figures(Vec::new())) }
     });
 }
 

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod assertion;
 pub mod broker;
+pub mod cache;
 pub mod digest;
 pub mod egress;
 pub mod flow;

@@ -12,6 +12,7 @@
 //! | agent | `fact.replicas` | `fact.<A>.replicas` at edges and gateways | [`ReplicaFacts`], no answer |
 //! | platform | `cmd.<A>.state.changed` | `cmd.state.changed` at agents | [`StateChanged`], no answer |
 //! | platform | `hint.snapshot` | `hint.snapshot` at edges and gateways | [`SnapshotHint`], no answer |
+//! | platform | `ask.cache` | `ask.cache` at every edge | [`CacheQuestion`](crate::cache::CacheQuestion) → one [`CacheAnswer`](crate::cache::CacheAnswer) of each |
 
 use crate::{
     AppId, AppName, CustomerId, CustomerName, Digest, Manifest, Problem, ReplicaId, StageName, ZoneName,

@@ -57,6 +57,8 @@ codes! {
         "The request says `only-if-cached`, and no stored response may be used for it. Send it without, or with `max-stale`.";
     PurgeLimit = "B-CACHE-0429", 429, "Too many purges at once.",
         "A customer may purge 60 times a minute. Purge by prefix, group or app instead of address by address, or wait a little.";
+    EdgesSilent = "B-CACHE-0503", 503, "No edge answers.",
+        "What edges store is known to them alone, and none of them answered the Platform just now. Apps are served all the same; retry.";
     StaleForbidden = "B-CACHE-0505", 504, "What is stored may not be used without asking, and nobody answers.",
         "A response is stored, but it is stale and forbids to be used then (`must-revalidate`, `proxy-revalidate`, `s-maxage` or `no-cache`), and what stands behind the edge did not answer.";
     Overloaded = "B-EDGE-0529", 503, "Too many requests at once.",

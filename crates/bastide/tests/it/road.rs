@@ -86,6 +86,7 @@ async fn one_command_brings_the_network_up() -> Result<()> {
         names_lead_only_where_they_should(&town).await?;
         the_cache_keeps_what_is_for_everybody(&town).await?;
         a_user_signs_in_and_protected_routes_open(&town).await?;
+        the_cache_says_what_it_does_and_why(&town).await?;
         a_purge_reaches_the_edge(&town).await?;
         if isolates() {
             an_own_app_is_published_and_promoted(&town).await?;
@@ -158,6 +159,23 @@ async fn the_cache_keeps_what_is_for_everybody(town: &Town<'_>) -> Result<()> {
     assert!(first.header("x-bastide-cacheable").is_empty(), "the mark stays inside");
     let me = town.client.get(&town.url(DEVELOPMENT, "/hello/me")).await?;
     assert!(me.header("cache-status").contains("bypass"), "{:?}", me.headers);
+    Ok(())
+}
+
+async fn the_cache_says_what_it_does_and_why(town: &Town<'_>) -> Result<()> {
+    let style = town.url(DEVELOPMENT, "/site/css/site.css");
+    town.client.get(&style).await?;
+    let why = town.product.cli(&["cache", "why", &style], "")?;
+    assert!(why.contains("edge: hit, because a stored response is fresh (RFC 9111 §4.2)"), "{why}");
+    let me = town.product.cli(&["cache", "why", &town.url(DEVELOPMENT, "/hello/me")], "")?;
+    assert!(me.contains("forward") && me.contains("site policy"), "{me}");
+    let stats = town.product.cli(&["cache", "stats", "--app", "site", "--json"], "")?;
+    let stats: serde_json::Value = serde_json::from_str(&stats)?;
+    let site = &stats["apps"][0];
+    assert!(site["hits"].as_u64() > Some(0) && site["bytes"].as_u64() > Some(0), "{stats}");
+    assert!(site["hit_ratio"].as_f64() > Some(0.0), "{stats}");
+    let refused = town.product.cli(&["cache", "why", "https://other.apps.localhost/x"], "");
+    assert!(format!("{:#}", refused.err().context("it is nobody's address")?).contains("B-API-0422"));
     Ok(())
 }
 

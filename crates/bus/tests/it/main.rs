@@ -1,6 +1,7 @@
 //! Against a real broker: a nats-server child over TLS on a free port, in a directory of its own.
 #![allow(clippy::unwrap_used)] // all of this is test
 
+mod asks;
 mod blobs;
 mod house;
 mod isolation;

@@ -5,6 +5,7 @@
 mod clock;
 mod fill;
 mod flights;
+pub(crate) mod told;
 mod trip;
 
 use crate::{context::Context, refusal::Refusal, waf::Inspection};
@@ -64,6 +65,13 @@ impl Plot {
             path: String::new(),
             canonical: |path| Some(path.to_owned()),
         })
+    }
+
+    /// Counts what became of a request.
+    pub(crate) fn count(&self, cx: &Context) {
+        if let Some(status) = cx.cache {
+            self.space.tally().count(status);
+        }
     }
 
     fn is_fit(&self, headers: &HeaderMap) -> bool {

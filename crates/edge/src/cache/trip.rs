@@ -346,7 +346,7 @@ impl<B: Behind> Trip<B> {
                 }
             }
             Err(why) => {
-                tracing::debug!(name: "edge.cache.not-stored", request = %self.cx.id, why = why.text(), section = why.section());
+                self.note_ground(why);
                 if why != NotStored::Method && response.status() != StatusCode::NOT_MODIFIED {
                     self.store.cache.mark_unshared(&self.key, exchange.received, UNSHARED_S);
                 }
@@ -374,11 +374,17 @@ impl<B: Behind> Trip<B> {
         let kept = stored
             .and_then(|stored| self.store.cache.store(&self.plot.space, &self.key, stored, self.ticket));
         if let Err(why) = kept {
-            tracing::debug!(name: "edge.cache.not-stored", request = %self.cx.id, why = why.text(), section = why.section());
+            self.note_ground(why);
             if why == NotStored::TooLarge {
                 self.store.cache.mark_unshared(&self.key, clock::now(), UNSHARED_S);
             }
         }
+    }
+
+    /// Remembers why an answer is not stored, for whoever asks.
+    fn note_ground(&self, why: NotStored) {
+        tracing::debug!(name: "edge.cache.not-stored", request = %self.cx.id, why = why.text(), section = why.section());
+        self.store.cache.note_ground(&self.key, why, clock::now());
     }
 
     /// Whether an answer may be shared as far as the edge is concerned.

@@ -40,6 +40,7 @@ fn start(origin: SocketAddr, cache: bool, waf: Option<WafConfig>) -> Edge {
         listen: ([127, 0, 0, 1], 0).into(),
         tls: None,
         cache,
+        metrics: None,
         waf,
     };
     let own = stop.clone();
@@ -174,8 +175,14 @@ fn a_directory_without_rules_is_an_error() {
         audit: None,
     };
     let listen = ([127, 0, 0, 1], 0).into();
-    let config =
-        StandAlone { origin: "http://127.0.0.1:1".into(), listen, tls: None, cache: false, waf: Some(waf) };
+    let config = StandAlone {
+        origin: "http://127.0.0.1:1".into(),
+        listen,
+        tls: None,
+        cache: false,
+        metrics: None,
+        waf: Some(waf),
+    };
     let error = run_alone(config, |_| {}, CancellationToken::new()).unwrap_err();
     assert!(error.to_string().contains("holds no rules"), "{error}");
 }

@@ -140,7 +140,14 @@ fn what_is_not_stored_is_not_held_back() {
     // The origin's end lies in the test: it goes on only after the client has seen the beginning.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
-    let config = StandAlone { origin, listen: ([127, 0, 0, 1], 0).into(), tls: None, cache: true, waf: None };
+    let config = StandAlone {
+        origin,
+        listen: ([127, 0, 0, 1], 0).into(),
+        tls: None,
+        cache: true,
+        metrics: None,
+        waf: None,
+    };
     let edge = Alone::start(config);
     let mut client = crate::client::connect(edge.addr);
     client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();

@@ -20,8 +20,14 @@ impl Origin {
     fn start() -> (Self, Alone) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
-        let config =
-            StandAlone { origin, listen: ([127, 0, 0, 1], 0).into(), tls: None, cache: true, waf: None };
+        let config = StandAlone {
+            origin,
+            listen: ([127, 0, 0, 1], 0).into(),
+            tls: None,
+            cache: true,
+            metrics: None,
+            waf: None,
+        };
         (Self { listener }, Alone::start(config))
     }
 

@@ -452,6 +452,24 @@ fn only_what_the_gateway_marks_for_this_revision_is_stored() {
 }
 
 #[test]
+fn figures_by_app_are_served_where_the_operator_wants_them() {
+    let metrics = free();
+    let world = world_with([Role::Gateway; 2], |config| config.settings.metrics = Some(metrics));
+    for target in ["/shop/marked", "/shop/marked", "/shop/me/marked"] {
+        world.get(APPS, target);
+    }
+    let text = crate::client::get(metrics, "/metrics", "").body;
+    for (name, count) in [("hits_total", 1), ("misses_total", 1), ("passed_total", 1), ("stores_total", 1)] {
+        let line = format!(
+            "\nbastide_cache_{name}{{customer=\"demo\",stage=\"production\",app=\"shop\"}} {count}\n"
+        );
+        assert!(text.contains(&line), "{line} is not in {text}");
+    }
+    assert!(text.contains("\nbastide_cache_held_addresses 1\n"), "{text}");
+    assert_eq!(crate::client::get(metrics, "/", "").status, 404);
+}
+
+#[test]
 fn bodies_have_a_limit_by_site() {
     let world = world([Role::Gateway; 2]);
     let post = |host: &str, target: &str, length: usize| {

@@ -1,11 +1,18 @@
-//! Purging what edges store: by address, prefix, group, app or stage.
+//! What edges store: purging it, its figures, and why a request is answered as it is.
 
 use crate::{ApiError, App, caller::Caller};
-use axum::{Json, extract::State, extract::rejection::JsonRejection};
+use axum::{
+    Json,
+    extract::{Query, State, rejection::JsonRejection},
+};
 use bastide_store::StoreError;
-use bastide_types::{AppId, AppName, Code, Purge, Site, StageName};
+use bastide_types::{
+    AppId, AppName, Code, Purge, Site, StageName,
+    cache::{CacheAbout, CacheAnswer, CacheDecision, CacheFigures, CacheQuestion, CacheRequest, CacheSays},
+};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use url::Url;
 
 const PURGERS: &[&str] = &["developer", "administrator"];
@@ -104,19 +111,8 @@ fn read(app: &App, caller: &Caller, new: NewPurge) -> Result<Wanted, ApiError> {
         if new.stage.is_some() || new.app.is_some() {
             return Err(wrong("the address names stage and app already"));
         }
-        let found = Url::parse(address).ok().and_then(|url| {
-            let Site::Runtime(customer, stage) = app.config.domains.site(url.host_str()?)? else {
-                return None;
-            };
-            let segment = url.path_segments()?.next()?;
-            (customer == caller.customer.name).then_some((stage, AppName::new(segment).ok()?, url))
-        });
-        // Of another customer, or of nobody: the same words.
-        let (stage, app, url) = found.ok_or_else(|| wrong("this is no address of one of your apps"))?;
-        let target = match url.query() {
-            Some(query) => format!("{}?{query}", url.path()),
-            None => url.path().to_owned(),
-        };
+        let (stage, app, url) = address_of_an_app(app, caller, address)?;
+        let target = target(&url);
         let purge = if new.url.is_some() { Purge::Url(target) } else { Purge::Prefix(target) };
         return Ok(Wanted { stage, app: Some(app), purge });
     }
@@ -130,4 +126,154 @@ fn read(app: &App, caller: &Caller, new: NewPurge) -> Result<Wanted, ApiError> {
         None => Purge::All,
     };
     Ok(Wanted { stage, app, purge })
+}
+
+/// Stage and app of an address that people use. One of another customer, and one of nobody: the same words.
+fn address_of_an_app(app: &App, caller: &Caller, text: &str) -> Result<(StageName, AppName, Url), ApiError> {
+    let found = Url::parse(text).ok().and_then(|url| {
+        let Site::Runtime(customer, stage) = app.config.domains.site(url.host_str()?)? else {
+            return None;
+        };
+        let segment = url.path_segments()?.next()?;
+        (customer == caller.customer.name).then_some((stage, AppName::new(segment).ok()?, url))
+    });
+    found.ok_or_else(|| ApiError::because(Code::InputInvalid, "this is no address of one of your apps"))
+}
+
+/// Path and query.
+fn target(url: &Url) -> String {
+    url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()))
+}
+
+/// Which figures to show.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Which {
+    /// Only this stage.
+    stage: Option<String>,
+    /// Only this app.
+    app: Option<String>,
+}
+
+/// Figures of all edges that answered.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Figures {
+    /// Names of these edges.
+    edges: Vec<String>,
+    /// Figures by stage and app, added up.
+    #[schema(value_type = Vec<Object>)]
+    apps: Vec<AppFigures>,
+}
+
+#[derive(Debug, Serialize)]
+struct AppFigures {
+    #[serde(flatten)]
+    figures: CacheFigures,
+    hit_ratio: Option<f64>,
+}
+
+/// Shows what became of requests at the edges, and what they store, by app.
+#[utoipa::path(get, path = "/api/cache/figures", params(Which), responses((status = 200, body = Figures), (status = 503, description = "No edge answers")))]
+pub(crate) async fn figures(
+    State(app): State<App>,
+    caller: Caller,
+    Query(which): Query<Which>,
+) -> Result<Json<Figures>, ApiError> {
+    let (mut edges, mut all) = (Vec::new(), BTreeMap::<(String, String), CacheFigures>::new());
+    for answer in ask(&app, &caller, CacheAbout::Figures).await? {
+        let CacheSays::Figures(list) = answer.says else { continue };
+        edges.push(answer.edge);
+        let wanted = |asked: &Option<String>, own: &String| asked.as_ref().is_none_or(|asked| asked == own);
+        for own in list {
+            if wanted(&which.stage, &own.stage) && wanted(&which.app, &own.app) {
+                let key = (own.stage.clone(), own.app.clone());
+                all.entry(key).and_modify(|sum| sum.add(&own)).or_insert(own);
+            }
+        }
+    }
+    edges.sort();
+    let apps = all.into_values().map(|figures| AppFigures { hit_ratio: figures.hit_ratio(), figures });
+    Ok(Json(Figures { edges, apps: apps.collect() }))
+}
+
+/// A request to explain. It is not made.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewQuestion {
+    /// An address of an app, as people use it.
+    url: String,
+    /// Method. Default: GET.
+    #[serde(default)]
+    method: Option<String>,
+    /// Fields that matter, such as `["accept-encoding", "br"]`; at most 32.
+    #[serde(default)]
+    #[schema(value_type = Vec<Vec<String>>)]
+    fields: Vec<(String, String)>,
+}
+
+/// Fields of a request to explain.
+const FIELDS_MAX: usize = 32;
+
+/// What each edge would do with a request.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Explanations {
+    /// Stage that the address is of.
+    stage: String,
+    /// App that the address is of.
+    app: String,
+    /// What each edge says.
+    #[schema(value_type = Vec<Object>)]
+    edges: Vec<EdgeExplanation>,
+}
+
+#[derive(Debug, Serialize)]
+struct EdgeExplanation {
+    edge: String,
+    /// Nothing when this edge does not know the app (yet).
+    decision: Option<CacheDecision>,
+}
+
+/// Explains what the edges would do with a request, and why, with the section of the RFC.
+#[utoipa::path(post, path = "/api/cache/why", request_body = NewQuestion, responses((status = 200, body = Explanations), (status = 404, description = "No such app"), (status = 422, description = "No address of an app"), (status = 503, description = "No edge answers")))]
+pub(crate) async fn why(
+    State(app): State<App>,
+    caller: Caller,
+    body: Result<Json<NewQuestion>, JsonRejection>,
+) -> Result<Json<Explanations>, ApiError> {
+    let Json(new) = body.map_err(|error| ApiError::because(Code::InputInvalid, error.body_text()))?;
+    let bytes =
+        new.url.len() + new.fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    if new.fields.len() > FIELDS_MAX || bytes > TEXT_BYTES_MAX {
+        return Err(ApiError::because(Code::InputInvalid, "an address and its fields have 1 to 4096 bytes"));
+    }
+    let (stage, name, url) = address_of_an_app(&app, &caller, &new.url)?;
+    let found = caller.store(&app).app_named(&name).await?.ok_or_else(|| ApiError::new(Code::ApiUnknown))?;
+    let host = url.host_str().unwrap_or_default();
+    let request = CacheRequest {
+        stage: stage.clone(),
+        app: found.id,
+        method: new.method.unwrap_or_else(|| "GET".to_owned()),
+        host: url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")),
+        target: target(&url),
+        fields: new.fields,
+    };
+    let answers = ask(&app, &caller, CacheAbout::Why(request)).await?;
+    let mut edges: Vec<_> = answers
+        .into_iter()
+        .filter_map(|answer| match answer.says {
+            CacheSays::Why(decision) => Some(EdgeExplanation { edge: answer.edge, decision }),
+            CacheSays::Figures(_) => None,
+        })
+        .collect();
+    edges.sort_by(|one, other| one.edge.cmp(&other.edge));
+    Ok(Json(Explanations { stage: stage.to_string(), app: name.to_string(), edges }))
+}
+
+/// Asks all edges about the caller's customer.
+async fn ask(app: &App, caller: &Caller, about: CacheAbout) -> Result<Vec<CacheAnswer>, ApiError> {
+    let question = CacheQuestion { customer: caller.customer.id, about };
+    bastide_bus::ask::edges(app.bus.bus(), &question).await.map_err(|error| {
+        tracing::warn!(%error, "no edge says what it stores");
+        ApiError::new(Code::EdgesSilent)
+    })
 }

@@ -31,6 +31,8 @@ pub fn router(app: App) -> Router {
         .route("/api/apps/{app}/services", get(services::list))
         .route("/api/apps/{app}/services/postgres/rotate", post(services::rotate))
         .route("/api/cache/purges", post(cache::purge))
+        .route("/api/cache/figures", get(cache::figures))
+        .route("/api/cache/why", post(cache::why))
         .route("/api/apps/{app}/scale", put(scale::replace))
         .route("/api/stages/{stage}/network", get(network::show).put(network::replace))
         .route("/api/operations/{id}", get(apps::operation))
@@ -67,6 +69,8 @@ pub fn description() -> utoipa::openapi::OpenApi {
         apps::promote,
         apps::operation,
         cache::purge,
+        cache::figures,
+        cache::why,
         network::show,
         network::replace,
         network::explain,
