@@ -107,6 +107,7 @@ impl Scene {
         for (path, content) in files {
             // Never under the feet of an app that runs from it.
             let _ = fs::remove_file(root.join(path));
+            fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
             fs::write(root.join(path), content).unwrap();
             fs::set_permissions(root.join(path), fs::Permissions::from_mode(0o755)).unwrap();
         }
@@ -338,6 +339,51 @@ async fn a_static_app_is_served_inside_a_container_too() {
     assert!(status.contains("CapEff:\t0000000000000000") && status.contains("Seccomp:\t2"), "{status}");
     driver.stop(id, Duration::from_secs(5)).await;
     scene.nothing_left(id);
+}
+
+/// The loader that this test's own program asks for, and the libraries that it has loaded, with their content.
+fn loader_and_libraries() -> Vec<(String, Vec<u8>)> {
+    let bytes = fs::read(executable()).unwrap();
+    let head = &bytes[..bastide_image::elf::HEAD_BYTES.min(bytes.len())];
+    let bastide_image::elf::Program::Dynamic { loader } = bastide_image::elf::inspect(head) else {
+        panic!("the probe is linked dynamically");
+    };
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let loaded = maps.lines().filter_map(|line| line.splitn(6, ' ').nth(5)).map(str::trim);
+    let mut paths: Vec<&str> = loaded.filter(|path| path.contains(".so")).chain([loader.as_str()]).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    paths.into_iter().map(|path| (path.trim_start_matches('/').to_owned(), fs::read(path).unwrap())).collect()
+}
+
+#[tokio::test]
+async fn a_program_that_brings_its_loader_and_libraries_runs() {
+    let Some(scene) = Scene::new("a_program_that_brings_its_loader…") else { return };
+    let (driver, _) = scene.driver().await;
+    let program = fs::read(executable()).unwrap();
+    let brought = loader_and_libraries();
+    let page: (&str, &[u8]) = ("site/index.html", b"by a loader of its own");
+    let files: Vec<(&str, &[u8])> = [page, ("app", program.as_slice())]
+        .into_iter()
+        .chain(brought.iter().map(|(path, content)| (path.as_str(), content.as_slice())))
+        .collect();
+    let manifest =
+        r#"{"app":{"name":"own","kind":"binary","command":["./app","static-server","--root","/site"]}}"#;
+    let launch = scene.launch("own", manifest, &files);
+    let (id, root) = (launch.replica.id, launch.root.clone());
+    driver.start(launch).await.unwrap();
+    assert_eq!(ask(&scene, &driver, id, "/").await, "by a loader of its own");
+    driver.stop(id, Duration::from_secs(5)).await;
+    scene.nothing_left(id);
+    // A loader by a link that leads out of the app's directory is none.
+    let loader = root.join(&brought.iter().find(|(path, _)| path.contains("ld-")).unwrap().0);
+    let mut again = scene.launch("own", manifest, &[]);
+    again.replica.id = ReplicaId::generate();
+    let outside = scene.dir.path().join("loader");
+    fs::rename(&loader, &outside).unwrap();
+    std::os::unix::fs::symlink(&outside, &loader).unwrap();
+    let refused = driver.start(again).await.unwrap_err();
+    assert!(matches!(&refused, Error::Image(why) if why.contains("statically")), "{refused}");
 }
 
 #[tokio::test]

@@ -138,20 +138,25 @@ fn variables(launch: &Launch) -> Vec<(String, String)> {
     all
 }
 
-/// Program and arguments of a `binary` app; the program must need nothing but the kernel.
+/// Program and arguments of a `binary` app. The program needs nothing but the kernel, or finds its loader inside.
 fn program(launch: &Launch) -> Result<Vec<String>, Error> {
     let command = &launch.replica.manifest.app.command;
     let (program, arguments) = command.split_first().ok_or_else(|| Error::Image("no command".into()))?;
     let below = program.trim_start_matches("./");
-    let path = launch.root.join(below);
     let mut head = Vec::new();
-    File::open(&path)
+    bastide_image::open_file(&launch.root, below)
         .and_then(|file| file.take(elf::HEAD_BYTES as u64).read_to_end(&mut head))
         .map_err(|error| Error::Image(format!("`{program}` cannot be read: {error}")))?;
-    if let Some(why) = elf::inspect(&head).refusal(program) {
-        return Err(Error::Image(why));
+    let found = elf::inspect(&head);
+    match found.refusal(program) {
+        Some(why) if !brings_its_loader(&launch.root, &found) => Err(Error::Image(why)),
+        _ => Ok(std::iter::once(format!("/{below}")).chain(arguments.iter().cloned()).collect()),
     }
-    Ok(std::iter::once(format!("/{below}")).chain(arguments.iter().cloned()).collect())
+}
+
+/// Who brings a loader brings its libraries too; what of them is missing, the loader says in the app's log.
+fn brings_its_loader(root: &Path, program: &elf::Program) -> bool {
+    matches!(program, elf::Program::Dynamic { loader } if bastide_image::open_file(root, loader).is_ok())
 }
 
 /// What the executable of Bastide needs besides itself: its loader and libraries, as this process, which it is,
