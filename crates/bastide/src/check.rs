@@ -1,6 +1,6 @@
 //! `bastide check`: pre-flight checks in groups, each with an id and a hint.
 
-use crate::isolation;
+use crate::{forwarding, isolation};
 use bastide_bus::broker::{Search, Version};
 use bastide_container::Finding;
 use bastide_runtime::config::Zone;
@@ -201,7 +201,25 @@ fn zone_checks(subject: &Subject) -> Vec<Check> {
         }
     };
     let hint = "Give the host an address for each zone (`ip address add ADDRESS dev LINK`) and name it with --egress-ip.";
-    zones.iter().map(|zone| check("Way out", "egress-zone", one(zone), hint)).collect()
+    let mut checks: Vec<_> =
+        zones.iter().map(|zone| check("Way out", "egress-zone", one(zone), hint)).collect();
+    checks.extend(forward_check());
+    checks
+}
+
+/// Another firewall that drops what it does not name; only root may ask.
+fn forward_check() -> Option<Check> {
+    let nft = isolation::program_at("nft").filter(|_| nix::unistd::geteuid().is_root())?;
+    let dropping: Vec<_> = forwarding::chains_that_drop(&nft).into_iter().collect();
+    let outcome = if dropping.is_empty() {
+        Outcome::Good("no other firewall drops what it does not name".into())
+    } else {
+        Outcome::Worse(format!("dropped after our rules, unless allowed there: {}", dropping.join(", ")))
+    };
+    let hint = "Let apps' packets through in that firewall, both ways, by their links (`ip -brief link`: b, five letters, u): \
+        iptables -I FORWARD -i 'bxxxxxu+' -j ACCEPT; iptables -I FORWARD -o 'bxxxxxu+' -j ACCEPT. With Docker, in DOCKER-USER. \
+        Then prove it: bastide verify.";
+    Some(check("Way out", "egress-forward", outcome, hint))
 }
 
 fn kernel() -> Outcome {

@@ -60,7 +60,8 @@ pub fn hint(id: &str) -> &'static str {
     }
 }
 
-fn program_at(name: &str) -> Option<PathBuf> {
+/// A program by its name: on PATH, or where root's programs usually are.
+pub fn program_at(name: &str) -> Option<PathBuf> {
     let own = std::env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
     std::env::split_paths(&own).chain(usual).map(|dir| dir.join(name)).find(|path| path.is_file())

@@ -10,6 +10,7 @@ mod down;
 mod edge_alone;
 mod files;
 mod first_run;
+mod forwarding;
 mod isolation;
 mod layout;
 mod ports;

@@ -190,7 +190,9 @@ fn add(rules: &mut Vec<EgressRule>, new: Vec<EgressRule>) {
 fn show_egress(context: &Context, network: &StageNetwork) -> Result<()> {
     let policy = &network.egress;
     if context.json {
-        println!("{}", serde_json::to_string(policy)?);
+        let mut shown = serde_json::to_value(policy)?;
+        shown["failover"] = network.failover.into();
+        println!("{shown}");
         return Ok(());
     }
     let rest = match policy.mode {

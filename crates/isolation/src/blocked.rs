@@ -1,32 +1,14 @@
 //! Ranges that no app may reach: private, local, reserved, and those of the platform.
 
+use bastide_types::egress::RESERVED_V4;
 use ipnet::Ipv4Net;
 use std::net::Ipv4Addr;
 
-/// What is never on the internet (RFC 6890 and its registry), as base and prefix length.
-const RESERVED: &[([u8; 4], u8)] = &[
-    ([0, 0, 0, 0], 8),
-    ([10, 0, 0, 0], 8),
-    ([100, 64, 0, 0], 10),
-    ([127, 0, 0, 0], 8),
-    ([169, 254, 0, 0], 16),
-    ([172, 16, 0, 0], 12),
-    ([192, 0, 0, 0], 24),
-    ([192, 0, 2, 0], 24),
-    ([192, 88, 99, 0], 24),
-    ([192, 168, 0, 0], 16),
-    ([198, 18, 0, 0], 15),
-    ([198, 51, 100, 0], 24),
-    ([203, 0, 113, 0], 24),
-    ([224, 0, 0, 0], 4),
-    ([240, 0, 0, 0], 4),
-];
-
 /// The reserved ranges and `more`, each as it is written down.
 pub(crate) fn each(more: &[Ipv4Net]) -> Vec<Ipv4Net> {
-    let reserved = RESERVED.iter().map(|(base, length)| {
-        Ipv4Net::new(Ipv4Addr::from(*base), *length).expect("a constant prefix length is right")
-    });
+    let reserved = RESERVED_V4
+        .iter()
+        .map(|(base, length, _)| Ipv4Net::new(*base, *length).expect("a constant prefix length is right"));
     reserved.chain(more.iter().map(Ipv4Net::trunc)).collect()
 }
 

@@ -22,6 +22,8 @@ const EVERYWHERE: &[(&str, &str)] = &[
     ("ipv4/conf/default/proxy_arp", "0"),
     ("ipv4/conf/all/arp_ignore", "0"),
     ("ipv4/conf/default/arp_ignore", "0"),
+    // Every port of a replica's network is its app's: images listen on 80 and run as nobody here.
+    ("ipv4/ip_unprivileged_port_start", "0"),
 ];
 
 /// What every namespace of ours has, written where it differs; what was changed.

@@ -106,21 +106,29 @@ pub fn forbidden_range(address: IpAddr) -> Option<&'static str> {
     }
 }
 
+/// Ranges of IPv4 that are never on the internet (RFC 6890 and its registry): base, prefix length, name. The resolver
+/// and the proxy refuse them, and firewalls drop packets to them.
+pub const RESERVED_V4: &[(Ipv4Addr, u8, &str)] = &[
+    (Ipv4Addr::new(0, 0, 0, 0), 8, "this network (RFC 791)"),
+    (Ipv4Addr::new(10, 0, 0, 0), 8, "private (RFC 1918)"),
+    (Ipv4Addr::new(100, 64, 0, 0), 10, "shared (RFC 6598)"),
+    (Ipv4Addr::new(127, 0, 0, 0), 8, "loopback (RFC 1122)"),
+    (Ipv4Addr::new(169, 254, 0, 0), 16, "link-local and metadata (RFC 3927)"),
+    (Ipv4Addr::new(172, 16, 0, 0), 12, "private (RFC 1918)"),
+    (Ipv4Addr::new(192, 0, 0, 0), 24, "protocol assignments (RFC 6890)"),
+    (Ipv4Addr::new(192, 0, 2, 0), 24, "documentation (RFC 5737)"),
+    (Ipv4Addr::new(192, 88, 99, 0), 24, "6to4 relays (RFC 7526)"),
+    (Ipv4Addr::new(192, 168, 0, 0), 16, "private (RFC 1918)"),
+    (Ipv4Addr::new(198, 18, 0, 0), 15, "benchmarks (RFC 2544)"),
+    (Ipv4Addr::new(198, 51, 100, 0), 24, "documentation (RFC 5737)"),
+    (Ipv4Addr::new(203, 0, 113, 0), 24, "documentation (RFC 5737)"),
+    (Ipv4Addr::new(224, 0, 0, 0), 4, "multicast (RFC 5771)"),
+    (Ipv4Addr::new(240, 0, 0, 0), 4, "reserved (RFC 1112)"),
+];
+
 fn forbidden_v4(v4: Ipv4Addr) -> Option<&'static str> {
-    let [a, b, c, _] = v4.octets();
-    Some(match (a, b, c) {
-        (0, ..) => "this network (RFC 791)",
-        (10, ..) | (172, 16..=31, _) | (192, 168, _) => "private (RFC 1918)",
-        (100, 64..=127, _) => "shared (RFC 6598)",
-        (127, ..) => "loopback (RFC 1122)",
-        (169, 254, _) => "link-local and metadata (RFC 3927)",
-        (192, 0, 0) => "protocol assignments (RFC 6890)",
-        (192, 88, 99) => "6to4 relays (RFC 7526)",
-        (198, 18..=19, _) => "benchmarks (RFC 2544)",
-        (224..=239, ..) => "multicast (RFC 5771)",
-        (240..=255, ..) => "reserved (RFC 1112)",
-        _ => return None,
-    })
+    let within = |base: Ipv4Addr, length: u8| (v4.to_bits() ^ base.to_bits()) >> (32 - length) == 0;
+    RESERVED_V4.iter().find(|(base, length, _)| within(*base, *length)).map(|(_, _, name)| *name)
 }
 
 fn forbidden_v6(v6: Ipv6Addr) -> Option<&'static str> {
@@ -510,13 +518,18 @@ mod tests {
             "ff02::1",
             "100::1",
             "4000::1",
+            "192.0.2.1",
+            "198.51.100.255",
+            "203.0.113.9",
+            "::ffff:203.0.113.9",
+            "255.255.255.255",
         ] {
             assert!(forbidden_range(text.parse().unwrap()).is_some(), "{text}");
         }
         for text in [
             "1.1.1.1",
             "172.32.0.1",
-            "203.0.113.9",
+            "203.0.114.9",
             "100.128.0.1",
             "2606:4700::1111",
             "::ffff:1.1.1.1",

@@ -27,6 +27,7 @@ use pace::Pace;
 use postgres::{Current, Database, Target};
 use std::{
     collections::BTreeMap,
+    fmt,
     future::Future,
     io,
     net::{Ipv4Addr, SocketAddr},
@@ -128,6 +129,15 @@ impl To {
         match self {
             Self::App(_) => CALLEE_PORT,
             Self::Postgres => POSTGRES_PORT,
+        }
+    }
+}
+
+impl fmt::Display for To {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::App(app) => app.fmt(f),
+            Self::Postgres => f.write_str("its database"),
         }
     }
 }
@@ -275,7 +285,14 @@ impl<I: Inside> Relays<I> {
             if open.doors.contains_key(&at) {
                 continue;
             }
-            match self.inside.listen(id, (at, to.port()).into()).await {
+            let listener = if open.replica.manifest.port() == to.port() {
+                // On all addresses, most likely: whoever came second would find the port in use.
+                let why = format!("the app listens on port {} itself, where it would find {to}", to.port());
+                Err(io::Error::new(io::ErrorKind::AddrInUse, why))
+            } else {
+                self.inside.listen(id, (at, to.port()).into()).await
+            };
+            match listener {
                 Ok(listener) => {
                     let door = self.door(listener, to, open);
                     open.doors.insert(at, door);

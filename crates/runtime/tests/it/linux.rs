@@ -262,6 +262,22 @@ async fn a_replica_answers_from_its_own_network_and_leaves_nothing_when_it_is_st
 }
 
 #[tokio::test]
+async fn an_app_may_listen_on_any_port_though_it_is_nobody() {
+    let Some(scene) = Scene::new("an_app_may_listen_on_any_port…") else { return };
+    let (driver, _) = scene.driver().await;
+    let program = fs::read(bastide_testkit::build_hello(executable()).unwrap()).unwrap();
+    for port in [1, 80, 443] {
+        let manifest =
+            format!(r#"{{"app":{{"name":"low","kind":"binary","command":["./hello"],"port":{port}}}}}"#);
+        let launch = scene.launch("low", &manifest, &[("hello", &program)]);
+        let id = launch.replica.id;
+        driver.start(launch).await.unwrap();
+        assert!(ask(&scene, &driver, id, "/").await.contains("Hello"), "{port}");
+        driver.stop(id, Duration::ZERO).await;
+    }
+}
+
+#[tokio::test]
 async fn replicas_outlive_the_role_and_are_found_again() {
     let Some(scene) = Scene::new("replicas_outlive_the_role…") else { return };
     let (first, _) = scene.driver().await;

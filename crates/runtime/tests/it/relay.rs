@@ -256,6 +256,16 @@ async fn grants_come_and_go_while_apps_run() {
 }
 
 #[tokio::test]
+async fn an_app_on_the_port_of_its_grants_keeps_the_port() {
+    let world = World::new(&["blog"], &["a"], Limits::default()).await;
+    let mut web = replica("shop", "a");
+    web.manifest.app.port = Some(80);
+    let refused = world.relays.open(&web).await.unwrap_err();
+    assert!(refused.to_string().contains("port 80 itself, where it would find blog"), "{refused}");
+    assert!(!world.networks.doors.lock().unwrap().keys().any(|(id, _)| *id == web.id));
+}
+
+#[tokio::test]
 async fn a_number_that_goes_to_another_app_takes_no_connection_along() {
     let mut world = World::new(&["blog"], &["a"], Limits::default()).await;
     let mut open = world.call().await.unwrap();

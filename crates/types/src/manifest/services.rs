@@ -1,7 +1,7 @@
 //! The `[services]` tables: what an app has besides its replicas.
 
 use super::{Kind, Manifest, ManifestError, is_ours, is_variable};
-use crate::service::POSTGRES_VARIABLES;
+use crate::service::{POSTGRES_PORT, POSTGRES_VARIABLES};
 use serde::{Deserialize, Serialize};
 
 /// The `[services]` table.
@@ -49,6 +49,9 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), ManifestError> {
     }
     if !(1..=POSTGRES_CONNECTIONS_MAX).contains(&postgres.connections) {
         return fail("services.postgres.connections", "1 to 200 connections");
+    }
+    if manifest.port() == POSTGRES_PORT {
+        return fail("app.port", "the app finds its database on port 5432, so it listens on another");
     }
     let ours = |name: &str| is_ours(name) || POSTGRES_VARIABLES.contains(&name);
     if !is_variable(&postgres.env) || ours(&postgres.env) {
@@ -99,6 +102,8 @@ mod tests {
         }
         let of_files = r#"{"app":{"name":"s","kind":"static"},"services":{"postgres":{}}}"#;
         assert!(manifest(of_files).unwrap_err().contains("static app"));
+        let port = r#"{"app":{"name":"s","kind":"binary","command":["./s"],"port":5432},"services":{"postgres":{}}}"#;
+        assert!(manifest(port).unwrap_err().contains("app.port"));
         let without = serde_json::to_string(&with("{}", "{}").unwrap()).unwrap();
         assert!(!without.contains("services"), "older revisions keep their digest: {without}");
     }
