@@ -504,7 +504,7 @@ impl Compiler<'_> {
         if program.rules == 0 {
             return Err(LoadError::Empty);
         }
-        link(&mut program);
+        link(&mut program)?;
         Ok(program)
     }
 
@@ -673,7 +673,7 @@ fn quick(rule: &Rule, names: &Names) -> Option<Quick> {
 }
 
 /// Finds where each `skipAfter` and `skip` leads.
-fn link(program: &mut Program) {
+fn link(program: &mut Program) -> Result<(), LoadError> {
     for phase in &mut program.phases {
         let markers: Vec<(usize, String)> = phase
             .iter()
@@ -692,7 +692,8 @@ fn link(program: &mut Program) {
                 None => None,
                 Some(Skip::After(name)) => {
                     let to = markers.iter().find(|(place, marker)| *place > at && marker == name);
-                    Some(to.map_or(end, |(place, _)| place + 1))
+                    let missing = || rule.place.syntax(format!("skipAfter: no marker `{name}` follows"));
+                    Some(to.ok_or_else(missing)?.0 + 1)
                 }
                 Some(Skip::Rules(count)) => {
                     Some(rules.iter().copied().filter(|place| *place > at).nth(*count).unwrap_or(end))
@@ -700,4 +701,5 @@ fn link(program: &mut Program) {
             };
         }
     }
+    Ok(())
 }

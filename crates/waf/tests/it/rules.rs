@@ -322,6 +322,8 @@ fn what_cannot_be_loaded_is_named_with_its_place() {
     check("SecRule ARGS x \"id:1\"\nSecRule ARGS x \"id:1\"", "twice");
     check("SecRule ARGS x \"id:1,chain\"", "chain is not finished");
     check("Include nope.conf", "nope.conf");
+    let skips = "SecMarker END\nSecRule ARGS x \"id:1,skipAfter:END\"";
+    check(skips, "test.conf:2: skipAfter: no marker `END` follows");
     check("SecRule ARGS \"@pmFromFile nope.data\" \"id:1\"", "nope.data");
 }
 

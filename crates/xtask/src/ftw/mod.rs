@@ -17,7 +17,15 @@ use anyhow::{Context, Result, bail};
 use backend::Kind;
 use clap::ValueEnum;
 use corpus::Test;
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Mutex, thread};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Mutex,
+    thread,
+};
 
 /// What is run.
 #[derive(clap::Args)]
@@ -54,11 +62,17 @@ enum Mode {
     Block,
 }
 
-/// What upstream's own set-up for its tests sets.
-const VARIABLES: &[&str] =
-    &["arg_length=400", "total_arg_length=6400", "max_file_size=64100", "combined_file_sizes=65535"];
+/// What the set-ups that upstream's tests name set, and what their image sets besides: for rules 4.x.
+const VARIABLES: &[&str] = &[
+    "arg_length=400",
+    "total_arg_length=6400",
+    "max_file_size=64100",
+    "combined_file_sizes=65535",
+    "crs_validate_utf8_encoding=1",
+    "crs_xml_attr_inspect=1",
+];
 
-/// The same for the 3.x line: its own set-up, and what the image that it names sets besides.
+/// The same for the 3.x line.
 const VARIABLES_3: &[&str] = &[
     "arg_length=400",
     "arg_name_length=100",
@@ -91,7 +105,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Mode::Detect => ("detect", 4),
         Mode::Block => ("block", 1),
     };
-    let old = tests.iter().any(|test| test.version == 1);
+    let old = is_version_3(&setup)?;
     let variables: Vec<String> = if old { VARIABLES_3 } else { VARIABLES }
         .iter()
         .map(|text| (*text).to_owned())
@@ -119,6 +133,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         report.add(test, failure);
     }
     Ok(report.tell(args.bar))
+}
+
+/// Whether a set-up example is one of the 3.x line.
+fn is_version_3(setup: &Path) -> Result<bool> {
+    let text = fs::read_to_string(setup).with_context(|| setup.display().to_string())?;
+    Ok(text.contains("crs_setup_version=3"))
 }
 
 /// The name by which one sending of one stage is known.
