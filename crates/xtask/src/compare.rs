@@ -104,7 +104,10 @@ fn request(chance: &mut Chance) -> Request {
         2 => Request::get([b"/files/", encoded.as_slice()].concat()),
         3 => Request::get([b"/?", encoded.as_slice(), b"=x"].concat()),
         4 => with(Request::get("/"), "Cookie", &one_line(value, b";")),
-        5 => with(Request::get("/"), chance.of(&["User-Agent", "Referer", "X-Note"]), &one_line(value, b"")),
+        5 => {
+            let name = *chance.of(&["User-Agent", "Referer", "X-Note"]);
+            with(Request::get("/"), name, &one_line(value, b""))
+        }
         6 => Request::post(
             "/form",
             "application/x-www-form-urlencoded",
