@@ -162,7 +162,7 @@ pub fn transform_all(value: &[u8]) {
     }
 }
 
-/// Runs the body parsers over bytes, for fuzzing.
+/// Runs the body parsers over bytes, and the content codings that `content_type` names, for fuzzing.
 #[doc(hidden)]
 pub fn parse_bodies(content_type: &[u8], bytes: &[u8]) {
     let limits = body::Limits { separator: b'&', arguments_max: 1000, json_depth_max: 64, keep_files: true };
@@ -171,6 +171,7 @@ pub fn parse_bodies(content_type: &[u8], bytes: &[u8]) {
         body::parse(kind, content_type, bytes, true, &limits, &mut state);
         body::parse(kind, content_type, bytes, false, &limits, &mut state);
     }
+    let _refused_or_not = body::coding::undo(content_type, bytes, 64 * 1024);
 }
 
 /// The verdicts of the injection operators, for comparison with the C library: the fingerprint of SQL,

@@ -43,6 +43,8 @@ pub struct Transaction {
     set: Arc<RuleSet>,
     state: Option<Box<State>>,
     content_type: Vec<u8>,
+    /// The content codings of the body, as all fields name them.
+    codings: Vec<u8>,
     /// Why not all of the request can be looked at, or not in one way only.
     unreadable: Option<&'static str>,
 }
@@ -61,7 +63,7 @@ impl Transaction {
         state.set_scalar(Scalar::ServerAddr, connection.server.ip().to_string().as_bytes());
         state.set_scalar(Scalar::ServerPort, connection.server.port().to_string().as_bytes());
         state.set_scalar(Scalar::UniqueId, connection.unique_id.as_bytes());
-        Self { set, state: Some(state), content_type: Vec::new(), unreadable: None }
+        Self { set, state: Some(state), content_type: Vec::new(), codings: Vec::new(), unreadable: None }
     }
 
     fn state(&self) -> &State {
@@ -146,6 +148,9 @@ impl Transaction {
             self.cookies(value);
         } else if is("content-type") {
             self.take_content_type(value);
+        } else if is("content-encoding") {
+            self.codings.extend_from_slice(value);
+            self.codings.push(b',');
         } else if is("host") {
             let host = match value.first() {
                 Some(b'[') => value.split_inclusive(|b| *b == b']').next().unwrap_or_default(),
@@ -209,12 +214,15 @@ impl Transaction {
         }
     }
 
-    /// Phase 2: the body, as far as it is inspected; `complete` when that is all of it.
+    /// Phase 2: the body as it was sent, as far as it is inspected; `complete` when that is all of it. Content
+    /// codings are undone first.
     pub fn request_body(&mut self, bytes: &[u8], complete: bool) -> Verdict {
-        let state = self.state_mut();
-        if state.engine == EngineMode::Off {
+        if self.state().engine == EngineMode::Off {
             return Verdict::Pass;
         }
+        let decoded = self.decoded(bytes, complete);
+        let bytes = decoded.as_deref().unwrap_or(bytes);
+        let state = self.state_mut();
         let named = state.body_processor.as_deref().and_then(Kind::named);
         let reads = state.request_body_access && !bytes.is_empty();
         let kind = named.or_else(|| Kind::of(&self.content_type));
@@ -247,6 +255,26 @@ impl Transaction {
             }
         }
         self.run(2)
+    }
+
+    /// The body without its content codings, if it has any that can be undone.
+    fn decoded(&mut self, bytes: &[u8], complete: bool) -> Option<Vec<u8>> {
+        if self.codings.is_empty() || bytes.is_empty() {
+            return None;
+        }
+        let most = self.set.settings.request_body_bytes_max;
+        match body::coding::undo(&self.codings, bytes, most) {
+            Ok(None) => None,
+            Ok(_) if !complete => {
+                self.unreadable = Some("a body with a content coding that is too large");
+                None
+            }
+            Ok(decoded) => decoded,
+            Err(why) => {
+                self.unreadable = Some(why);
+                None
+            }
+        }
     }
 
     fn take_body(&mut self, kind: Kind, bytes: &[u8], complete: bool) {

@@ -1,6 +1,7 @@
 //! Request bodies, read as what they say they are, within limits. What is found goes straight to where
 //! rules look for it.
 
+pub(crate) mod coding;
 mod json;
 mod multipart;
 pub(crate) mod urlencoded;

@@ -227,6 +227,32 @@ fn a_body_that_cannot_be_read_is_refused() {
 }
 
 #[test]
+fn a_packed_body_is_unpacked_before_rules_see_it() {
+    use std::io::Write;
+    let set = load("SecRule ARGS:q \"@streq evil\" \"id:2,phase:2,deny\"");
+    let packed = |body: &[u8]| {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        out.write_all(body).unwrap();
+        out.finish().unwrap()
+    };
+    let post = |codings: &[&str], body: &[u8]| {
+        let mut headers = vec![("Content-Type", "application/json")];
+        headers.extend(codings.iter().map(|coding| ("content-encoding", *coding)));
+        run(&set, "POST", "/", &headers, body).0
+    };
+    let (evil, good) = (br#"{"json":"x","q":"evil"}"#, br#"{"q":"good"}"#);
+    assert_eq!(post(&["gzip"], &packed(good)), Verdict::Pass);
+    let form = [("Content-Type", "application/x-www-form-urlencoded"), ("Content-Encoding", "GZip")];
+    assert_eq!(run(&set, "POST", "/", &form, &packed(b"q=evil")).0, Verdict::Block { status: 403, rule: 2 });
+    let refused = Verdict::Block { status: 400, rule: 1 };
+    assert_eq!(post(&["gzip"], evil), refused, "it is not what it says");
+    assert_eq!(post(&["gzip", "gzip"], &packed(good)), refused, "packed once, said twice");
+    assert_eq!(post(&["lzma"], good), refused);
+    assert_eq!(post(&["gzip"], &packed(&vec![b' '; 1 << 20])), refused, "larger than what is inspected");
+    assert_eq!(post(&["identity"], good), Verdict::Pass);
+}
+
+#[test]
 fn nothing_passes_because_it_comes_late_or_under_two_names() {
     let set = load("SecRule ARGS|REQUEST_COOKIES \"@rx evil\" \"id:1000,phase:2,deny\"");
     let many = "a=1&".repeat(1000);
