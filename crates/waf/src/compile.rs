@@ -63,6 +63,17 @@ pub(crate) struct Program {
     pub(crate) defaults: [Option<(Disruptive, u16)>; PHASES],
 }
 
+impl Program {
+    /// All rules, links of chains each by itself.
+    pub(crate) fn links(&self) -> impl Iterator<Item = &Rule> {
+        let firsts = self.phases.iter().flatten().filter_map(|step| match step {
+            Step::Rule(rule) => Some(&**rule),
+            _ => None,
+        });
+        firsts.flat_map(|first| std::iter::successors(Some(first), |rule| rule.next.as_deref()))
+    }
+}
+
 /// Variables that belong to the engine.
 #[derive(Debug, Default)]
 pub(crate) struct Preset {

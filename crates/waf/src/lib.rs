@@ -129,6 +129,26 @@ impl RuleSet {
         Transaction::new(self.clone(), &connection)
     }
 
+    /// Rules, by id, that match a value although their filter says that they cannot: for tests, there is none.
+    #[doc(hidden)]
+    pub fn mistaken_filters(&self, value: &[u8]) -> Vec<u32> {
+        let summary = value::Summary::of(value);
+        let rules = self.program.program.links();
+        let mistaken = rules.filter(|rule| {
+            rule.test.as_ref().is_some_and(|test| {
+                let says_no = !test.filter.may_match(&summary)
+                    || !test.filter.may_match_any(&summary.bytes, summary.len);
+                // Of an argument with macros nothing is known here.
+                let argument = test.operator.argument().map_or(Some(&b""[..]), text::Text::plain);
+                says_no
+                    && argument.is_some_and(|argument| {
+                        test.operator.matches(value, argument, false) != operator::Found::No
+                    })
+            })
+        });
+        mistaken.map(|rule| rule.id).collect()
+    }
+
     /// Number of rules.
     pub fn rules(&self) -> usize {
         self.program.program.rules
@@ -172,6 +192,12 @@ pub fn parse_bodies(content_type: &[u8], bytes: &[u8]) {
         body::parse(kind, content_type, bytes, false, &limits, &mut state);
     }
     let _refused_or_not = body::coding::undo(content_type, bytes, 64 * 1024);
+}
+
+/// A value that a pattern matches, as far as look-around and anchors let it, for tests.
+#[doc(hidden)]
+pub fn sample(pattern: &[u8], choose: &mut dyn FnMut(usize) -> usize) -> Option<Vec<u8>> {
+    pattern::sample::sample(pattern, choose)
 }
 
 /// The verdicts of the injection operators, for comparison with the C library: the fingerprint of SQL,

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod differential;
 mod program;
+pub(crate) mod sample;
 mod simulation;
 mod spelling;
 
@@ -39,8 +40,7 @@ pub(crate) type Groups = Vec<Range<usize>>;
 impl Pattern {
     pub(crate) fn compile(pattern: &[u8]) -> Result<Self, String> {
         let spelled = spelling::rewrite(pattern);
-        let syntax = syntax::Config::new().unicode(false).utf8(false).dot_matches_new_line(true);
-        let hir = syntax::parse_with(&spelled.text, &syntax).map_err(|error| error.to_string())?;
+        let hir = syntax::parse_with(&spelled.text, &syntax_config()).map_err(|error| error.to_string())?;
         if !spelled.has_specials {
             return Ok(Self { filter: Filter::of(&hir), engine: Engine::Plain(plain(&hir)?) });
         }
@@ -86,6 +86,11 @@ impl Pattern {
             },
         }
     }
+}
+
+/// Bytes, and a dot is any of them: as rules are written for.
+fn syntax_config() -> syntax::Config {
+    syntax::Config::new().unicode(false).utf8(false).dot_matches_new_line(true)
 }
 
 fn plain(hir: &Hir) -> Result<meta::Regex, String> {

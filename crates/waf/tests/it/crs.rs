@@ -134,3 +134,59 @@ fn detect_tells_what_block_refuses() {
     assert_eq!(verdict, Verdict::Pass);
     assert!(ids.contains(&942_100), "{ids:?}");
 }
+
+/// Patterns of all rules, as their files hold them.
+fn patterns() -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(RULES).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "conf") {
+            let text = fs::read(path).unwrap();
+            let text = String::from_utf8_lossy(&text).replace("\\\n", "");
+            let quoted = text.split("\"@rx ").chain(text.split("\"!@rx ")).skip(1);
+            found.extend(quoted.filter_map(until_quote));
+        }
+    }
+    found
+}
+
+fn until_quote(text: &str) -> Option<Vec<u8>> {
+    let mut escaped = false;
+    let end = text.bytes().position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    })?;
+    Some(text[..end].replace("\\\"", "\"").into_bytes())
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(4))]
+
+    /// Values are made from the patterns themselves, whole ones, changed ones and pieces, so that they match.
+    #[test]
+    fn no_filter_says_no_where_its_rule_says_yes(seed: u64, before in "[ -~]{0,4}") {
+        let mut state = seed;
+        let mut choose = |most: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % most.max(1)
+        };
+        let patterns = patterns();
+        assert!(patterns.len() > 150, "{}", patterns.len());
+        for pattern in &patterns {
+            let Some(mut value) = bastide_waf::sample(pattern, &mut choose) else { continue };
+            value.truncate(20_000);
+            match choose(4) {
+                0 => value.make_ascii_uppercase(),
+                1 => value.splice(0..0, before.bytes()).for_each(drop),
+                2 if !value.is_empty() => {
+                    let at = choose(value.len());
+                    value[at] = choose(256) as u8;
+                }
+                _ => {}
+            }
+            let mistaken = blocking().mistaken_filters(&value);
+            assert!(mistaken.is_empty(), "{mistaken:?} on {}", value.escape_ascii());
+        }
+    }
+}
