@@ -145,14 +145,14 @@ fn both_cases(byte: u8) -> ByteSet {
     ByteSet::of(&[byte.to_ascii_lowercase(), byte.to_ascii_uppercase()])
 }
 
-/// The bytes of a class, when it is one of bytes.
-fn class_bytes(class: &Class) -> Option<ByteSet> {
-    let Class::Bytes(class) = class else { return None };
-    let mut set = ByteSet::default();
-    for range in class.ranges() {
-        set = set.union(ByteSet::range(range.start(), range.end()));
-    }
-    Some(set)
+/// The bytes of a class, when it is one of bytes. The parser makes one of characters of a choice of letters.
+pub(crate) fn class_bytes(class: &Class) -> Option<ByteSet> {
+    let plain = match class {
+        Class::Bytes(class) => class,
+        Class::Unicode(class) => &class.to_byte_class()?,
+    };
+    let ranges = plain.ranges().iter();
+    Some(ranges.fold(ByteSet::default(), |set, range| set.union(ByteSet::range(range.start(), range.end()))))
 }
 
 /// Sets of which each value that matches holds a byte.

@@ -16,10 +16,14 @@ fn backtracked(regex: &fancy_regex::Regex, value: &[u8]) -> Option<Vec<std::ops:
 }
 
 fn agree(pattern: &str, value: &[u8]) -> Result<(), TestCaseError> {
-    // Each refuses some that the other takes.
-    let own = Pattern::compile(pattern.as_bytes());
-    let (Ok(own), Ok(other)) = (own, fancy_regex::Regex::new(&format!("(?s){pattern}"))) else {
-        return Ok(());
+    // The other one refuses some that ours takes; ours refuses only what would have to be tried.
+    let Ok(other) = fancy_regex::Regex::new(&format!("(?s){pattern}")) else { return Ok(()) };
+    let own = match Pattern::compile(pattern.as_bytes()) {
+        Ok(own) => own,
+        Err(why) => {
+            prop_assert!(why.contains("atomic group"), "{}: {}", pattern, why);
+            return Ok(());
+        }
     };
     let expected = backtracked(&other, value);
     let shown = String::from_utf8_lossy(value);
@@ -53,6 +57,8 @@ const LOOKS: &[&str] = &[
     "[^b]++",
     "a{1,2}+",
     "(?>ab|[a ]+)",
+    "(?!a|b)",
+    "(?<=[ab]|c)",
 ];
 const REPEATS: &[&str] = &["", "", "", "*", "+", "?", "{2}", "{1,2}", "*?", "+?"];
 

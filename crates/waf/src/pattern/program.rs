@@ -6,7 +6,7 @@
 //! where group and reference are whole words (`\b(\w+)\b … \b\1\b`): then it compares numbers of words.
 
 use super::spelling::Special;
-use crate::value::ByteSet;
+use crate::{filter::class_bytes, value::ByteSet};
 use regex_syntax::hir::{Capture, Class, Hir, HirKind, Look, Repetition};
 
 /// Steps of all programs of a pattern. Nested repetitions multiply.
@@ -157,7 +157,10 @@ impl Compiler {
                 }
                 Ok(next)
             }
-            HirKind::Class(class) => self.push(Step::Byte(bytes_of(class)?, next)),
+            HirKind::Class(class) => {
+                let bytes = class_bytes(class).ok_or("a class of characters that are no bytes")?;
+                self.push(Step::Byte(bytes, next))
+            }
             HirKind::Repetition(repetition) => self.repetition(repetition, next),
             HirKind::Capture(capture) => self.group(capture, next),
             HirKind::Concat(parts) => self.concat(parts, next),
@@ -276,12 +279,6 @@ fn is_known(look: Look) -> bool {
         look,
         Look::Start | Look::End | Look::StartLF | Look::EndLF | Look::WordAscii | Look::WordAsciiNegate
     )
-}
-
-fn bytes_of(class: &Class) -> Result<ByteSet, String> {
-    let Class::Bytes(class) = class else { return Err("a class of characters".into()) };
-    let ranges = class.ranges().iter();
-    Ok(ranges.fold(ByteSet::default(), |set, range| set.union(ByteSet::range(range.start(), range.end()))))
 }
 
 fn is_boundary(hir: &Hir) -> bool {

@@ -1,8 +1,9 @@
 //! Values that a pattern matches, for tests of what is built from patterns.
 
 use super::{program, spelling};
+use crate::filter::class_bytes;
 use regex_automata::util::syntax;
-use regex_syntax::hir::{Class, Hir, HirKind};
+use regex_syntax::hir::{Hir, HirKind};
 
 /// Repetitions beyond the least number.
 const FURTHER_MAX: usize = 3;
@@ -21,13 +22,11 @@ fn write(hir: &Hir, choose: &mut dyn FnMut(usize) -> usize, out: &mut Vec<u8>) {
     match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => {}
         HirKind::Literal(literal) => out.extend_from_slice(&literal.0),
-        HirKind::Class(Class::Bytes(class)) => {
-            let ranges = class.ranges();
-            if let Some(range) = ranges.get(choose(ranges.len())) {
-                out.push(range.start() + choose(usize::from(range.end() - range.start()) + 1) as u8);
-            }
+        HirKind::Class(class) => {
+            let set = class_bytes(class).unwrap_or_default();
+            let members: Vec<u8> = (0..=255).filter(|byte| set.contains(*byte)).collect();
+            out.extend(members.get(choose(members.len())));
         }
-        HirKind::Class(Class::Unicode(_)) => {}
         HirKind::Capture(capture) => write(&capture.sub, choose, out),
         HirKind::Concat(parts) => parts.iter().for_each(|part| write(part, choose, out)),
         HirKind::Alternation(parts) => write(&parts[choose(parts.len())], choose, out),

@@ -1,5 +1,5 @@
 //! The origin behind the edge, in one of two kinds: that of today's tests answers 200 everywhere and at
-//! `POST /reflect` as its JSON body says; that of the 3.x line knows a few pages.
+//! `/reflect` as the JSON body says; that of the 3.x line knows a few pages.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Deserialize;
@@ -62,7 +62,8 @@ fn serve(stream: TcpStream, kind: Kind) -> io::Result<()> {
         let (method, path) =
             (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
         let body = body(&mut reader)?;
-        let reflects = method == "POST" && (path == "/reflect" || path.starts_with("/reflect/"));
+        // Of old, any method was reflected.
+        let reflects = !body.is_empty() && (path == "/reflect" || path.starts_with("/reflect/"));
         let bare = path.split('?').next().unwrap_or_default();
         let is_page = bare == "/" || PAGES.iter().any(|page| bare.starts_with(page));
         let answer = match kind {
