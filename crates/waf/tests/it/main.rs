@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // the whole binary is a test, also what helps its tests
 
 mod crs;
+mod prose;
 mod rules;
 
 use bastide_waf::{Connection, Files, RuleSet, Settings, Source, Transaction, Verdict};
