@@ -4,9 +4,12 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 /// Longest wait for one answer: generous, since it only ends a test that already failed.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -82,25 +85,85 @@ impl Client {
         fields: &[(&str, &str)],
         body: Bytes,
     ) -> Result<Answer> {
-        let uri: Uri = url.parse()?;
-        let host = uri.host().context("a URL has a host")?.to_owned();
-        let secure = uri.scheme_str() == Some("https");
-        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        let tcp = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-        let authority = uri.authority().context("a URL has an authority")?.as_str().to_owned();
-        let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
-        let mut request = http::Request::builder().method(method).uri(target).header("host", authority);
+        let to = Target::of(url)?;
+        let mut request = http::Request::builder().method(method).uri(to.path).header("host", to.authority);
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body))?;
-        if secure {
-            let connector = tokio_rustls::TlsConnector::from(self.tls.clone());
-            let stream = connector.connect(ServerName::try_from(host)?, tcp).await?;
-            converse(TokioIo::new(stream), request).await
+        let tcp = TcpStream::connect(("127.0.0.1", to.port)).await?;
+        if to.secure {
+            converse(TokioIo::new(self.secure(to.host, tcp).await?), request).await
         } else {
             converse(TokioIo::new(tcp), request).await
         }
+    }
+
+    async fn secure(&self, host: String, tcp: TcpStream) -> Result<TlsStream<TcpStream>> {
+        let connector = tokio_rustls::TlsConnector::from(self.tls.clone());
+        Ok(connector.connect(ServerName::try_from(host)?, tcp).await?)
+    }
+
+    /// A connection for many requests of one `https` URL, from this address of loopback.
+    pub async fn line(&self, url: &str, from: Ipv4Addr) -> Result<Line> {
+        let Target { host, port, authority, path, .. } = Target::of(url)?;
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind((from, 0).into())?;
+        let tcp = socket.connect((Ipv4Addr::LOCALHOST, port).into()).await?;
+        tcp.set_nodelay(true)?;
+        let stream = TokioIo::new(self.secure(host, tcp).await?);
+        let (sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+        let connection = tokio::spawn(async move { drop(connection.await) });
+        Ok(Line { sender, connection, authority, path })
+    }
+}
+
+/// A connection that stays open, for one request after the other.
+pub struct Line {
+    sender: SendRequest<Full<Bytes>>,
+    connection: tokio::task::JoinHandle<()>,
+    authority: String,
+    path: String,
+}
+
+impl Line {
+    /// Asks and reads the whole answer.
+    pub async fn get(&mut self) -> Result<Answer> {
+        let request = http::Request::get(&self.path).header("host", &self.authority);
+        self.sender.ready().await?;
+        let response = self.sender.send_request(request.body(Full::default())?).await?;
+        let (head, body) = response.into_parts();
+        let body = body.collect().await?.to_bytes();
+        Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// A URL, taken apart.
+struct Target {
+    secure: bool,
+    host: String,
+    port: u16,
+    authority: String,
+    path: String,
+}
+
+impl Target {
+    fn of(url: &str) -> Result<Self> {
+        let uri: Uri = url.parse()?;
+        let secure = uri.scheme_str() == Some("https");
+        Ok(Self {
+            secure,
+            host: uri.host().context("a URL has a host")?.to_owned(),
+            port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }),
+            authority: uri.authority().context("a URL has an authority")?.as_str().to_owned(),
+            path: uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned(),
+        })
     }
 }
 

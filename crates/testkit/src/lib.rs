@@ -2,6 +2,7 @@
 //! started Bastide that is gone when the test is over.
 
 mod client;
+pub mod neighbours;
 pub mod postgres;
 mod product;
 

@@ -41,9 +41,14 @@ pub fn build_hello(executable: &Path) -> Result<PathBuf> {
 
 /// Builds the test app `caller` as a static program into `dir`.
 pub fn build_caller(dir: &Path) -> Result<()> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("apps/caller.rs");
+    build_app("caller", &dir.join("caller"))
+}
+
+/// Builds the test app of this name as a static program.
+pub(crate) fn build_app(name: &str, to: &Path) -> Result<()> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("apps/{name}.rs"));
     let mut rustc = Command::new(Path::new(env!("CARGO")).with_file_name("rustc"));
-    rustc.args(["--edition", "2024", "-C", "target-feature=+crt-static", "-o"]).arg(dir.join("caller"));
+    rustc.args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "-o"]).arg(to);
     let output = rustc.arg(source).output()?;
     if !output.status.success() {
         bail!("the test app is not built:\n{}", String::from_utf8_lossy(&output.stderr));

@@ -4,6 +4,7 @@ mod alone;
 mod alone_streams;
 mod house;
 mod isolated;
+mod neighbours;
 mod road;
 mod stage;
 mod verified;

@@ -1,7 +1,10 @@
 //! Limits, tried by an app that wants more.
 
 use crate::scene::{PATIENCE, Scene, begin, log, until_said};
-use bastide_container::{How, cgroup::Cgroups};
+use bastide_container::{
+    How,
+    cgroup::{self, Cgroups},
+};
 use std::{fs, time::Duration};
 
 #[tokio::test]
@@ -68,6 +71,33 @@ async fn a_flood_of_output_is_bounded_and_makes_only_its_app_wait() {
         .map(|entry| entry.metadata().unwrap().len())
         .sum();
     assert!(kept <= 300_000, "{kept}");
+}
+
+#[tokio::test]
+async fn all_containers_together_leave_something_of_the_host() {
+    let Some(mut scene) = Scene::new("all_containers_together_leave_something_of_the_host") else { return };
+    // As the driver does it, before each start.
+    cgroup::reserve().unwrap();
+    let container = scene.container(&["family"]);
+    let handle = begin(&container).await;
+    until_said(&container, "family").await;
+    let parents: Vec<_> =
+        Cgroups::of(&container.id).dirs().iter().map(|dir| dir.parent().unwrap().to_owned()).collect();
+    let number = |name: &str| -> u64 {
+        let found = parents.iter().find_map(|dir| fs::read_to_string(dir.join(name)).ok());
+        found.and_then(|text| text.trim().parse().ok()).unwrap_or_else(|| panic!("no number in {name}"))
+    };
+    let (memory, weight) = match cgroup::layout() {
+        cgroup::Layout::Unified => ("memory.max", "cpu.weight"),
+        _ => ("memory.limit_in_bytes", "cpu.shares"),
+    };
+    let host = fs::read_to_string("/proc/meminfo").unwrap();
+    let total = host.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    assert!(number(memory) < total.unwrap().parse::<u64>().unwrap() * 1024, "{host}");
+    // Of 100 or 1024 that a role has.
+    assert!([50, 512].contains(&number(weight)));
+    assert!(number("pids.max") > 0);
+    handle.stop(Duration::ZERO).await.unwrap();
 }
 
 #[tokio::test]
