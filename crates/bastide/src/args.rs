@@ -1,6 +1,6 @@
 //! What people type.
 
-use crate::roles::RoleName;
+use crate::{roles::RoleName, waf::WafCommand};
 use bastide_types::ZoneName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{
@@ -35,6 +35,9 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Run the edge alone (CDN and WAF) in front of any HTTP origin
     Edge(EdgeArgs),
+    /// The firewall: its policies, rules and log (security office)
+    #[command(subcommand)]
+    Waf(WafCommand),
     /// Use a Platform
     #[command(flatten)]
     Cli(bastide_cli::Command),
@@ -115,7 +118,8 @@ pub struct UpArgs {
     /// The nats-server to run [default: beside this executable, then on PATH]
     #[arg(long, value_name = "FILE")]
     pub nats_server: Option<PathBuf>,
-    /// WAF rules: files or directories, in order [default: Debian's modsecurity-crs]
+    /// WAF rules: files, directories or globs, in order
+    /// [default: the imported ones, else Debian's modsecurity-crs, else a few built-in ones]
     #[arg(long, value_name = "PATH")]
     pub waf_rules: Vec<PathBuf>,
     /// Whether WAF verdicts are enforced
@@ -279,7 +283,8 @@ pub struct EdgeArgs {
     /// Inspect nothing
     #[arg(long, conflicts_with_all = ["waf_rules", "waf_mode", "waf_paranoia", "waf_set", "waf_audit"])]
     pub no_waf: bool,
-    /// SecLang rules: files or directories, in order [default: Debian's modsecurity-crs]
+    /// SecLang rules: files, directories or globs, in order; may be given more than once
+    /// [default: Debian's modsecurity-crs, else a few built-in ones]
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub waf_rules: Vec<PathBuf>,
     /// Whether verdicts are enforced
@@ -294,11 +299,6 @@ pub struct EdgeArgs {
     /// File for the audit log, one JSON line per transaction that matched
     #[arg(long, value_name = "FILE")]
     pub waf_audit: Option<PathBuf>,
-}
-
-/// Rules that Debian's modsecurity-crs installs: set-up first.
-pub fn debian_rules() -> Vec<PathBuf> {
-    ["/etc/modsecurity/crs/crs-setup.conf", "/usr/share/modsecurity-crs/rules"].map(PathBuf::from).into()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use crate::{forwarding, isolation};
 use bastide_bus::broker::{Search, Version};
 use bastide_container::Finding;
+use bastide_edge::rules::{Origin, Places};
 use bastide_runtime::config::Zone;
 use bastide_types::node::Isolation;
 use std::{
@@ -18,8 +19,8 @@ pub struct Subject {
     pub data: PathBuf,
     /// HTTPS and HTTP port of the edge.
     pub ports: [u16; 2],
-    /// WAF rules, in the order they are loaded.
-    pub rules: Vec<PathBuf>,
+    /// Where WAF rules are looked for.
+    pub rules: Places,
     /// Where the broker is looked for.
     pub broker: Search,
     /// What was found about isolation.
@@ -90,7 +91,7 @@ pub fn run(subject: &Subject) -> Vec<Check> {
             "Rules",
             "rules-waf",
             rules(&subject.rules),
-            "Install modsecurity-crs, or name rules with --waf-rules.",
+            "Install modsecurity-crs, or import a release (`bastide waf import`), or name rules with --waf-rules.",
         ),
     ];
     checks.extend(isolation_checks(subject));
@@ -286,11 +287,17 @@ fn broker(search: &Search) -> Outcome {
     }
 }
 
-fn rules(paths: &[PathBuf]) -> Outcome {
-    match paths.iter().find(|path| !path.exists()) {
-        Some(missing) => Outcome::Bad(format!("{} is missing", missing.display())),
-        None if paths.is_empty() => Outcome::Bad("none named".into()),
-        None => Outcome::Good(paths.last().map(|path| path.display().to_string()).unwrap_or_default()),
+fn rules(places: &Places) -> Outcome {
+    let found = places.find().and_then(|found| {
+        found.read()?;
+        Ok(found)
+    });
+    match found {
+        Ok(found) if found.origin == Origin::BuiltIn => {
+            Outcome::Worse("none installed: a few built-in ones know plain attacks only".into())
+        }
+        Ok(found) => Outcome::Good(format!("{}, {} files", found.origin, found.files.len())),
+        Err(error) => Outcome::Bad(whole(&error)),
     }
 }
 
@@ -353,7 +360,7 @@ mod tests {
         let subject = Subject {
             data: dir.path().join("data"),
             ports: [port, port],
-            rules: vec![dir.path().join("none")],
+            rules: Places { named: vec![dir.path().join("none/*.conf")], versions: None },
             broker: Search::default(),
             isolation: vec![Finding {
                 id: "isolation-rights",

@@ -11,11 +11,7 @@ use anyhow::Result;
 use bastide_platform::config::PostgresConfig;
 use bastide_runtime::config::{DriverKind, Zone};
 use bastide_tls::NodeTls;
-use bastide_types::{
-    Domains,
-    node::Isolation,
-    snapshot::{WafMode, WafPolicy},
-};
+use bastide_types::{Domains, WafPolicy, node::Isolation, waf::WafMode};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -31,7 +27,7 @@ pub struct Choices {
     pub http_port: u16,
     /// Base domains and HTTPS port.
     pub domains: Domains,
-    /// WAF rules, in order.
+    /// WAF rules that were named, in order.
     pub waf_rules: Vec<PathBuf>,
     /// Whether verdicts are enforced.
     pub waf_mode: WafMode,
@@ -152,7 +148,7 @@ impl Machine<'_> {
             operator_client_file: layout.operator_client(),
             isolation: choices.isolation,
             egress_addresses: isolation::addresses(&choices.zones),
-            waf: WafPolicy { mode: choices.waf_mode, paranoia: 1 },
+            waf: WafPolicy { mode: choices.waf_mode, ..WafPolicy::default() },
             deploy_timeout_s: 60,
             postgres: choices.postgres.clone().map(|address_file| PostgresConfig {
                 address_file,
@@ -223,6 +219,8 @@ impl Machine<'_> {
             state_dir: self.state("edge")?,
             snapshot_key_file: layout.snapshot_public(),
             waf_rules: choices.waf_rules.clone(),
+            waf_versions: Some(layout.waf_versions()),
+            waf_status: Some(layout.waf_status()),
             waf_audit: Some(layout.waf_audit()),
             access_log: Some(layout.access_log()),
             body_bytes_max: 30_000_000,

@@ -1,7 +1,7 @@
 //! `bastide edge --origin …`: CDN and WAF before any HTTP origin.
 
 use crate::{
-    args::{EdgeArgs, WafMode, debian_rules},
+    args::{EdgeArgs, WafMode},
     roles::cancel_on_signal,
 };
 use anyhow::{Context, Result, bail};
@@ -22,7 +22,7 @@ pub fn run(args: EdgeArgs) -> Result<()> {
         None
     } else {
         Some(WafConfig {
-            rules: if args.waf_rules.is_empty() { debian_rules() } else { args.waf_rules },
+            rules: args.waf_rules,
             mode: match args.waf_mode {
                 WafMode::Detect => bastide_waf::Mode::Detect,
                 WafMode::Block => bastide_waf::Mode::Block,

@@ -73,6 +73,10 @@ paths! {
     operator_client => "keys/operator-client.secret";
     /// The first customer, once it exists: its API client, for automation on this machine.
     demo_client => "keys/demo-client.json";
+    /// Imported WAF rules.
+    waf_versions => "waf";
+    /// Which WAF rules are in force, as the edge says it.
+    waf_status => "run/waf.json";
     /// WAF audit log.
     waf_audit => "logs/waf-audit.jsonl";
     /// Flow log: what apps called outside.

@@ -19,6 +19,7 @@ mod supervisor;
 mod trust;
 mod up;
 mod verify;
+mod waf;
 
 use anyhow::{Context, Result};
 use args::{Arguments, Command};
@@ -92,18 +93,19 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             let error = bastide_runtime::exec_child(&command, app);
             return Err(error).with_context(|| format!("cannot start {}", command[0].to_string_lossy()));
         }
-        Command::Cli(command) => {
-            let layout = up::layout(None);
-            let context = bastide_cli::Context {
-                ca: common.ca.unwrap_or_else(|| layout.local_ca()),
-                config_dir: config_dir(),
-                server: common.server,
-                json: common.json,
-            };
-            single_threaded()?.block_on(bastide_cli::run(context, command))?;
-        }
+        Command::Waf(command) => single_threaded()?.block_on(waf::run(context(common), command))?,
+        Command::Cli(command) => single_threaded()?.block_on(bastide_cli::run(context(common), command))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn context(common: bastide_cli::Common) -> bastide_cli::Context {
+    bastide_cli::Context {
+        ca: common.ca.unwrap_or_else(|| up::layout(None).local_ca()),
+        config_dir: config_dir(),
+        server: common.server,
+        json: common.json,
+    }
 }
 
 fn single_threaded() -> Result<tokio::runtime::Runtime> {

@@ -1,7 +1,7 @@
 //! `bastide up`: everything on one machine, supervised until it is told to stop.
 
 use crate::{
-    args::{UpArgs, WafMode as WafModeArg, debian_rules},
+    args::{UpArgs, WafMode as WafModeArg},
     bootstrap, check,
     configs::{self, Choices, LISTENING},
     files, first_run, isolation,
@@ -12,8 +12,9 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use bastide_bus::broker::{self, Search};
+use bastide_edge::rules::Places;
 use bastide_runtime::config::DriverKind;
-use bastide_types::{Domains, node::Isolation, snapshot::WafMode};
+use bastide_types::{Domains, node::Isolation, waf::WafMode};
 use std::{
     collections::BTreeSet,
     fs::{File, OpenOptions},
@@ -38,7 +39,7 @@ pub fn subject(args: &UpArgs, layout: &Layout) -> check::Subject {
     check::Subject {
         data: layout.root().to_owned(),
         ports: [args.https_port, args.http_port],
-        rules: rules(args),
+        rules: Places { named: rules(args), versions: Some(layout.waf_versions()) },
         broker: search(args),
         isolation: isolation::findings(),
         allow_no_isolation: args.allow_no_isolation,
@@ -60,8 +61,10 @@ fn postgres(args: &UpArgs) -> Option<PathBuf> {
     args.postgres.as_ref().map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone()))
 }
 
+/// The edge runs elsewhere: what was named has whole paths.
 fn rules(args: &UpArgs) -> Vec<PathBuf> {
-    if args.waf_rules.is_empty() { debian_rules() } else { args.waf_rules.clone() }
+    let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    args.waf_rules.iter().map(whole).collect()
 }
 
 fn search(args: &UpArgs) -> Search {

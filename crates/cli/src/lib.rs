@@ -18,6 +18,7 @@ mod scale;
 mod services;
 mod session;
 mod status;
+pub mod waf;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};

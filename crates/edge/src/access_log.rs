@@ -17,7 +17,7 @@ pub(crate) fn add(lines: &Lines, cx: &Context, method: &str, path: &str, respons
         "bytes": http_body::Body::size_hint(response.body()).exact(),
         "status": response.status().as_u16(),
         "ms": (cx.begun.elapsed().as_secs_f64() * 1e5).round() / 100.0,
-        "site": cx.site,
+        "site": cx.site.as_deref(),
         "zone": field(header::ZONE),
         "replica": field(header::REPLICA),
         "waf": cx.verdict,
@@ -32,7 +32,7 @@ pub(crate) fn time(cx: &Context) -> u64 {
 }
 
 /// Invitation links are secrets: whoever has one chooses the password.
-fn masked(path: &str) -> &str {
+pub(crate) fn masked(path: &str) -> &str {
     const INVITE: &str = "/identity/invite/";
     // In any spelling: the path stands here as it was sent.
     match crate::canonical::canonical(path) {

@@ -8,6 +8,7 @@ use crate::{
     journey::{context, limited, refused},
     metrics,
     refusal::Refusal,
+    rules::Places,
     waf::{Inspection, Waf},
 };
 use bastide_cache::Limits as CacheLimits;
@@ -15,13 +16,10 @@ use bastide_proxy::{
     Limits, Listener, Place, Pool, PoolLimits, RefusedHead, Request, Response, Service, Upstream,
     UpstreamError, UpstreamTls, accept_tls, allowed_cores, reuse_port_listener, run_workers, serve, upgrade,
 };
-use bastide_types::{
-    Code, RequestId,
-    snapshot::{WafMode, WafPolicy},
-};
-use bastide_waf::Mode;
+use bastide_types::{Code, RequestId};
+use bastide_waf::Settings;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
-use std::{fs, net::ToSocketAddrs, path::Path, sync::Arc, time::Duration};
+use std::{fs, net::ToSocketAddrs, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
@@ -34,7 +32,7 @@ const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 struct Shared {
     origin: Upstream,
-    waf: Option<(Waf, WafPolicy)>,
+    waf: Option<Waf>,
     cache: Option<(Arc<Store>, Arc<Plot>)>,
     loop_id: headers::LoopId,
 }
@@ -57,13 +55,11 @@ pub fn run_alone(
     let waf = match &config.waf {
         None => None,
         Some(waf) => {
-            let mode = match waf.mode {
-                Mode::Off => WafMode::Off,
-                Mode::Detect => WafMode::Detect,
-                Mode::Block => WafMode::Block,
-            };
-            let policy = WafPolicy { mode, paranoia: waf.paranoia };
-            Some((Waf::load(&waf.rules, None, &policy, waf.variables.clone(), waf.audit.as_deref())?, policy))
+            let places = Places { named: waf.rules.clone(), versions: None };
+            let variables = waf.variables.clone();
+            let settings =
+                Settings { mode: waf.mode, paranoia: waf.paranoia, variables, ..Settings::default() };
+            Some(Waf::alone(places, settings, waf.audit.as_deref())?)
         }
     };
     let tls = match &config.tls {
@@ -96,6 +92,7 @@ pub fn run_alone(
         listening.push(reuse_port_listener(addr).map_err(Error::Listen)?);
     }
     ready(addr);
+    let watcher = watch_rules(shared.clone(), stop.clone()).map_err(Error::Listen)?;
     let count = listening.len();
     let listening = std::sync::Mutex::new(listening);
     let served = run_workers(count, |_| {
@@ -111,6 +108,11 @@ pub fn run_alone(
             serve(Listener::new(tcp, tls, Limits::default()), alone, stop).await
         }
     });
+    stop.cancel();
+    if let Some(watcher) = watcher {
+        // It ends within moments; a panic there is no reason to say that serving failed.
+        let _ = watcher.join();
+    }
     served.map_err(Error::Listen)?.map_err(Error::Listen)
 }
 
@@ -131,6 +133,25 @@ fn figures(
     drop(guard);
     let thread = std::thread::Builder::new().name("figures".into());
     thread.spawn(move || runtime.block_on(served)).map(drop).map_err(Error::Listen)
+}
+
+/// Looks every other second whether there are other rules, on a thread of its own: workers never compile.
+fn watch_rules(shared: Arc<Shared>, stop: CancellationToken) -> std::io::Result<Option<JoinHandle<()>>> {
+    if shared.waf.is_none() {
+        return Ok(None);
+    }
+    let watch = move || {
+        for round in 1_u64.. {
+            std::thread::sleep(Duration::from_millis(100));
+            if stop.is_cancelled() {
+                return;
+            }
+            if let Some(waf) = shared.waf.as_ref().filter(|_| round.is_multiple_of(20)) {
+                waf.force.look();
+            }
+        }
+    };
+    std::thread::Builder::new().name("waf-rules".into()).spawn(watch).map(Some)
 }
 
 fn origin(text: &str) -> Result<Upstream, Error> {
@@ -208,10 +229,10 @@ impl Alone {
 impl Behind for Alone {
     async fn inspect(&self, cx: &mut Context, request: &mut Request) -> Result<Inspection, Refusal> {
         match &self.shared.waf {
-            Some((waf, policy)) => timeout(DEADLINE, waf.inspect(cx, policy, request))
+            Some(waf) => timeout(DEADLINE, waf.inspect(cx, &waf.default, request))
                 .await
                 .map_err(|_| Refusal::new(Code::RequestTimeout))?,
-            None => Ok(None),
+            None => Ok(Inspection::default()),
         }
     }
 
@@ -221,16 +242,16 @@ impl Behind for Alone {
         request: Request,
         inspection: Inspection,
     ) -> Result<Response, Refusal> {
-        let response = self.send(cx, request).await?;
+        let response = match self.send(cx, request).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                inspection.conclude(Some(refusal.status()));
+                return Err(refusal);
+            }
+        };
         match &self.shared.waf {
-            Some((waf, _)) => waf.inspect_answer(cx, inspection, response).await,
+            Some(waf) => waf.inspect_answer(cx, inspection, response).await,
             None => Ok(response),
-        }
-    }
-
-    fn conclude(&self, cx: &Context, inspection: Inspection) {
-        if let Some((waf, _)) = &self.shared.waf {
-            waf.conclude(cx, inspection);
         }
     }
 
@@ -260,8 +281,8 @@ impl Service for Alone {
 
     async fn refuse(&self, head: RefusedHead) -> Response {
         let id = RequestId::generate();
-        if let Some((waf, policy)) = &self.shared.waf {
-            waf.inspect_refused(id, policy, &head);
+        if let Some(waf) = &self.shared.waf {
+            waf.inspect_refused(id, &waf.default, &head, head.status.as_u16());
         }
         refused(id, &head)
     }

@@ -35,8 +35,15 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Public key that signs Snapshots, base64url.
     pub snapshot_key_file: PathBuf,
-    /// SecLang rules: files or directories, in the order they are loaded.
+    /// SecLang rules: files, directories or globs, in the order they are loaded. None: the imported ones, else
+    /// Debian's, else the built-in ones.
     pub waf_rules: Vec<PathBuf>,
+    /// Directory of imported versions of rules.
+    #[serde(default)]
+    pub waf_versions: Option<PathBuf>,
+    /// File that says which rules are in force, as JSON.
+    #[serde(default)]
+    pub waf_status: Option<PathBuf>,
     /// WAF audit log, one JSON line per transaction that matched.
     pub waf_audit: Option<PathBuf>,
     /// Access log, one JSON line per request.
@@ -181,7 +188,8 @@ pub struct StandAlone {
 /// WAF of an edge that stands alone.
 #[derive(Debug, Clone)]
 pub struct WafConfig {
-    /// SecLang rules: files or directories, in the order they are loaded.
+    /// SecLang rules: files, directories or globs, in the order they are loaded. None: Debian's, else the built-in
+    /// ones.
     pub rules: Vec<PathBuf>,
     /// Whether verdicts are enforced.
     pub mode: bastide_waf::Mode,

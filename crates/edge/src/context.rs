@@ -22,7 +22,7 @@ pub(crate) struct Context {
     pub(crate) authority: String,
     pub(crate) begun: Instant,
     pub(crate) at: SystemTime,
-    pub(crate) site: Option<SiteNames>,
+    pub(crate) site: Option<Arc<SiteNames>>,
     pub(crate) verdict: &'static str,
     pub(crate) cache: Option<bastide_cache::Status>,
 }

@@ -15,7 +15,7 @@ use crate::{
 use bastide_cache::{Because, Status};
 use bastide_proxy::{HeadFault, Pool, RawHead, RefusedHead, Request, Response, Service, forwarded};
 use bastide_tls::CertificateStore;
-use bastide_types::{Code, RequestId, snapshot::WafPolicy};
+use bastide_types::{Code, RequestId};
 use http::HeaderMap;
 use ipnet::IpNet;
 use std::{
@@ -126,11 +126,11 @@ impl Edge {
 
     /// A path that has no one meaning is refused, but the rules and the audit see it first.
     fn ambiguous(&self, cx: &mut Context, view: &View, refusal: Refusal) -> Refusal {
-        let policy = site::policy_of(&view.snapshot, &cx.host);
+        let policy = site::policy_of(view, &cx.host);
         let (raw, bytes) = (RawHead::clone(&cx.raw), cx.raw.bytes.clone().unwrap_or_default());
         let reason = HeadFault::Target;
         let head = RefusedHead { peer: cx.peer.clone(), raw, bytes, status: reason.status(), reason };
-        if self.shared.waf.inspect_refused(cx.id, policy, &head) {
+        if self.shared.waf.inspect_refused(cx.id, policy, &head, Code::WafBlocked.status()) {
             cx.verdict = "block";
             return Refusal::new(Code::WafBlocked);
         }
@@ -178,14 +178,16 @@ impl Behind for Beyond {
         request: Request,
         inspection: Inspection,
     ) -> Result<Response, Refusal> {
-        let response = self.edge.send(cx, &self.view, &self.found, request).await?;
+        let response = match self.edge.send(cx, &self.view, &self.found, request).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                inspection.conclude(Some(refusal.status()));
+                return Err(refusal);
+            }
+        };
         let response = self.edge.shared.waf.inspect_answer(cx, inspection, response).await?;
         tracing::debug!(name: "edge.waf-answer", request = %cx.id, verdict = cx.verdict);
         Ok(response)
-    }
-
-    fn conclude(&self, cx: &Context, inspection: Inspection) {
-        self.edge.shared.waf.conclude(cx, inspection);
     }
 
     fn tasks(&self) -> &TaskTracker {
@@ -274,8 +276,9 @@ impl Service for Edge {
     async fn refuse(&self, head: RefusedHead) -> Response {
         let id = RequestId::generate();
         let view = self.shared.view.borrow().clone();
-        let policy = view.map_or_else(WafPolicy::default, |view| view.snapshot.platform_waf.clone());
-        self.shared.waf.inspect_refused(id, &policy, &head);
+        let waf = &self.shared.waf;
+        let policy = view.as_ref().map_or(&waf.default, |view| view.waf.platform());
+        waf.inspect_refused(id, policy, &head, head.status.as_u16());
         refused(id, &head)
     }
 }

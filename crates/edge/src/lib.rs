@@ -17,10 +17,11 @@ mod journey;
 mod lines;
 mod metrics;
 mod refusal;
+pub mod rules;
 mod site;
 mod station;
 mod view;
-mod waf;
+pub mod waf;
 
 pub use alone::run_alone;
 pub use config::{Config, StandAlone};

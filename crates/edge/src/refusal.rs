@@ -21,6 +21,11 @@ impl Refusal {
         problem_response(self.0, id, accept)
     }
 
+    /// Its status.
+    pub(crate) fn status(&self) -> u16 {
+        self.0.status
+    }
+
     /// The code, when what stands behind the edge could not be reached or did not answer.
     pub(crate) fn upstream(&self) -> Option<Code> {
         Code::from_text(&self.0.code).filter(|code| {

@@ -6,15 +6,16 @@ use crate::{
     context::{Context, SiteNames},
     refusal::Refusal,
     view::View,
+    waf::force::Policy,
 };
 use bastide_balancer::AppKey;
 use bastide_proxy::Request;
-use bastide_types::{AccessRule, AppName, Code, Site, Snapshot, access::rule_for, snapshot::WafPolicy};
+use bastide_types::{AccessRule, AppName, Code, Site, access::rule_for};
 use std::sync::Arc;
 
 /// A site of a Bastide.
 pub(crate) struct Found {
-    pub(crate) waf: WafPolicy,
+    pub(crate) waf: Arc<Policy>,
     pub(crate) target: Target,
     pub(crate) body_bytes_max: u64,
     pub(crate) hsts: &'static str,
@@ -57,12 +58,14 @@ pub(crate) fn settle_path(request: &mut Request) -> Result<(), Refusal> {
 }
 
 /// The WAF policy of a host; the Platform's when nothing is served under it.
-pub(crate) fn policy_of<'s>(snapshot: &'s Snapshot, host: &str) -> &'s WafPolicy {
-    match snapshot.domains.site(host) {
-        Some(Site::Runtime(name, stage)) => snapshot.stage(&name, &stage).map(|(_, stage)| &stage.waf),
+pub(crate) fn policy_of<'v>(view: &'v View, host: &str) -> &'v Arc<Policy> {
+    let of_stage = match view.snapshot.domains.site(host) {
+        Some(Site::Runtime(name, stage)) => {
+            view.snapshot.customers.get(&name).and_then(|customer| view.waf.of(customer.id, &stage, None))
+        }
         Some(Site::Platform(_)) | None => None,
-    }
-    .unwrap_or(&snapshot.platform_waf)
+    };
+    of_stage.unwrap_or(view.waf.platform())
 }
 
 /// Finds the site. An unknown host and an unknown app are refused in the same words.
@@ -81,10 +84,10 @@ pub(crate) fn find(
             if !snapshot.customers.contains_key(&name) {
                 return Err(unknown());
             }
-            cx.site = Some(SiteNames { customer: name.to_string(), stage: None, app: None });
+            cx.site = Some(SiteNames { customer: name.to_string(), stage: None, app: None }.into());
             let upload = path.starts_with("/api/apps/") && path.ends_with("/publish");
             Ok(Found {
-                waf: snapshot.platform_waf.clone(),
+                waf: view.waf.platform().clone(),
                 target: Target::Platform,
                 body_bytes_max: if upload { upload_bytes_max } else { body_bytes_max },
                 hsts: PLATFORM_HSTS,
@@ -95,19 +98,22 @@ pub(crate) fn find(
             let (segment, below) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
             let mut names =
                 SiteNames { customer: name.to_string(), stage: Some(stage_name.to_string()), app: None };
-            let found = |target| Found { waf: stage.waf.clone(), target, body_bytes_max, hsts: RUNTIME_HSTS };
+            let found = |app: Option<&AppName>, target| {
+                let waf = view.waf.of(customer.id, &stage_name, app).unwrap_or(view.waf.platform()).clone();
+                Found { waf, target, body_bytes_max, hsts: RUNTIME_HSTS }
+            };
             if segment == ".bastide" {
-                cx.site = Some(names);
-                return Ok(found(Target::Stage));
+                cx.site = Some(names.into());
+                return Ok(found(None, Target::Stage));
             }
             let app_name = AppName::new(segment).map_err(|_| unknown())?;
             let app = stage.apps.get(&app_name).ok_or_else(unknown)?;
             names.app = Some(app_name.to_string());
-            cx.site = Some(names);
+            cx.site = Some(names.into());
             let is_public = *rule_for(&app.routes, &format!("/{below}")) == AccessRule::Public;
-            let key = AppKey { customer: customer.id, stage: stage_name, app: app.id };
+            let key = AppKey { customer: customer.id, stage: stage_name.clone(), app: app.id };
             let plot = view.plots.get(&key).cloned();
-            Ok(found(Target::App { key, plot, is_public }))
+            Ok(found(Some(&app_name), Target::App { key, plot, is_public }))
         }
     }
 }

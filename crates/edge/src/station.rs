@@ -9,8 +9,12 @@ use crate::{
     journey::{Edge, Shared},
     lines::Lines,
     metrics,
+    rules::Places,
     view::{self, View},
-    waf::Waf,
+    waf::{
+        Waf,
+        force::{self, Sites},
+    },
 };
 use bastide_bus::{Bus, VerifyKey};
 use bastide_cache::Limits as CacheLimits;
@@ -22,13 +26,20 @@ use bastide_tls::CertificateStore;
 use bastide_types::{
     Domains, Snapshot,
     cache::{CacheAnswer, CacheQuestion, CacheSays},
-    snapshot::WafPolicy,
 };
 use http::{HeaderValue, StatusCode, header};
 use ipnet::IpNet;
-use std::{fs, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How often the rules are looked at. A look costs a few dozen `stat`.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Runs an edge until `stop`, then drains: one worker thread per core, and one for everything else.
 /// `ready` is called once, when it listens and has a Snapshot.
@@ -36,13 +47,8 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
     let certificates = CertificateStore::new();
     let files = certificates::Files::load(&config.certificates, certificates.clone())?;
     let tls = bastide_tls::server_config(certificates.clone(), &[b"h2", b"http/1.1"])?;
-    let waf = Waf::load(
-        &config.waf_rules,
-        Some(office_rules()),
-        &WafPolicy::default(),
-        office_variables(),
-        config.waf_audit.as_deref(),
-    )?;
+    let places = Places { named: config.waf_rules.clone(), versions: config.waf_versions.clone() };
+    let waf = Waf::load(places, force::office(), config.waf_audit.as_deref())?;
     let access_log = config.access_log.as_deref();
     let access_log =
         access_log.map(|path| Lines::open(path).map_err(|error| Error::file(path, error))).transpose()?;
@@ -76,6 +82,7 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
     let proxies = config.settings.proxy_protocol_from.clone();
     control.spawn(redirect(config.http, config.domains.clone(), proxies, stop.clone())?);
     control.spawn(files.watch());
+    control.spawn(watch_rules(shared.clone(), config.waf_status.clone()));
     if let Some(addr) = config.settings.metrics {
         let view = shared.view.clone();
         let lines =
@@ -111,23 +118,6 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
     served.map_err(Error::Listen)?.map_err(Error::Listen)
 }
 
-/// Exclusions for the pages of Bastide itself.
-fn office_rules() -> bastide_waf::Source {
-    bastide_waf::Source { name: "office.conf".into(), bytes: include_bytes!("office.conf").to_vec() }
-}
-
-/// What the office allows on every site beyond CRS' own defaults: the methods of REST services, and the
-/// media type of a publish.
-fn office_variables() -> Vec<(String, String)> {
-    let methods = "GET HEAD POST OPTIONS PUT PATCH DELETE";
-    let kinds = "|application/x-www-form-urlencoded| |multipart/form-data| |multipart/related| |text/xml| |application/xml| \
-                 |application/soap+xml| |application/json| |application/problem+json| |application/cloudevents+json| \
-                 |application/cloudevents-batch+json| |application/octet-stream| |application/gzip| |text/plain|";
-    [("allowed_methods", methods), ("allowed_request_content_type", kinds)]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into()
-}
-
 fn listeners(addr: std::net::SocketAddr) -> Result<Vec<std::net::TcpListener>, Error> {
     (0..allowed_cores()).map(|_| reuse_port_listener(addr).map_err(Error::Listen)).collect()
 }
@@ -157,19 +147,22 @@ fn follow(
     let mut facts = bastide_bus::facts::follow(bus, dir, stop.clone());
     // Its owner is the control runtime, which outlives the workers.
     tokio::spawn(async move {
-        let mut made: Option<(Arc<Snapshot>, Arc<view::Plots>)> = None;
+        let mut made: Option<(Arc<Snapshot>, Arc<view::Plots>, Arc<Sites>)> = None;
         loop {
             let snapshot = snapshots.borrow_and_update().clone();
             let known = facts.borrow_and_update().clone();
             if let Some(snapshot) = snapshot {
-                let (waf, policies) = (shared.clone(), policies(&snapshot));
-                let _ = tokio::task::spawn_blocking(move || waf.waf.prepare(policies.iter())).await;
-                let plots = match &made {
-                    Some((same, plots)) if Arc::ptr_eq(same, &snapshot) => plots.clone(),
-                    _ => view::plots(&snapshot, &shared.store.cache),
+                let same = made.as_ref().filter(|(same, ..)| Arc::ptr_eq(same, &snapshot));
+                let (plots, sites) = match same {
+                    Some((_, plots, sites)) => (plots.clone(), sites.clone()),
+                    None => {
+                        let last = made.take().map(|(_, _, sites)| sites);
+                        let Some(sites) = sites(&shared, &snapshot, last).await else { return };
+                        (view::plots(&snapshot, &shared.store.cache), sites)
+                    }
                 };
-                made = Some((snapshot.clone(), plots.clone()));
-                sender.send_replace(Some(Arc::new(View::new(snapshot, &known, plots))));
+                made = Some((snapshot.clone(), plots.clone(), sites.clone()));
+                sender.send_replace(Some(Arc::new(View::new(snapshot, &known, plots, sites))));
             }
             let changed = tokio::select! {
                 changed = snapshots.changed() => changed,
@@ -192,15 +185,46 @@ fn answer_questions(bus: &Bus, shared: &Arc<Shared>, stop: &CancellationToken) {
     });
 }
 
-fn policies(snapshot: &Snapshot) -> Vec<WafPolicy> {
-    let stages = snapshot.customers.values().flat_map(|customer| customer.stages.values());
-    let mut all: Vec<WafPolicy> = vec![snapshot.platform_waf.clone()];
-    for stage in stages {
-        if !all.contains(&stage.waf) {
-            all.push(stage.waf.clone());
+/// Brings the WAF policies of a Snapshot into force, off the way of requests; none when the edge ends.
+async fn sites(
+    shared: &Arc<Shared>,
+    snapshot: &Arc<Snapshot>,
+    last: Option<Arc<Sites>>,
+) -> Option<Arc<Sites>> {
+    let (shared, snapshot) = (shared.clone(), snapshot.clone());
+    let made = tokio::task::spawn_blocking(move || {
+        Arc::new(Sites::new(&shared.waf.force, &snapshot, last.as_deref(), &shared.waf.default))
+    });
+    made.await.ok()
+}
+
+/// Looks every other second whether there are other rules, and tells people what is in force.
+async fn watch_rules(shared: Arc<Shared>, status: Option<PathBuf>) {
+    let mut told = None;
+    loop {
+        let looking = shared.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            looking.waf.force.look();
+            looking.waf.force.status()
+        });
+        if let (Ok(now), Some(file)) = (looked.await, &status)
+            && told.as_ref() != Some(&now)
+        {
+            match write_status(file, &now) {
+                Ok(()) => told = Some(now),
+                Err(error) => {
+                    tracing::warn!(%error, file = %file.display(), "cannot write the status of the WAF");
+                }
+            }
         }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
-    all
+}
+
+fn write_status(file: &Path, status: &impl serde::Serialize) -> io::Result<()> {
+    let new = file.with_extension("new");
+    fs::write(&new, serde_json::to_vec(status)?)?;
+    fs::rename(new, file)
 }
 
 /// Plain HTTP: the way to HTTPS and nothing else.

@@ -1,6 +1,6 @@
 //! What the edge knows at one moment: a Snapshot and who is ready. Replaced whole.
 
-use crate::{cache::Plot, canonical::canonical};
+use crate::{cache::Plot, canonical::canonical, waf::force::Sites};
 use bastide_balancer::{AppKey, Directory};
 use bastide_bus::facts::Facts;
 use bastide_cache::{Cache, Scope, Site, Space};
@@ -12,15 +12,17 @@ pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) directory: Directory,
     pub(crate) plots: Arc<Plots>,
+    /// WAF policies in force.
+    pub(crate) waf: Arc<Sites>,
 }
 
 /// What the cache knows of each app, made once per Snapshot.
 pub(crate) type Plots = HashMap<AppKey, Arc<Plot>>;
 
 impl View {
-    pub(crate) fn new(snapshot: Arc<Snapshot>, facts: &Facts, plots: Arc<Plots>) -> Self {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, facts: &Facts, plots: Arc<Plots>, waf: Arc<Sites>) -> Self {
         let directory = Directory::build(&snapshot, facts);
-        Self { snapshot, directory, plots }
+        Self { snapshot, directory, plots, waf }
     }
 }
 

@@ -2,9 +2,8 @@
 
 use bastide_tls::NodeTls;
 use bastide_types::{
-    Domains, ZoneName,
+    Domains, WafPolicy, ZoneName,
     node::{Isolation, ZoneAddress},
-    snapshot::WafPolicy,
 };
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, path::PathBuf};

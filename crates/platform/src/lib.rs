@@ -16,6 +16,7 @@ pub mod services;
 mod snapshot;
 mod state;
 mod station;
+mod waf;
 
 pub use bus_services::BusServices;
 pub use config::Config;

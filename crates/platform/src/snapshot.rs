@@ -1,6 +1,9 @@
 //! Making Snapshots: from SQL, the same bytes in every replica, signed.
 
-use crate::{ApiError, App};
+use crate::{
+    ApiError, App,
+    waf::{Office, Policies},
+};
 use bastide_bus::SigningKey;
 use bastide_store::{Result, RevisionRow, StageRow, Store};
 use bastide_types::{
@@ -71,6 +74,7 @@ pub(crate) async fn newest(app: &App) -> std::result::Result<SnapshotHead, ApiEr
 async fn make(app: &App, epoch: u64, revision: u64, made_at: u64) -> Result<Snapshot> {
     let store = &app.store;
     let stages = store.stages().await?;
+    let (office, mut policies) = (Office::of(app).await?, Policies::default());
     let mut customers = BTreeMap::new();
     for row in store.customers().await? {
         let own = store.customer(row.id);
@@ -83,18 +87,23 @@ async fn make(app: &App, epoch: u64, revision: u64, made_at: u64) -> Result<Snap
         let names: BTreeMap<AppId, _> = own.apps().await?.into_iter().map(|app| (app.id, app.name)).collect();
         let mut made = BTreeMap::new();
         for stage in stages.iter().filter(|stage| stage.customer == row.id) {
-            let apps = apps(store, stage, &revisions, &names).await?;
+            let mut apps = apps(store, stage, &revisions, &names).await?;
+            let layers = own.waf_layers(&stage.name).await?;
+            let waf = policies.add(office.policy(&layers, None))?;
+            for app in apps.values_mut().filter(|app| layers.iter().any(|row| row.app == Some(app.id))) {
+                app.waf = Some(policies.add(office.policy(&layers, Some(app.id)))?);
+            }
             let url = app.config.domains.stage_issuer(&row.name, &stage.name);
             let issuer = issuer(store, row.id, Some(&stage.name), url).await?;
-            let stage_made =
-                Stage { account: stage.account.clone(), issuer, waf: app.config.waf.clone(), apps };
+            let stage_made = Stage { account: stage.account.clone(), issuer, waf, apps };
             made.insert(stage.name.clone(), stage_made);
         }
         let issuer = issuer(store, row.id, None, app.config.domains.member_issuer(&row.name)).await?;
         customers.insert(row.name, Customer { id: row.id, issuer, stages: made });
     }
-    let (domains, platform_waf) = (app.config.domains.clone(), app.config.waf.clone());
-    Ok(Snapshot { epoch, revision, made_at, domains, customers, platform_waf })
+    let platform_waf = policies.add(office.platform)?;
+    let domains = app.config.domains.clone();
+    Ok(Snapshot { epoch, revision, made_at, domains, customers, waf: policies.0, platform_waf })
 }
 
 async fn apps(
@@ -114,6 +123,7 @@ async fn apps(
             id,
             revision: revision.digest,
             revision_number: number,
+            waf: None,
             routes: revision.manifest.routes.clone(),
             replicas: serving.map(|replica| (replica.id, replica.zone.clone())).collect(),
             purges: purges.of(id),

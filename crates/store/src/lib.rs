@@ -18,6 +18,7 @@ mod scram;
 mod seal;
 mod server;
 mod services;
+mod waf;
 
 pub use apps::{AppRow, RevisionRow};
 pub use audit::AuditRow;
@@ -31,6 +32,7 @@ pub use scale::ScalingRow;
 pub use seal::{Kek, SealError};
 pub use server::{PostgresAdmin, ServerError};
 pub use services::{PostgresRow, login_of};
+pub use waf::{OfficeLevel, WafLayerRow};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bastide_types::CustomerId;
@@ -109,6 +111,7 @@ impl Store {
             migration(6, "scale", include_str!("../migrations/0006_scale.sql")),
             migration(7, "purge", include_str!("../migrations/0007_purge.sql")),
             migration(8, "next look", include_str!("../migrations/0008_next_look.sql")),
+            migration(9, "waf", include_str!("../migrations/0009_waf.sql")),
         ])
         .run(&pool)
         .await?;

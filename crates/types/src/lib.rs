@@ -25,6 +25,7 @@ pub mod role;
 pub mod secret;
 pub mod service;
 pub mod snapshot;
+pub mod waf;
 
 pub use access::{AccessRule, Route};
 pub use digest::Digest;
@@ -37,3 +38,4 @@ pub use purge::{Purge, Purges};
 pub use role::Role;
 pub use secret::Secret;
 pub use snapshot::Snapshot;
+pub use waf::WafPolicy;

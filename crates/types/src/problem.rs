@@ -47,6 +47,8 @@ codes! {
         "CDN-Loop already names this edge: an origin sends its requests back here. Check the origin's address.";
     WafBlocked = "B-WAF-0403", 403, "The request was refused by the firewall.",
         "The loaded WAF rules scored this request as an attack. The security office finds the rules in the audit log under the request id; it can lower the mode or exclude a rule.";
+    PolicyLoosened = "B-WAF-0409", 409, "The policy would loosen what is decided above.",
+        "The security office decides; every level below (Platform, stage, app) may only tighten: a stricter mode, a higher paranoia level, lower thresholds, more of a body inspected. Exclusions of customers count as far as the office allows them. `bastide waf policy show` shows what holds.";
     GatewayUnreachable = "B-EDGE-0502", 502, "No gateway answered.",
         "The edge reached no gateway of any zone. `bastide status` shows which roles run.";
     GatewayTimeout = "B-EDGE-0504", 504, "The answer took too long.",

@@ -4,7 +4,8 @@
 //! last good one on disk. Control reaches the data plane in no other way.
 
 use crate::{
-    AppId, AppName, CustomerId, CustomerName, Digest, Domains, Purges, ReplicaId, Route, StageName, ZoneName,
+    AppId, AppName, CustomerId, CustomerName, Digest, Domains, Purges, ReplicaId, Route, StageName,
+    WafPolicy, ZoneName,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -25,8 +26,10 @@ pub struct Snapshot {
     pub domains: Domains,
     /// Customers, by name. The reserved `operator` organization is among them.
     pub customers: BTreeMap<CustomerName, Customer>,
+    /// WAF policies, by digest: many sites share few.
+    pub waf: BTreeMap<Digest, WafPolicy>,
     /// WAF policy of the Platform's hosts.
-    pub platform_waf: WafPolicy,
+    pub platform_waf: Digest,
 }
 
 /// A customer.
@@ -49,7 +52,7 @@ pub struct Stage {
     /// Issuer of tokens for its apps.
     pub issuer: Issuer,
     /// WAF policy of its hosts.
-    pub waf: WafPolicy,
+    pub waf: Digest,
     /// Apps that serve here, by name.
     pub apps: BTreeMap<AppName, App>,
 }
@@ -85,38 +88,14 @@ pub struct App {
     pub revision_number: u32,
     /// Who may use which part.
     pub routes: Vec<Route>,
+    /// WAF policy, if it has one of its own; else that of its stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waf: Option<Digest>,
     /// Replicas that may answer for it. Which of them are ready is a fact of the stage.
     pub replicas: BTreeMap<ReplicaId, ZoneName>,
     /// What edges forget of its stored responses.
     #[serde(default, skip_serializing_if = "Purges::is_empty")]
     pub purges: Purges,
-}
-
-/// What the security office decided for a set of sites.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WafPolicy {
-    /// Whether verdicts are enforced.
-    pub mode: WafMode,
-    /// Paranoia level, 1 to 4.
-    pub paranoia: u8,
-}
-
-impl Default for WafPolicy {
-    fn default() -> Self {
-        Self { mode: WafMode::Block, paranoia: 1 }
-    }
-}
-
-/// Engine mode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WafMode {
-    /// No inspection.
-    Off,
-    /// Inspect and log.
-    Detect,
-    /// Inspect, log and refuse.
-    Block,
 }
 
 impl Snapshot {

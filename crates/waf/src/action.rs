@@ -21,6 +21,15 @@ pub(crate) enum Which {
     MsgPattern(Arc<Pattern>),
 }
 
+impl Which {
+    /// Rules with exactly this message.
+    pub(crate) fn message(place: &Place, text: &str) -> Result<Self, LoadError> {
+        let exact = regex_syntax::escape(text);
+        let pattern = Pattern::compile(format!("^{exact}$").as_bytes()).map_err(|why| place.syntax(why))?;
+        Ok(Self::MsgPattern(Arc::new(pattern)))
+    }
+}
+
 /// A change of the engine for this transaction.
 #[derive(Debug)]
 pub(crate) enum Ctl {
@@ -240,11 +249,7 @@ fn ctl(place: &Place, text: &[u8]) -> Result<Ctl, LoadError> {
     };
     let ids = |text: &str| id_range(place, text).map(|(from, to)| Which::Ids(from, to));
     let tag = |text: &str| Which::Tag(text.as_bytes().to_vec());
-    let msg = |text: &str| {
-        let exact = regex_syntax::escape(text);
-        let pattern = Pattern::compile(format!("^{exact}$").as_bytes()).map_err(|why| place.syntax(why))?;
-        Ok(Which::MsgPattern(Arc::new(pattern)))
-    };
+    let msg = |text: &str| Which::message(place, text);
     let on = |value: &str| match value.to_ascii_lowercase().as_str() {
         "on" => Ok(true),
         "off" => Ok(false),

@@ -5,6 +5,8 @@ use serde::Serialize;
 
 /// Longest text that is kept of a value.
 pub(crate) const LOGDATA_BYTES_MAX: usize = 512;
+/// What stands in the log for a value that the client sent.
+pub(crate) const MASK: &[u8] = b"***";
 
 /// A rule that matched and is to be told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -1,21 +1,24 @@
 //! Exclusions that a policy adds to rules already compiled: a rule, one of its targets, a path.
 //!
 //! They are applied while a request runs, so that policies which differ only in them share one program.
-//! Whether an exclusion is wise is not judged here; whoever keeps policies does that.
+//! One that would leave out the rules which add up scores and decide is refused: it would switch off all others.
 
 use crate::{
     LoadError,
     action::{Ctl, Which, id_range},
+    compile::{Program, Step},
     error::Place,
+    rule::{Disruptive, Rule, SetVar},
     transform::Transform,
-    variable,
+    tx::{Name, Slot},
+    variable::{self, Selector, Variable},
 };
 use std::sync::Arc;
 
 /// What a policy leaves out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exclusion {
-    /// Rules: an id, a range such as `942100-942199`, or `tag:` and a tag.
+    /// Rules: an id, a range such as `942100-942199`, `tag:` and a tag, or `msg:` and a message.
     pub rules: String,
     /// One target, such as `ARGS:comment`; all of the rule when missing.
     pub target: Option<String>,
@@ -35,7 +38,11 @@ struct Path {
 }
 
 impl Applied {
-    pub(crate) fn compile(exclusion: &Exclusion, number: usize) -> Result<Self, LoadError> {
+    pub(crate) fn compile(
+        exclusion: &Exclusion,
+        number: usize,
+        program: &Program,
+    ) -> Result<Self, LoadError> {
         let place = Place { file: "exclusion".into(), line: number };
         let target = exclusion.target.as_deref();
         let mut targets = match target {
@@ -48,15 +55,15 @@ impl Applied {
         if targets.iter().any(variable::Target::is_pattern) {
             return Err(place.unsupported("a pattern as target of an exclusion"));
         }
-        let which = match exclusion.rules.strip_prefix("tag:") {
-            Some("") => return Err(place.syntax("the tag is empty")),
-            Some(tag) => Which::Tag(tag.into()),
-            None => {
-                let (from, to) = id_range(&place, &exclusion.rules)?;
-                Which::Ids(from, to)
-            }
-        };
-        let ctl = match targets.pop() {
+        let which = which(&place, &exclusion.rules)?;
+        let target = targets.pop();
+        if target.as_ref().is_none_or(|target| target.variable == Variable::Tx)
+            && let Some(id) = scoring_rule(program, &which)
+        {
+            let why = format!("leaving out rule {id}, which adds up scores or decides by them,");
+            return Err(place.unsupported(why));
+        }
+        let ctl = match target {
             Some(target) => Ctl::RemoveTarget(which, Arc::new(target)),
             None => Ctl::Remove(which),
         };
@@ -74,6 +81,48 @@ impl Applied {
         // `/excluded/../elsewhere` would carry the exclusion elsewhere.
         (path.is(file) && path.is(&Transform::NormalizePath.of(file))).then_some(&self.ctl)
     }
+}
+
+fn which(place: &Place, rules: &str) -> Result<Which, LoadError> {
+    if let Some(tag) = rules.strip_prefix("tag:") {
+        return if tag.is_empty() {
+            Err(place.syntax("the tag is empty"))
+        } else {
+            Ok(Which::Tag(tag.into()))
+        };
+    }
+    if let Some(message) = rules.strip_prefix("msg:") {
+        return Which::message(place, message);
+    }
+    let (from, to) = id_range(place, rules)?;
+    Ok(Which::Ids(from, to))
+}
+
+/// A rule among those that are meant without which scores are not added up, or do not count.
+fn scoring_rule(program: &Program, which: &Which) -> Option<u32> {
+    let rules = program.phases.iter().flatten().filter_map(|step| match step {
+        Step::Rule(rule) => Some(rule),
+        Step::Marker(_) | Step::Policy => None,
+    });
+    let total = |slot: &Slot| program.preset.inbound.contains(slot) || program.preset.outbound.contains(slot);
+    let mut scoring = rules.filter(|rule| is_scoring(program, rule, &total));
+    scoring.find(|rule| which.means(rule)).map(|rule| rule.id)
+}
+
+/// Whether a rule looks at nothing but variables of the rules' own, and sets a total or refuses by one.
+fn is_scoring(program: &Program, first: &Rule, total: &impl Fn(&Slot) -> bool) -> bool {
+    let links = || std::iter::successors(Some(first), |rule| rule.next.as_deref());
+    if !links().all(|rule| rule.targets.iter().all(|target| target.variable == Variable::Tx)) {
+        return false;
+    }
+    let is_set = |set: &SetVar| matches!(&set.name, Name::Known(slot) if total(slot));
+    let is_read = |target: &Arc<variable::Target>| match &target.selector {
+        Selector::Name(name) => program.names.known(name).is_some_and(|slot| total(&slot)),
+        Selector::All | Selector::Pattern(_) => false,
+    };
+    links().any(|rule| rule.set.iter().any(is_set))
+        || matches!(first.disruptive, Disruptive::Deny | Disruptive::Block)
+            && links().any(|rule| rule.targets.iter().any(is_read))
 }
 
 impl Path {

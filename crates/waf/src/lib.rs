@@ -78,6 +78,8 @@ pub struct Settings {
     pub response_body_bytes_max: usize,
     /// What is left out.
     pub exclusions: Vec<Exclusion>,
+    /// Whether what is told leaves out the values of the request.
+    pub masked: bool,
 }
 
 impl Default for Settings {
@@ -89,6 +91,7 @@ impl Default for Settings {
             request_body_bytes_max: 128 * 1024,
             response_body_bytes_max: 512 * 1024,
             exclusions: Vec::new(),
+            masked: false,
         }
     }
 }
@@ -112,14 +115,15 @@ impl RuleSet {
     /// The same rules under other settings. They share one program: what this costs is the settings.
     ///
     /// # Errors
-    /// [`LoadError`] when an exclusion is none.
+    /// [`LoadError`] when an exclusion is none, or would leave out the rules that add up scores and decide.
     pub fn with(&self, settings: &Settings) -> Result<Self, LoadError> {
         Self::of(self.program.clone(), settings)
     }
 
     fn of(program: Arc<pool::Pool>, settings: &Settings) -> Result<Self, LoadError> {
         let numbered = (1..).zip(&settings.exclusions);
-        let exclusions = numbered.map(|(number, one)| exclusion::Applied::compile(one, number));
+        let exclusions =
+            numbered.map(|(number, one)| exclusion::Applied::compile(one, number, &program.program));
         let exclusions = exclusions.collect::<Result<_, _>>()?;
         Ok(Self { program, settings: settings.clone(), exclusions })
     }

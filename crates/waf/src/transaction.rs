@@ -57,6 +57,7 @@ impl Transaction {
             Mode::Detect => EngineMode::DetectionOnly,
             Mode::Block => EngineMode::On,
         };
+        state.masked = set.settings.masked;
         state.now = connection.now;
         state.set_scalar(Scalar::RemoteAddr, connection.client.ip().to_string().as_bytes());
         state.set_scalar(Scalar::RemotePort, connection.client.port().to_string().as_bytes());
@@ -243,15 +244,11 @@ impl Transaction {
             self.state_mut().fail_body(why);
         }
         // Debian ships no base configuration: what it would refuse is refused here.
-        let state = self.state_mut();
-        if state.data.flag(Flag::BodyError) && state.engine != EngineMode::Off {
-            state.would_block = true;
-            state.deciding.get_or_insert(BODY_ERROR_RULE);
-            let told = body_error_match(state.scalar(Scalar::BodyErrorMessage));
-            state.matches.push(told);
-            if state.engine == EngineMode::On {
-                state.blocked = true;
-                return Verdict::Block { status: 400, rule: BODY_ERROR_RULE };
+        if self.state().data.flag(Flag::BodyError) {
+            let why = shown(self.state().scalar(Scalar::BodyErrorMessage));
+            let verdict = self.object(&why, "REQUEST_BODY", 2);
+            if verdict != Verdict::Pass {
+                return verdict;
             }
         }
         self.run(2)
@@ -275,6 +272,22 @@ impl Transaction {
                 None
             }
         }
+    }
+
+    /// Refuses what cannot be inspected as the policy wants it: the engine's own rule, told like any other.
+    pub fn object(&mut self, why: &str, target: &'static str, phase: usize) -> Verdict {
+        let state = self.state_mut();
+        if state.engine == EngineMode::Off {
+            return Verdict::Pass;
+        }
+        state.would_block = true;
+        state.deciding.get_or_insert(BODY_ERROR_RULE);
+        state.matches.push(body_error_match(why, target, phase));
+        if state.engine != EngineMode::On {
+            return Verdict::Pass;
+        }
+        state.blocked = true;
+        Verdict::Block { status: 400, rule: BODY_ERROR_RULE }
     }
 
     fn take_body(&mut self, kind: Kind, bytes: &[u8], complete: bool) {
@@ -391,17 +404,18 @@ impl Drop for Transaction {
 /// The engine's own rule: a request that cannot be read whole, or not as what it says it is.
 const BODY_ERROR_RULE: u32 = 1;
 
-fn body_error_match(why: &[u8]) -> Match {
+fn body_error_match(why: &str, target: &str, phase: usize) -> Match {
+    let what = if phase == 2 { "The request cannot be read" } else { "The answer cannot be read" };
     Match {
         id: BODY_ERROR_RULE,
-        msg: "The request cannot be read".into(),
+        msg: what.into(),
         severity: Some("CRITICAL".into()),
-        logdata: shown(why),
-        target: "REQUEST_BODY".into(),
+        logdata: why.into(),
+        target: target.into(),
         tags: Vec::new(),
         file: "built-in".into(),
         line: 0,
-        phase: 2,
+        phase,
     }
 }
 

@@ -128,6 +128,32 @@ pub(crate) enum Variable {
 }
 
 impl Variable {
+    /// Whether it is a number, a name, or something that the log holds anyway: no value that the client chose.
+    pub(crate) fn holds_nothing_private(self) -> bool {
+        use Scalar as S;
+        match self {
+            Self::ArgsCombinedSize | Self::FilesCombinedSize | Self::Duration => true,
+            Self::Time(_) | Self::Flag(_) | Self::Nothing => true,
+            Self::Scalar(scalar) => matches!(
+                scalar,
+                S::Method
+                    | S::Protocol
+                    | S::RemoteAddr
+                    | S::RemotePort
+                    | S::ServerAddr
+                    | S::ServerPort
+                    | S::ServerName
+                    | S::RequestBodyLength
+                    | S::BodyProcessor
+                    | S::ResponseStatus
+                    | S::ResponseProtocol
+                    | S::UniqueId
+                    | S::AuthType
+            ),
+            _ => false,
+        }
+    }
+
     /// Whether it may be another in the next rule.
     pub(crate) fn is_volatile(self) -> bool {
         matches!(

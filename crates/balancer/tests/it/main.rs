@@ -8,7 +8,7 @@ use bastide_types::{
     AppId, AppName, CustomerId, CustomerName, Digest, Domains, Purges, ReplicaId, Snapshot, StageName,
     ZoneName,
     message::{Reach, ReplicaFact, ReplicaFacts, ReplicaState},
-    snapshot::{App, Customer, Issuer, Stage, WafPolicy},
+    snapshot::{App, Customer, Issuer, Stage},
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap};
@@ -36,6 +36,7 @@ fn world(zones: &[&str]) -> (Snapshot, HashMap<String, ReplicaFacts>, AppKey) {
         revision_number: 1,
         routes: vec![],
         replicas,
+        waf: None,
         purges: Purges::default(),
     };
     let customer_id = CustomerId::generate();
@@ -43,7 +44,7 @@ fn world(zones: &[&str]) -> (Snapshot, HashMap<String, ReplicaFacts>, AppKey) {
     let stage = Stage {
         account: "ACC".into(),
         issuer: issuer(),
-        waf: WafPolicy::default(),
+        waf: Digest::from_sha256([0; 32]),
         apps: [(AppName::new("shop").unwrap(), app)].into(),
     };
     let customer =
@@ -54,7 +55,8 @@ fn world(zones: &[&str]) -> (Snapshot, HashMap<String, ReplicaFacts>, AppKey) {
         made_at: 0,
         domains: Domains::default(),
         customers: [(CustomerName::new("acme").unwrap(), customer)].into(),
-        platform_waf: WafPolicy::default(),
+        waf: BTreeMap::new(),
+        platform_waf: Digest::from_sha256([0; 32]),
     };
     (snapshot, [("ACC".to_owned(), facts)].into(), key)
 }

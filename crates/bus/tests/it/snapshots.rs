@@ -2,7 +2,7 @@
 
 use crate::house::*;
 use bastide_bus::{Bus, SigningKey, snapshot};
-use bastide_types::{Domains, Role, Snapshot, snapshot::WafPolicy};
+use bastide_types::{Digest, Domains, Role, Snapshot};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,8 @@ fn sample(epoch: u64, revision: u64) -> Snapshot {
         made_at: 0,
         domains: Domains::default(),
         customers: BTreeMap::new(),
-        platform_waf: WafPolicy::default(),
+        waf: BTreeMap::new(),
+        platform_waf: Digest::from_sha256([0; 32]),
     }
 }
 

@@ -99,8 +99,6 @@ pub(crate) trait Behind: Clone + Send + Sync + 'static {
         request: Request,
         inspection: Inspection,
     ) -> impl Future<Output = Result<Response, Refusal>> + Send;
-    /// Ends the inspection of a request that goes no further.
-    fn conclude(&self, cx: &Context, inspection: Inspection);
     /// Owner of what goes on after a request has its answer.
     fn tasks(&self) -> &TaskTracker;
 }
@@ -198,11 +196,12 @@ impl Store {
                         self.refresh(behind, cx, plot, &key, &request, (found, at));
                     }
                     note(cx);
-                    behind.conclude(cx, inspection);
-                    return Ok(made(cx.id, stored, None, &ask, now, false));
+                    let response = made(cx.id, stored, None, &ask, now, false);
+                    inspection.conclude(Some(response.status().as_u16()));
+                    return Ok(response);
                 }
                 Action::Refuse => {
-                    behind.conclude(cx, inspection);
+                    inspection.conclude(Some(Code::NothingStored.status()));
                     return Err(Refusal::new(Code::NothingStored));
                 }
                 Action::Validate(_) | Action::Complete(_) | Action::Forward => {}
@@ -231,7 +230,8 @@ impl Store {
                     match together(cx, landing, &ask, decision, slot.as_ref(), &plot.site) {
                         Together::Answer(response) => {
                             note(cx);
-                            behind.conclude(cx, inspection);
+                            inspection
+                                .conclude(response.as_ref().ok().map(|response| response.status().as_u16()));
                             return response;
                         }
                         Together::Again => slot = self.cache.peek(&key),

@@ -139,12 +139,12 @@ fn fields(list: &[(String, String)]) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::plots;
+    use crate::{view::plots, waf::force::Sites};
     use bastide_bus::facts::Facts;
     use bastide_cache::{Exchange, Limits, admit::admit};
     use bastide_types::{
         AppId, CustomerName, Digest, Domains, Purges, Route, Snapshot,
-        snapshot::{Customer, Issuer, Stage, WafPolicy},
+        snapshot::{Customer, Issuer, Stage},
     };
     use http::StatusCode;
     use std::collections::BTreeMap;
@@ -157,11 +157,12 @@ mod tests {
             revision: Digest::from_sha256([7; 32]),
             revision_number: 1,
             routes: vec![route("/", AccessRule::Public), route("/me", AccessRule::Authenticated)],
+            waf: None,
             replicas: BTreeMap::new(),
             purges: Purges::default(),
         };
         let apps = BTreeMap::from([(AppName::new("shop").unwrap(), shop)]);
-        let waf = WafPolicy::default();
+        let waf = Digest::from_sha256([0; 32]);
         let stage = Stage { account: String::new(), issuer: issuer.clone(), waf, apps };
         Customer { id: CustomerId::generate(), issuer, stages: [(StageName::production(), stage)].into() }
     }
@@ -183,11 +184,13 @@ mod tests {
             made_at: 0,
             domains: Domains::default(),
             customers: [(name("acme"), acme), (name("beta"), beta)].into(),
-            platform_waf: WafPolicy::default(),
+            waf: BTreeMap::new(),
+            platform_waf: Digest::from_sha256([0; 32]),
         });
         let store = Store::new(Limits::default());
         let plots = plots(&snapshot, &store.cache);
-        let view = View::new(snapshot, &Facts::default(), plots);
+        let sites = Sites::under_built_in_rules(&snapshot);
+        let view = View::new(snapshot, &Facts::default(), plots, sites);
         Town { store, view, acme: ids.0, beta: ids.1 }
     }
 

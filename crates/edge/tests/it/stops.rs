@@ -19,7 +19,7 @@ fn every_stop_is_an_event_in_the_code() {
     let code = [
         include_str!("../../src/journey.rs"),
         include_str!("../../src/gateways.rs"),
-        include_str!("../../src/waf.rs"),
+        include_str!("../../src/waf/mod.rs"),
     ]
     .concat();
     for stop in STOPS {

@@ -29,7 +29,7 @@ fn audit(dir: &Path) -> Vec<Value> {
 }
 
 fn matched(line: &Value) -> Vec<u64> {
-    line["audit"]["matches"].as_array().unwrap().iter().map(|m| m["id"].as_u64().unwrap()).collect()
+    line["rule_ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect()
 }
 
 #[test]
@@ -47,8 +47,11 @@ fn in_blocking_mode_a_rule_refuses_and_the_origin_sees_nothing() {
     assert_eq!(origin.received().len(), 1);
     let lines = audit(dir.path());
     assert_eq!(lines.iter().map(matched).collect::<Vec<_>>(), [vec![1], vec![1]]);
-    assert_eq!(lines[0]["request"], blocked.header("x-request-id").as_str());
-    assert_eq!(lines[0]["audit"]["blocked"], true);
+    assert_eq!(lines[0]["request_id"], blocked.header("x-request-id").as_str());
+    assert_eq!((&lines[0]["verdict"], &lines[0]["response"]["status"]), (&"block".into(), &403.into()));
+    assert_eq!(lines[0]["messages"][0]["msg"], "attack in an argument");
+    assert_eq!(lines[0]["request"]["uri"], "/?q=an+attack", "an edge alone masks no values");
+    assert_eq!(lines[0]["scores"]["inbound"], 0);
 }
 
 #[test]
@@ -60,10 +63,7 @@ fn in_detecting_mode_it_is_told_and_passes() {
     assert_eq!(origin.received().len(), 1);
     let lines = audit(dir.path());
     assert_eq!(matched(&lines[0]), [1]);
-    assert_eq!(
-        (&lines[0]["audit"]["blocked"], &lines[0]["audit"]["would_block"]),
-        (&Value::Bool(false), &Value::Bool(true))
-    );
+    assert_eq!((&lines[0]["verdict"], &lines[0]["response"]["status"]), (&"detect".into(), &200.into()));
 }
 
 #[test]
@@ -85,7 +85,9 @@ fn a_refused_head_is_audited_before_its_400() {
     assert!(origin.received().is_empty());
     let lines = audit(dir.path());
     assert_eq!(matched(&lines[0]), [3]);
-    assert_eq!(lines[0]["request"], refused.header("x-request-id").as_str());
+    assert_eq!(lines[0]["request_id"], refused.header("x-request-id").as_str());
+    assert_eq!((&lines[0]["verdict"], &lines[0]["response"]["status"]), (&"pass".into(), &400.into()));
+    assert_eq!(lines[0]["request"]["headers"]["X-Probe"], "seen");
 }
 
 #[test]
@@ -124,4 +126,49 @@ fn what_holds_no_rules_is_an_error_at_start() {
             "{rules:?}: {refused:?}"
         );
     }
+}
+
+#[test]
+fn what_matched_is_told_even_when_the_origin_is_away_or_the_client_hangs_up() {
+    let (origin, dir) = (origin(), tempfile::tempdir().unwrap());
+    let rules = rules(dir.path());
+    let waf = inspected(Mode::Detect, rules, Some(dir.path().join("audit.log")));
+    let away = StandAlone { origin: "http://127.0.0.1:1".into(), waf: Some(waf), ..before(&origin) };
+    let edge = Alone::start(away);
+    assert_eq!(get(edge.addr, "/?q=attack", "").status, 502);
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nX-Probe: seen\r\nContent-Length: 100\r\n\r\nhalf";
+    let mut client = std::net::TcpStream::connect(edge.addr).unwrap();
+    std::io::Write::write_all(&mut client, head.as_bytes()).unwrap();
+    // The edge has seen the head when it has answered somebody who came later.
+    assert_eq!(get(edge.addr, "/", "").status, 502);
+    drop(client);
+    edge.end();
+    let lines = audit(dir.path());
+    let mut told: Vec<_> =
+        lines.iter().map(|line| (matched(line), line["response"]["status"].as_u64())).collect();
+    told.sort();
+    assert_eq!(told[0], (vec![1], Some(502)));
+    assert_eq!(told[1].0, [3]);
+}
+
+#[test]
+fn other_rules_are_taken_while_it_serves_and_broken_ones_leave_the_last_good() {
+    let (origin, dir) = (origin(), tempfile::tempdir().unwrap());
+    let edge = edge(&origin, Mode::Block, dir.path());
+    let rules = dir.path().join("rules.conf");
+    assert_eq!(get(edge.addr, "/?q=bomb", "").status, 200);
+    std::fs::write(&rules, "SecRule ARGS \"@contains bomb\" \"id:7,phase:2,deny,t:none\"\n").unwrap();
+    let until = |status: u16| {
+        while get(edge.addr, "/?q=bomb", "").status != status {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    until(403);
+    assert_eq!(get(edge.addr, "/?q=attack", "").status, 200, "the rule is gone");
+    std::fs::write(&rules, "SecRule ARGS \"@noSuchOperator x\" \"id:7,phase:2,deny\"\n").unwrap();
+    // Two looks at the files, and some.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    assert_eq!(get(edge.addr, "/?q=bomb", "").status, 403);
+    std::fs::write(&rules, "SecRule ARGS \"@contains other\" \"id:7,phase:2,deny\"\n").unwrap();
+    until(200);
 }

@@ -6,9 +6,10 @@ use bastide_proxy::{Body, Limits, Listener, RefusedHead, Request, Response, Serv
 use bastide_tls::{LocalCa, NodeTls};
 use bastide_types::{
     AccessRule, AppId, AppName, CustomerId, CustomerName, Digest, Domains, Purges, ReplicaId, Role, Route,
-    Snapshot, StageName, ZoneName, header,
+    Snapshot, StageName, WafPolicy, ZoneName, header,
     message::{Reach, ReplicaFact, ReplicaFacts, ReplicaState},
-    snapshot::{App, Customer, Issuer, Stage, WafPolicy},
+    snapshot::{App, Customer, Issuer, Stage},
+    waf::{Beyond, BodyLimit},
 };
 use http::HeaderValue;
 use std::{
@@ -106,10 +107,11 @@ fn snapshot() -> Snapshot {
         revision_number: 1,
         routes: vec![route("/", AccessRule::Public), route("/me", AccessRule::Authenticated)],
         replicas: [(ReplicaId::generate(), zone("a")), (ReplicaId::generate(), zone("b"))].into(),
+        waf: None,
         purges: Purges::default(),
     };
     let apps = BTreeMap::from([(AppName::new("shop").unwrap(), shop)]);
-    let stage = Stage { account: "DEMO".into(), issuer: issuer(), waf: WafPolicy::default(), apps };
+    let stage = Stage { account: "DEMO".into(), issuer: issuer(), waf: Digest::from_sha256([0; 32]), apps };
     let stages = BTreeMap::from([(StageName::production(), stage)]);
     let demo = Customer { id: CustomerId::generate(), issuer: issuer(), stages };
     Snapshot {
@@ -118,7 +120,8 @@ fn snapshot() -> Snapshot {
         made_at: 0,
         domains: Domains::default(),
         customers: [(CustomerName::new("demo").unwrap(), demo)].into(),
-        platform_waf: WafPolicy::default(),
+        waf: [(Digest::from_sha256([0; 32]), WafPolicy::default())].into(),
+        platform_waf: Digest::from_sha256([0; 32]),
     }
 }
 
@@ -193,6 +196,8 @@ fn world_with(roles: [Role; 2], change: impl FnOnce(&mut Config)) -> World {
         state_dir: dir.path().to_owned(),
         snapshot_key_file: at("snapshot.pub"),
         waf_rules: vec![crate::origin::rules(dir.path())],
+        waf_versions: None,
+        waf_status: None,
         waf_audit: None,
         access_log: Some(at("access.log")),
         body_bytes_max: 1000,
@@ -240,10 +245,14 @@ impl World {
     fn passed(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
-    fn access_log(mut self) -> String {
+    fn access_log(self) -> String {
+        self.log("access.log")
+    }
+    /// A log, whole: the edge has ended.
+    fn log(mut self, name: &str) -> String {
         self.stop.cancel();
         self.edge.take().unwrap().join().unwrap();
-        std::fs::read_to_string(self.dir.path().join("access.log")).unwrap()
+        std::fs::read_to_string(self.dir.path().join(name)).unwrap()
     }
 }
 
@@ -512,4 +521,62 @@ fn the_access_log_tells_the_site_and_no_secret() {
         serde_json::json!({"customer": "demo", "stage": "production", "app": "shop"})
     );
     assert_eq!((&lines[0]["waf"], &lines[0]["client"]), (&"pass".into(), &"127.0.0.1".into()));
+}
+
+/// A Snapshot in which the shop has a policy of its own.
+fn with_policy(policy: WafPolicy) -> Snapshot {
+    let mut snapshot = snapshot();
+    let id = Digest::from_sha256([7; 32]);
+    snapshot.waf.insert(id, policy);
+    let customer = snapshot.customers.values_mut().next().unwrap();
+    let stage = customer.stages.get_mut(&StageName::production()).unwrap();
+    stage.apps.values_mut().for_each(|app| app.waf = Some(id));
+    snapshot
+}
+
+fn world_under(policy: WafPolicy) -> World {
+    let mut told = None;
+    let world = world_with([Role::Gateway; 2], |config| {
+        config.snapshot_key_file = config.state_dir.join("snapshot.pub");
+        config.waf_audit = Some(config.state_dir.join("audit.log"));
+        told = Some(write_state(&config.state_dir, &with_policy(policy)));
+    });
+    assert!(told.is_some());
+    world
+}
+
+#[test]
+fn an_app_has_the_policy_that_its_snapshot_says_and_the_log_shows_no_values() {
+    let excluded = serde_json::json!({"rules": "1", "target": "ARGS:comment", "path": "/shop/post"});
+    let policy = WafPolicy {
+        exclusions: vec![serde_json::from_value(excluded).unwrap()],
+        request_body: BodyLimit { bytes_max: 1024, beyond: Beyond::Refuse },
+        ..WafPolicy::default()
+    };
+    let world = world_under(policy);
+    assert_eq!(world.get(APPS, "/shop/post?comment=attack").status, 200);
+    assert_eq!(world.get(APPS, "/shop/post?other=attack").status, 403);
+    assert_eq!(world.get(APPS, "/shop/elsewhere?comment=attack").status, 403);
+    assert_eq!(world.get(PLATFORM, "/shop/post?comment=attack").status, 403, "only this app has it");
+    let text = world.log("audit.log");
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 3);
+    assert_eq!((&lines[0]["customer"], &lines[0]["app"]), (&"demo".into(), &"shop".into()));
+    assert_eq!((&lines[0]["policy"], &lines[0]["verdict"]), (&"070707070707".into(), &"block".into()));
+    assert_eq!(lines[0]["request"]["uri"], "/shop/post?***");
+    assert!(!text.contains("=attack"), "{text}");
+}
+
+#[test]
+fn a_policy_that_cannot_be_loaded_leaves_what_holds_above() {
+    let excluded = serde_json::json!({"rules": "1", "target": "NOTHING:x"});
+    let policy = WafPolicy {
+        mode: bastide_types::waf::WafMode::Off,
+        exclusions: vec![serde_json::from_value(excluded).unwrap()],
+        ..WafPolicy::default()
+    };
+    let world = world_under(policy);
+    assert_eq!(world.get(APPS, "/shop/?q=attack").status, 403);
+    assert_eq!(world.get(APPS, "/shop/?q=harmless").status, 200);
 }

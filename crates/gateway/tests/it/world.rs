@@ -12,7 +12,7 @@ use bastide_types::{
     AccessRule, AppId, AppName, CustomerId, CustomerName, Digest, Domains, Purges, ReplicaId, Role, Route,
     Snapshot, StageName, ZoneName,
     message::{Reach, ReplicaFact, ReplicaFacts, ReplicaState},
-    snapshot::{App, Customer, Issuer, Stage, WafPolicy},
+    snapshot::{App, Customer, Issuer, Stage},
 };
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
@@ -377,12 +377,13 @@ impl World {
                 route("/buy", AccessRule::Roles(vec!["buyer".into(), "boss".into()])),
             ],
             replicas: replicas.collect(),
+            waf: None,
             purges: Purges::default(),
         };
         let idle = App { id: AppId::generate(), replicas: BTreeMap::new(), ..shop.clone() };
         let stage = |customer: &CustomerName, stage: StageName, key: &SigningKey, account: &str, apps| {
             let issuer = issuer(domains.stage_issuer(customer, &stage), key);
-            (stage, Stage { account: account.into(), issuer, waf: WafPolicy::default(), apps })
+            (stage, Stage { account: account.into(), issuer, waf: Digest::from_sha256([0; 32]), apps })
         };
         let (demo, other) = (name("demo"), name("other"));
         let app = |text: &str| AppName::new(text).unwrap();
@@ -406,7 +407,8 @@ impl World {
             made_at: now_s(),
             domains: domains.clone(),
             customers,
-            platform_waf: WafPolicy::default(),
+            waf: BTreeMap::new(),
+            platform_waf: Digest::from_sha256([0; 32]),
         }
     }
 

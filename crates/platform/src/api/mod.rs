@@ -7,6 +7,7 @@ mod network;
 mod runtime;
 mod scale;
 mod services;
+mod waf;
 mod whoami;
 
 use crate::App;
@@ -35,6 +36,7 @@ pub fn router(app: App) -> Router {
         .route("/api/cache/why", post(cache::why))
         .route("/api/apps/{app}/scale", put(scale::replace))
         .route("/api/stages/{stage}/network", get(network::show).put(network::replace))
+        .route("/api/waf/policy", get(waf::show).put(waf::replace))
         .route("/api/operations/{id}", get(apps::operation))
         .route("/api/runtime", get(runtime::show))
         .route("/api/customers", get(customers::list).post(customers::create))
@@ -80,6 +82,8 @@ pub fn description() -> utoipa::openapi::OpenApi {
         scale::replace,
         scale::quota_of,
         scale::set_quota,
+        waf::show,
+        waf::replace,
         customers::list,
         customers::create
     )

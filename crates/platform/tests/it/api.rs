@@ -85,7 +85,7 @@ pub(crate) async fn world_of(change: impl FnOnce(&mut Config)) -> World {
         operator_client_file: at("operator"),
         isolation: Isolation::Kernel,
         egress_addresses: Vec::new(),
-        waf: bastide_types::snapshot::WafPolicy::default(),
+        waf: bastide_types::WafPolicy::default(),
         deploy_timeout_s: 60,
         postgres: None,
         replicas_per_customer: 200,
@@ -228,23 +228,27 @@ fn the_description_of_the_api_does_not_change_unseen() {
     GET /api/apps/{app}/egress
     GET /api/apps/{app}/roles
     GET /api/apps/{app}/services
+    GET /api/cache/figures
     GET /api/customers
     GET /api/customers/{customer}/quota
     GET /api/members
     GET /api/operations/{id}
     GET /api/runtime
     GET /api/stages/{stage}/network
+    GET /api/waf/policy
     GET /api/whoami
     POST /api/apps/{app}/deployments
     POST /api/apps/{app}/publish
     POST /api/apps/{app}/services/postgres/rotate
     POST /api/cache/purges
+    POST /api/cache/why
     POST /api/customers
     POST /api/members
     PUT /api/apps/{app}/roles
     PUT /api/apps/{app}/scale
     PUT /api/customers/{customer}/quota
     PUT /api/stages/{stage}/network
+    PUT /api/waf/policy
     ");
     assert!(Path::new(env!("CARGO_MANIFEST_DIR")).exists());
 }

@@ -13,3 +13,4 @@ mod made;
 mod road;
 mod scale;
 mod services;
+mod waf;

@@ -122,7 +122,11 @@ impl State {
         }
         let text = |text: &Text| {
             let mut out = Vec::new();
-            self.write(program, rule, text, &mut out);
+            if self.masked {
+                self.write_masked(program, rule, text, &mut out);
+            } else {
+                self.write(program, rule, text, &mut out);
+            }
             shown(&out)
         };
         Some(Match {

@@ -2,6 +2,7 @@
 
 use super::State;
 use crate::{
+    audit::MASK,
     compile::Program,
     rule::Rule,
     text::{Piece, Property, Text},
@@ -12,23 +13,43 @@ use crate::{
 impl State {
     /// Writes a text with its macros expanded.
     pub(super) fn write(&self, program: &Program, rule: &Rule, text: &Text, out: &mut Vec<u8>) {
+        text.0.iter().for_each(|piece| self.write_piece(program, rule, piece, out));
+    }
+
+    /// The same without what the client sent: of variables only numbers, names and what the log holds anyway.
+    pub(super) fn write_masked(&self, program: &Program, rule: &Rule, text: &Text, out: &mut Vec<u8>) {
         for piece in &text.0 {
-            match piece {
-                Piece::Plain(plain) => out.extend_from_slice(plain),
-                Piece::Tx(slot) => {
-                    self.tx.write(*slot, out);
-                }
-                Piece::MatchedVar => out.extend_from_slice(&self.matched.value),
-                Piece::MatchedVarName => self.matched.write_name(out),
-                Piece::Rule(Property::Id) => write_number(i64::from(rule.id), out),
-                Piece::Rule(Property::Msg) => {
-                    out.extend_from_slice(rule.msg.as_ref().and_then(Text::plain).unwrap_or_default());
-                }
-                Piece::Rule(Property::Severity) => {
-                    out.extend_from_slice(rule.severity.as_deref().unwrap_or_default().as_bytes());
-                }
-                Piece::Variable(variable, selector) => self.write_first(program, *variable, selector, out),
+            let begun = out.len();
+            self.write_piece(program, rule, piece, out);
+            let is_shown = match piece {
+                Piece::Plain(_) | Piece::MatchedVarName | Piece::Rule(_) => true,
+                Piece::Tx(_) => out[begun..].iter().all(u8::is_ascii_digit) && out.len() - begun < 8,
+                Piece::MatchedVar => false,
+                Piece::Variable(variable, _) => variable.holds_nothing_private(),
+            };
+            if !is_shown && out.len() > begun {
+                out.truncate(begun);
+                out.extend_from_slice(MASK);
             }
+        }
+    }
+
+    fn write_piece(&self, program: &Program, rule: &Rule, piece: &Piece, out: &mut Vec<u8>) {
+        match piece {
+            Piece::Plain(plain) => out.extend_from_slice(plain),
+            Piece::Tx(slot) => {
+                self.tx.write(*slot, out);
+            }
+            Piece::MatchedVar => out.extend_from_slice(&self.matched.value),
+            Piece::MatchedVarName => self.matched.write_name(out),
+            Piece::Rule(Property::Id) => write_number(i64::from(rule.id), out),
+            Piece::Rule(Property::Msg) => {
+                out.extend_from_slice(rule.msg.as_ref().and_then(Text::plain).unwrap_or_default());
+            }
+            Piece::Rule(Property::Severity) => {
+                out.extend_from_slice(rule.severity.as_deref().unwrap_or_default().as_bytes());
+            }
+            Piece::Variable(variable, selector) => self.write_first(program, *variable, selector, out),
         }
     }
 

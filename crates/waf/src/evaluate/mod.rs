@@ -85,6 +85,8 @@ pub(crate) struct State {
     pub(crate) request_body_access: bool,
     pub(crate) response_body_access: bool,
     pub(crate) audit_on: bool,
+    /// Whether what is told leaves out the values of the request.
+    pub(crate) masked: bool,
     pub(crate) blocked: bool,
     pub(crate) would_block: bool,
     pub(crate) deciding: Option<u32>,
@@ -116,6 +118,7 @@ impl Default for State {
             request_body_access: true,
             response_body_access: true,
             audit_on: true,
+            masked: false,
             blocked: false,
             would_block: false,
             deciding: None,

@@ -430,3 +430,84 @@ fn a_match_names_the_value_that_matched() {
     transaction.request_body(b"", true);
     assert_eq!(transaction.finish().matches[0].target, "ARGS:q");
 }
+
+#[test]
+fn an_exclusion_by_message_means_rules_with_exactly_that_message() {
+    let set = load(
+        "SecRule ARGS \"@rx attack\" \"id:10,phase:2,deny,msg:'An attack (any)'\"\nSecRule ARGS \"@rx bomb\" \"id:11,phase:2,deny,msg:'An attack (any), too'\"",
+    );
+    let one = Exclusion { rules: "msg:An attack (any)".into(), target: None, path: None };
+    let with = set.with(&Settings { exclusions: vec![one], ..Settings::default() }).map(Arc::new).unwrap();
+    assert_eq!(get(&with, "/?q=attack", &[]).1, [] as [u32; 0]);
+    assert_eq!(get(&with, "/?q=bomb", &[]).1, [11]);
+}
+
+#[test]
+fn an_exclusion_that_would_switch_the_scoring_off_cannot_be_loaded() {
+    let set = load(
+        "SecRule ARGS \"@rx attack\" \"id:10,phase:2,block,tag:t,setvar:tx.score_pl1=+5\"\n\
+         SecRule TX:LEVEL \"!@eq 9\" \"id:11,phase:2,pass,nolog,tag:t,tag:sum,setvar:tx.blocking_inbound_anomaly_score=+%{tx.score_pl1}\"\n\
+         SecRule TX:BLOCKING_INBOUND_ANOMALY_SCORE \"@ge 5\" \"id:12,phase:2,deny,tag:end,msg:'Too much'\"\n\
+         SecRule TX:/^counted_/ \"@gt 1\" \"id:13,phase:2,block,tag:count\"",
+    );
+    let with = |rules: &str, target: Option<&str>| {
+        let one =
+            Exclusion { rules: rules.into(), target: target.map(str::to_owned), path: Some("/x".into()) };
+        set.with(&Settings { exclusions: vec![one], ..Settings::default() })
+    };
+    for (rules, target) in [
+        ("11", None),
+        ("12", None),
+        ("1-99", None),
+        ("tag:t", None),
+        ("tag:sum", None),
+        ("tag:end", None),
+        ("msg:Too much", None),
+        ("12", Some("TX:blocking_inbound_anomaly_score")),
+        ("tag:end", Some("TX")),
+    ] {
+        let refused = with(rules, target).map(|_| ()).unwrap_err().to_string();
+        assert!(refused.contains("adds up scores or decides"), "{rules} {target:?}: {refused}");
+    }
+    for (rules, target) in [("10", None), ("13", None), ("tag:t", Some("ARGS:q")), ("tag:count", None)] {
+        with(rules, target).unwrap();
+    }
+}
+
+#[test]
+fn what_is_told_masked_shows_no_value_of_the_request() {
+    let rules = "SecRule ARGS \"@rx (hunter\\d)\" \"id:10,phase:2,pass,capture,setvar:'tx.kept=%{tx.0}',setvar:tx.count=7,\
+         msg:'Found %{TX.0}',logdata:'%{TX.kept} %{TX.1} %{TX.count} %{MATCHED_VAR_NAME} %{MATCHED_VAR} %{REQUEST_URI} \
+         %{REQUEST_HEADERS.X-Key} %{ARGS.q} %{REQUEST_METHOD}'\"";
+    let set = load(rules);
+    let masked = Arc::new(set.with(&Settings { masked: true, ..Settings::default() }).unwrap());
+    let told = |set: &Arc<RuleSet>| {
+        let mut transaction = crate::begin(set);
+        transaction.request_head(b"GET", b"/?q=hunter2", b"HTTP/1.1", fields(&[("X-Key", "hunter3")]));
+        transaction.request_body(b"", true);
+        transaction.finish().matches.remove(0)
+    };
+    let open = told(&set);
+    assert_eq!((open.msg.as_str(), open.logdata.split(' ').next()), ("Found hunter2", Some("hunter2")));
+    let masked = told(&masked);
+    assert_eq!(masked.msg, "Found ***");
+    assert_eq!(
+        masked.logdata.split_whitespace().collect::<Vec<_>>(),
+        ["***", "***", "7", "ARGS:q", "***", "***", "***", "***", "GET"]
+    );
+}
+
+#[test]
+fn the_shell_may_object_to_what_the_policy_does_not_want() {
+    let set = load("SecAction \"id:10,phase:2,pass,nolog\"");
+    for (mode, verdict) in
+        [(Mode::Block, Verdict::Block { status: 400, rule: 1 }), (Mode::Detect, Verdict::Pass)]
+    {
+        let set = Arc::new(set.with(&Settings { mode, ..Settings::default() }).unwrap());
+        let mut transaction = crate::begin(&set);
+        transaction.request_head(b"POST", b"/", b"HTTP/1.1", fields(&[]));
+        assert_eq!(transaction.object("it is too long", "REQUEST_BODY", 2), verdict);
+        let audit = transaction.finish();
+        assert_eq!((audit.would_block, audit.matches[0].logdata.as_str()), (true, "it is too long"));
+    }
+}
