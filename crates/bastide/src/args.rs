@@ -319,6 +319,13 @@ mod tests {
             panic!("not the edge")
         };
         assert_eq!(edge.waf_rules, [PathBuf::from("a"), "b".into()]);
+        let again =
+            "bastide edge --origin http://x --listen 127.0.0.1:0 --waf-rules a b --waf-rules c/*.conf";
+        let Command::Edge(again) = Arguments::try_parse_from(again.split_whitespace()).unwrap().command
+        else {
+            panic!("not the edge")
+        };
+        assert_eq!(again.waf_rules, [PathBuf::from("a"), "b".into(), "c/*.conf".into()]);
         assert_eq!((edge.waf_mode, edge.waf_paranoia), (WafMode::Detect, 4));
         assert_eq!(edge.waf_set, ["x=1", "y=2"]);
         let both = "bastide edge --origin http://x --listen 127.0.0.1:0 --no-waf --waf-paranoia 2";

@@ -55,3 +55,24 @@ fn variable(text: &str) -> Result<(String, String)> {
     }
     Ok((name.to_owned(), value.to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_is_said_with_or_without_its_collection() {
+        for text in ["tx.allowed_methods=GET POST", "allowed_methods=GET POST", "TX.Allowed_Methods=GET POST"]
+        {
+            assert_eq!(
+                variable(text).unwrap(),
+                ("allowed_methods".to_owned(), "GET POST".to_owned()),
+                "{text}"
+            );
+        }
+        assert_eq!(variable("x=a=b").unwrap().1, "a=b");
+        for wrong in ["x", "=1", "tx.=1", "a b=1", "args.x=1"] {
+            assert!(variable(wrong).is_err(), "{wrong}");
+        }
+    }
+}

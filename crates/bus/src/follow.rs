@@ -57,7 +57,7 @@ pub(crate) fn follow<S: Source>(
 }
 
 /// The last good state on disk, or the one before it when a crash or a fault left a bad file.
-fn kept<S: Source>(source: &S, path: &Path) -> Option<S::State> {
+pub(crate) fn kept<S: Source>(source: &S, path: &Path) -> Option<S::State> {
     for path in [path.to_owned(), previous(path)] {
         let admitted = match file::read(&path, S::BYTES_MAX) {
             Ok(Some(bytes)) => source.admit(&bytes, None),

@@ -24,7 +24,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
-pub use crate::http::{Answer, Client};
+pub use crate::http::{Answer, Client, request};
 pub use crate::oauth::client_token;
 pub use crate::pack::pack;
 

@@ -266,7 +266,8 @@ fn read_bounded(file: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 /// Looks data files and includes up beside the file that names them.
-pub(crate) struct Directories;
+#[derive(Debug, Clone, Copy)]
+pub struct Directories;
 
 impl Directories {
     fn locate(from: &str, path: &str) -> PathBuf {
@@ -291,6 +292,7 @@ impl Files for Directories {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bastide_waf::{Connection, Verdict};
     use proptest::prelude::*;
 
     #[test]
@@ -331,10 +333,71 @@ mod tests {
         }
     }
 
-    #[test]
-    fn our_own_rules_load() {
+    /// The rules that our own rules' verdict on a GET with this query names.
+    fn built_in_says(query: &str, agent: &str) -> Vec<u32> {
         let found = Found { origin: Origin::BuiltIn, files: Vec::new() };
-        let set = found.compile(&Settings::default()).unwrap();
+        let set = std::sync::Arc::new(found.compile(&Settings::default()).unwrap());
         assert!(set.rules() >= 15 && set.warnings().is_empty(), "{} {:?}", set.rules(), set.warnings());
+        let here = ([127, 0, 0, 1], 1).into();
+        let connection = Connection { client: here, server: here, unique_id: "x".into(), now: 0 };
+        let mut transaction = set.begin(connection);
+        let fields = [(&b"Host"[..], &b"shop.example"[..]), (b"User-Agent", agent.as_bytes())];
+        let target = format!("/shop/?{query}");
+        let head = transaction.request_head(b"GET", target.as_bytes(), b"HTTP/1.1", fields.into_iter());
+        let verdict = if head == Verdict::Pass { transaction.request_body(b"", true) } else { head };
+        let ids: Vec<u32> = transaction.finish().matches.iter().map(|one| one.id).collect();
+        assert_eq!(verdict != Verdict::Pass, !ids.is_empty(), "{query}: {ids:?}");
+        ids
+    }
+
+    #[test]
+    fn our_own_rules_know_plain_attacks() {
+        for (query, rule) in [
+            ("q=1%27%20or%20%271%27=%271", 10_230),
+            ("q=1+UNION+SELECT+a,b+FROM+users--", 10_230),
+            ("q=%3Cscript%3Ealert(1)%3C/script%3E", 10_240),
+            ("f=../../x", 10_220),
+            ("f=..%252f..%252fx", 10_220),
+            ("f=/etc/passwd", 10_221),
+            ("u=gopher://127.0.0.1/", 10_222),
+            ("x=a%00b", 10_210),
+            ("h=%0d%0aSet-Cookie:+a=b", 10_211),
+            ("c=;cat+/x", 10_250),
+            ("c=%7Cid", 10_250),
+            ("c=$(curl+x)", 10_250),
+            ("c=x;sleep+5", 10_250),
+            ("x=$%7Bjndi:ldap://a%7D", 10_251),
+            ("p=%3C?php+x", 10_252),
+        ] {
+            assert!(built_in_says(query, "agent").contains(&rule), "{query}");
+        }
+        assert!(built_in_says("q=1", "x' or '1'='1").contains(&10_230));
+    }
+
+    #[test]
+    fn our_own_rules_let_prose_pass() {
+        for text in [
+            "O'Brien and sons",
+            "1 or 2 people will come",
+            "rock and roll; cat food",
+            "Tom & id",
+            "please select a seat from the list",
+            "price < 10 and > 5",
+            "C:/Users/me",
+            "a..b",
+            "see ../images",
+            "{\"a\":[1,2]}",
+            "https://example.com/?a=b",
+            "echo hello | less",
+            "data: yes",
+            "sleep; then go",
+            "100% sure & 50% off",
+            "(id)",
+            "my.environment",
+        ] {
+            let query = text.bytes().fold(String::new(), |query, b| query + &format!("%{b:02x}"));
+            let said = built_in_says(&format!("q={query}"), "Mozilla/5.0 (X11; Linux x86_64; rv:140.0)");
+            assert!(said.is_empty(), "{text}: {said:?}");
+        }
     }
 }

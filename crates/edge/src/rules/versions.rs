@@ -70,8 +70,12 @@ impl Versions {
     /// When they cannot be written.
     pub fn keep(&self, contents: &Contents) -> Result<Version, Error> {
         let version = self.version(digest_of(contents));
-        if version.dir.is_dir() {
+        if version.verify().is_ok() {
             return Ok(version);
+        }
+        if version.dir.exists() {
+            // Somebody changed it; what is imported now is what it should be.
+            fs::remove_dir_all(&version.dir).map_err(|error| Error::file(&version.dir, error))?;
         }
         let unfinished = self.dir.join(format!("unfinished-{}", std::process::id()));
         let write = || -> io::Result<()> {
@@ -103,6 +107,20 @@ impl Versions {
             None => None,
         };
         self.point(&Pointer { current: version.digest, previous })
+    }
+
+    /// Takes a version away, unless it is current or the one before.
+    ///
+    /// # Errors
+    /// When the directory is damaged or the files cannot be removed.
+    pub fn forget(&self, version: &Version) -> Result<(), Error> {
+        let pointer = self.pointer()?;
+        let is_kept = pointer
+            .is_some_and(|pointer| [Some(pointer.current), pointer.previous].contains(&Some(version.digest)));
+        if is_kept {
+            return Ok(());
+        }
+        fs::remove_dir_all(&version.dir).map_err(|error| Error::file(&version.dir, error))
     }
 
     /// Goes back to the previous version; the current one becomes the previous one.
@@ -254,5 +272,6 @@ mod tests {
         version.verify().unwrap();
         fs::write(version.dir.join("rules/a.conf"), "b").unwrap();
         assert!(version.verify().is_err() && version.found().unwrap().read().is_err());
+        versions.keep(&contents("a")).unwrap().verify().unwrap();
     }
 }

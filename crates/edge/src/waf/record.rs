@@ -100,6 +100,7 @@ struct Line<'a> {
     messages: &'a [Match],
     #[serde(skip_serializing_if = "Option::is_none")]
     more_messages: Option<usize>,
+    #[serde(skip_serializing_if = "str::is_empty")]
     policy: &'a str,
     rules: &'a str,
 }
