@@ -84,7 +84,7 @@ impl HeadFault {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
-            Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Trace | Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             _ => StatusCode::BAD_REQUEST,
         }
     }
