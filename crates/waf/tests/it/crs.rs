@@ -176,19 +176,26 @@ fn detect_tells_what_block_refuses() {
     assert!(ids.contains(&942_100), "{ids:?}");
 }
 
-/// Patterns of all rules, as their files hold them.
-fn patterns() -> Vec<Vec<u8>> {
-    let mut found = Vec::new();
+/// The text of all rules: comments left out, lines joined.
+pub(crate) fn text() -> String {
+    let mut all = String::new();
     for entry in fs::read_dir(RULES).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "conf") {
             let text = fs::read(path).unwrap();
-            let text = String::from_utf8_lossy(&text).replace("\\\n", "");
-            let quoted = text.split("\"@rx ").chain(text.split("\"!@rx ")).skip(1);
-            found.extend(quoted.filter_map(until_quote));
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+            all.push_str(&lines.collect::<Vec<_>>().join("\n").replace("\\\n", ""));
+            all.push('\n');
         }
     }
-    found
+    all
+}
+
+/// Patterns of all rules, as their files hold them.
+fn patterns() -> Vec<Vec<u8>> {
+    let text = text();
+    text.split("\"@rx ").chain(text.split("\"!@rx ")).skip(1).filter_map(until_quote).collect()
 }
 
 fn until_quote(text: &str) -> Option<Vec<u8>> {
