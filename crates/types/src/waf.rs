@@ -183,7 +183,7 @@ pub enum WafFault {
     #[error("{0}")]
     Invalid(String),
     /// It would loosen what the level above says.
-    #[error("it would loosen what the security office decided: {0}")]
+    #[error("{0}")]
     Loosens(String),
     /// The exclusion would switch the scoring off, and with it the WAF.
     #[error("the exclusion `{0}` would switch off the rules that add up scores and decide")]

@@ -151,7 +151,7 @@ fn detect_tells_and_lets_pass() {
     let dir = tempfile::tempdir().unwrap();
     let edge = start(origin(), false, Some(waf(dir.path(), Mode::Detect)));
     assert!(get(&edge, "/?q=<evil>", "").starts_with("HTTP/1.1 200"));
-    audit(&dir.path().join("audit.jsonl"), "\"would_block\":true");
+    audit(&dir.path().join("audit.jsonl"), "\"verdict\":\"detect\"");
 }
 
 #[test]

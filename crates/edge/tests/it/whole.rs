@@ -569,6 +569,16 @@ fn an_app_has_the_policy_that_its_snapshot_says_and_the_log_shows_no_values() {
 }
 
 #[test]
+fn policies_of_the_waf_are_no_attack_at_exactly_their_address() {
+    let world = world([Role::Gateway; 2]);
+    assert_eq!(world.get(PLATFORM, "/api/waf/policy?attack=attack").status, 200);
+    for elsewhere in ["/api/waf/../waf/policy", "/api/waf/policy/", "/api/waf/%70olicy/../policy", "/api/waf"]
+    {
+        assert_eq!(world.get(PLATFORM, &format!("{elsewhere}?x=attack")).status, 403, "{elsewhere}");
+    }
+}
+
+#[test]
 fn a_policy_that_cannot_be_loaded_leaves_what_holds_above() {
     let excluded = serde_json::json!({"rules": "1", "target": "NOTHING:x"});
     let policy = WafPolicy {
