@@ -84,10 +84,6 @@ impl State {
                 let mut rules = Bits::default();
                 meant(program, which, &mut rules);
                 self.removed_targets.push(RemovedTarget { rules, target: target.clone() });
-                // Beyond 63 their bits are shared, so that lists made before may be wrong.
-                if self.removed_targets.len() > 63 {
-                    self.lists.reduced.clear();
-                }
             }
             Ctl::Engine(mode) => {
                 // A rule may only make the engine milder than its policy.

@@ -12,38 +12,50 @@ use crate::{
     variable::{Collection, Selector, Variable},
 };
 
+/// The bit that targets left out share beyond the 63rd. What it stands for differs by rule, so that lists with it
+/// are not kept.
+const SHARED: u64 = 1 << 63;
+
 impl State {
     /// The values of a rule, transformed.
     pub(super) fn list(&mut self, program: &Program, rule: &Rule) -> usize {
         let reduced = self.removed_for(rule);
         let volatile = program.aims[rule.aims].volatile;
-        if volatile || reduced != 0 {
-            let key = (rule.feed, reduced);
-            if let Some(known) = self.lists.reduced.get(&key).filter(|_| !volatile) {
-                return *known as usize;
-            }
-            let base = self.gather(program, rule, reduced);
-            let list = self.transformed(program, base, rule.chain_of_transforms);
-            if !volatile {
-                self.lists.reduced.insert(key, list as u32);
-            }
-            return list;
+        let key = (rule.feed, reduced);
+        if !volatile && reduced == 0 && self.lists.by_feed[rule.feed] != NONE {
+            return self.lists.by_feed[rule.feed] as usize;
         }
-        let known = self.lists.by_feed[rule.feed];
-        if known != NONE {
-            return known as usize;
+        if !volatile && let Some(known) = self.lists.reduced.get(&key) {
+            return *known as usize;
         }
-        let base = self.untransformed(program, rule);
+        let base = self.base(program, rule, reduced);
         let list = self.transformed(program, base, rule.chain_of_transforms);
-        self.lists.by_feed[rule.feed] = list as u32;
+        if !volatile && reduced == 0 {
+            self.lists.by_feed[rule.feed] = list as u32;
+        } else if !volatile && reduced & SHARED == 0 {
+            self.lists.reduced.insert(key, list as u32);
+        }
         list
     }
 
     /// The values of a rule as they are.
     pub(super) fn untransformed(&mut self, program: &Program, rule: &Rule) -> usize {
         let reduced = self.removed_for(rule);
-        if program.aims[rule.aims].volatile || reduced != 0 {
+        self.base(program, rule, reduced)
+    }
+
+    fn base(&mut self, program: &Program, rule: &Rule, reduced: u64) -> usize {
+        if program.aims[rule.aims].volatile || reduced & SHARED != 0 {
             return self.gather(program, rule, reduced);
+        }
+        if reduced != 0 {
+            let key = (rule.aims, reduced);
+            if let Some(known) = self.lists.reduced_bases.get(&key) {
+                return *known as usize;
+            }
+            let list = self.gather(program, rule, reduced);
+            self.lists.reduced_bases.insert(key, list as u32);
+            return list;
         }
         let known = self.lists.by_aims[rule.aims];
         if known != NONE {

@@ -38,6 +38,8 @@ pub(super) struct Lists {
     pub(super) by_feed: Vec<u32>,
     /// Lists from which something was taken out, by feed and what.
     pub(super) reduced: HashMap<(usize, u64), u32>,
+    /// The same before transformations, by aims and what.
+    pub(super) reduced_bases: HashMap<(usize, u64), u32>,
     /// For each value the list for which it was seen last, to tell repeated ones.
     stamps: Vec<u32>,
     stamp: u32,
@@ -51,6 +53,7 @@ impl Lists {
         self.by_feed.clear();
         self.by_feed.resize(program.feeds.len(), NONE);
         self.reduced.clear();
+        self.reduced_bases.clear();
     }
 
     /// An empty list.

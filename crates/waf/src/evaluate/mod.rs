@@ -24,7 +24,7 @@ use crate::{
 use bits::Bits;
 use effects::Told;
 use lists::{Entry, Lists};
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 /// The value that matched last.
 #[derive(Debug)]
@@ -435,12 +435,14 @@ impl State {
     }
 
     /// The argument of an operator, its macros expanded.
-    fn argument(&self, program: &Program, rule: &Rule, operator: &Operator) -> Vec<u8> {
-        let mut out = Vec::new();
-        if let Some(text) = operator.argument() {
-            self.write(program, rule, text, &mut out);
+    fn argument<'r>(&self, program: &Program, rule: &Rule, operator: &'r Operator) -> Cow<'r, [u8]> {
+        let Some(text) = operator.argument() else { return Cow::default() };
+        if let Some(plain) = text.plain() {
+            return Cow::Borrowed(plain);
         }
-        out
+        let mut out = Vec::new();
+        self.write(program, rule, text, &mut out);
+        Cow::Owned(out)
     }
 
     /// A single value, empty when it is not known.

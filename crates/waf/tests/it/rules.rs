@@ -410,6 +410,21 @@ fn an_exclusion_leaves_out_a_target_of_a_rule_on_a_path_and_nothing_else() {
 }
 
 #[test]
+fn each_of_many_exclusions_is_for_its_own_rule() {
+    let rule = |id: u32| format!("SecRule ARGS \"@rx evil\" \"id:{id},phase:1,pass\"\n");
+    let rules: String = (1..=80).map(rule).collect::<Vec<_>>().concat();
+    let exclusion =
+        |id: u32| Exclusion { rules: id.to_string(), target: Some(format!("ARGS:a{id}")), path: None };
+    let set = load(&rules);
+    let settings = Settings { exclusions: (1..=80).map(exclusion).collect(), ..Settings::default() };
+    let set = Arc::new(set.with(&settings).unwrap());
+    for id in [1, 63, 64, 70, 80] {
+        let (_, ids) = get(&set, &format!("/?a{id}=evil"), &[]);
+        assert_eq!(ids, (1..=80).filter(|other| *other != id).collect::<Vec<_>>(), "{id}");
+    }
+}
+
+#[test]
 fn the_policy_overrules_a_set_up_file_of_any_name() {
     let set_up = source("SecAction \"id:900000,phase:1,pass,nolog,setvar:tx.blocking_paranoia_level=1\"");
     let rules = "SecRule &TX:blocking_paranoia_level \"@eq 0\" \"id:901120,phase:1,pass,nolog,setvar:tx.blocking_paranoia_level=1\"\n\
