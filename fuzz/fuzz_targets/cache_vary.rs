@@ -1,8 +1,12 @@
-//! `Vary` and the fields that it names: a request is its own variant, and a spelling is its own spelling.
+//! `Vary` and the fields that it names: a request is its own variant, and a spelling is its own spelling; what is refused
+//! is no coding for a client.
 
 #![no_main]
 
-use bastide_cache::vary::{Variant, normal};
+use bastide_cache::{
+    coding::{Coding, chosen},
+    vary::{Variant, normal},
+};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use libfuzzer_sys::fuzz_target;
 
@@ -27,4 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert_eq!(normal(name, &again).as_deref(), Some(once.as_bytes()));
         }
     }
+    let _ = chosen(&asked);
+    asked.append(header::ACCEPT_ENCODING, HeaderValue::from_static("zstd;q=0"));
+    assert_ne!(chosen(&asked), Some(Coding::Zstd));
 });

@@ -277,6 +277,9 @@ pub struct EdgeArgs {
     /// Store nothing
     #[arg(long)]
     pub no_cache: bool,
+    /// Send every answer as the origin does
+    #[arg(long)]
+    pub no_compression: bool,
     /// Address that serves figures of the cache in the Prometheus text format, at /metrics
     #[arg(long, value_name = "ADDR", conflicts_with = "no_cache")]
     pub metrics: Option<std::net::SocketAddr>,

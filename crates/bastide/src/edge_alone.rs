@@ -33,8 +33,15 @@ pub fn run(args: EdgeArgs) -> Result<()> {
         })
     };
     let origin = args.origin.clone();
-    let (cache, metrics) = (!args.no_cache, args.metrics);
-    let config = StandAlone { origin: args.origin, listen: args.listen, tls, cache, metrics, waf };
+    let config = StandAlone {
+        origin: args.origin,
+        listen: args.listen,
+        tls,
+        cache: !args.no_cache,
+        compress: !args.no_compression,
+        metrics: args.metrics,
+        waf,
+    };
     let stop = CancellationToken::new();
     let waiting = stop.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

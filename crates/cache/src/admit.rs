@@ -18,6 +18,7 @@ use crate::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Groups of a response (RFC 9875).
 pub const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
@@ -72,7 +73,8 @@ impl Draft {
     /// [`NotStored::PartUnclear`] when a part holds more than it said, or lacks fields and has no base.
     pub fn finish(self, body: Bytes, base: Option<&Stored>) -> Result<Stored, NotStored> {
         let Some(part) = self.part else {
-            return Ok(Stored { content: Content::Whole(body), ..self.stored });
+            let content_id = next_content_id();
+            return Ok(Stored { content: Content::Whole(body), content_id, ..self.stored });
         };
         if body.len() as u64 > part.length() {
             return Err(NotStored::PartUnclear);
@@ -117,19 +119,20 @@ impl Draft {
         body: &Bytes,
         base: Option<&Stored>,
     ) -> Result<Stored, NotStored> {
+        let content_id = next_content_id();
         let base = base.filter(|base| self.joins(base) && base.content.length() == total);
         let Some(base) = base else {
             let content = Content::Pieces(total, Vec::new()).with(first, body);
             return if self.is_bare {
                 Err(NotStored::PartUnclear)
             } else {
-                Ok(Stored { content, ..self.stored })
+                Ok(Stored { content, content_id, ..self.stored })
             };
         };
         // §3.4: new fields replace stored ones, which stay where the new head says nothing.
         let fields = crate::head::merge(&base.head.to_map(), &self.stored.head.to_map());
         let content = base.content.with(first, body);
-        Ok(Stored { head: Head::new(&fields), content, ..self.stored })
+        Ok(Stored { head: Head::new(&fields), content, content_id, ..self.stored })
     }
 }
 
@@ -189,6 +192,7 @@ pub fn admit(
         status: if part.is_some() { StatusCode::OK } else { status },
         head: Head::new(&kept(headers, control, part, exchange.received)),
         content: Content::Whole(Bytes::new()),
+        content_id: 0,
         variant,
         lifetime,
         groups: groups(headers, &CACHE_GROUPS),
@@ -208,6 +212,11 @@ pub fn admit(
         return Err(NotStored::UselessAtOnce);
     }
     Ok(Draft { stored, part, is_bare: part.is_some() && exchange.if_range })
+}
+
+fn next_content_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Which bytes a 206 holds. One of several parts is not taken apart.

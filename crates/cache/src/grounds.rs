@@ -20,7 +20,7 @@ impl Grounds {
 
     pub(crate) fn note(&self, key: &Key, why: NotStored, now: Moment) {
         let Some(code) = NotStored::ALL.iter().position(|own| *own == why) else { return };
-        let at = now.steady_ms / 1000 & SECONDS;
+        let at = (now.steady_ms / 1000) & SECONDS;
         // A place that was never written is zero, so codes begin with one.
         self.place(key).store(key.hash() >> 32 << 32 | at << 8 | (code as u64 + 1), Relaxed);
     }

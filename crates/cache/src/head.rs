@@ -3,11 +3,12 @@
 use crate::control::Named;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use std::sync::Arc;
 
-/// Fields of a stored response, in order. The values lie in one piece of memory, as HTTP/1 sends them.
+/// Fields of a stored response, in order: as a map, and as HTTP/1 sends them. The values of the map lie in that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    fields: Vec<(HeaderName, HeaderValue)>,
+    fields: Arc<HeaderMap>,
     wire: Bytes,
 }
 
@@ -20,21 +21,21 @@ impl Head {
         for (name, value) in headers {
             wire.put_slice(name.as_str().as_bytes());
             wire.put_slice(b": ");
-            places.push((name.clone(), wire.len(), wire.len() + value.len()));
+            places.push((name, wire.len(), wire.len() + value.len()));
             wire.put_slice(value.as_bytes());
             wire.put_slice(b"\r\n");
         }
         let wire = wire.freeze();
-        let field = |(name, start, end)| {
+        let mut fields = HeaderMap::with_capacity(places.len());
+        for (name, start, end) in places {
             let value = HeaderValue::from_maybe_shared(wire.slice(start..end));
-            (name, value.expect("it was a field's value before"))
-        };
-        let fields = places.into_iter().map(field).collect();
-        Self { fields, wire }
+            fields.append(name.clone(), value.expect("it was a field's value before"));
+        }
+        Self { fields: Arc::new(fields), wire }
     }
 
     /// All fields.
-    pub fn fields(&self) -> &[(HeaderName, HeaderValue)] {
+    pub fn fields(&self) -> &Arc<HeaderMap> {
         &self.fields
     }
 
@@ -45,26 +46,24 @@ impl Head {
 
     /// The first value of a field.
     pub fn get(&self, name: &HeaderName) -> Option<&HeaderValue> {
-        self.fields.iter().find(|(own, _)| own == name).map(|(_, value)| value)
+        self.fields.get(name)
     }
 
-    /// The fields as a map.
+    /// The fields as a map of one's own.
     pub fn to_map(&self) -> HeaderMap {
-        let mut map = HeaderMap::with_capacity(self.fields.len() + 6);
-        for (name, value) in &self.fields {
-            map.append(name.clone(), value.clone());
-        }
-        map
+        HeaderMap::clone(&self.fields)
     }
 
     /// Bytes that it takes.
     pub fn weight(&self) -> usize {
-        self.wire.len() + self.fields.len() * size_of::<(HeaderName, HeaderValue)>()
+        // An entry of the map holds a hash and links beside name and value, and there are indices to it.
+        const ENTRY: usize = size_of::<(HeaderName, HeaderValue)>() + 40;
+        self.wire.len() + self.fields.len() * ENTRY
     }
 }
 
 /// Fields of one connection (RFC 9111 §3.1, RFC 9110 §7.6.1).
-const OF_A_CONNECTION: [&str; 9] = [
+const OF_A_CONNECTION: [&str; 10] = [
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -74,6 +73,7 @@ const OF_A_CONNECTION: [&str; 9] = [
     "proxy-authenticate",
     "proxy-authentication-info",
     "proxy-authorization",
+    "http2-settings",
 ];
 
 /// The fields without those of a connection: the known ones and all that `Connection` nominates. The others
@@ -139,7 +139,7 @@ mod tests {
         let fields = map(&[("etag", "\"a\""), ("x", "1"), ("x", "")]);
         let head = Head::new(&fields);
         assert_eq!(&head.wire()[..], b"etag: \"a\"\r\nx: 1\r\nx: \r\n");
-        assert_eq!(head.to_map(), fields);
+        assert_eq!(**head.fields(), fields);
         assert_eq!(head.get(&header::ETAG).unwrap(), "\"a\"");
     }
 

@@ -45,6 +45,17 @@ impl Key {
         Self { hash: seed().hash_one(&bytes), target_at: bytes.len() - target.len(), bytes: bytes.into() }
     }
 
+    /// The key of what was made of content that is stored under this one: its id, and what was done with it.
+    #[must_use]
+    pub fn derived(&self, content_id: u64, what: &str) -> Self {
+        let mut bytes = Vec::with_capacity(self.bytes.len() + what.len() + 16);
+        bytes.extend_from_slice(&self.bytes);
+        put(&mut bytes, &content_id.to_be_bytes());
+        put(&mut bytes, what.as_bytes());
+        // No purge means it by its address: it goes with what it was made of.
+        Self { hash: seed().hash_one(&bytes), target_at: bytes.len(), bytes: bytes.into() }
+    }
+
     /// Path and query.
     pub fn target(&self) -> &str {
         std::str::from_utf8(&self.bytes[self.target_at..]).unwrap_or_default()
@@ -122,6 +133,21 @@ mod tests {
             prop_assert_eq!(key(&a, "h", "/") == key(&b, "h", "/"), a == b);
             prop_assert_eq!(key(&a, &host, &target) == key(&a, &target, &host), host == target);
             prop_assert_eq!(key(&a, &host, &target), key(&a, &host.to_ascii_uppercase(), &target));
+        }
+    }
+
+    #[test]
+    fn what_is_made_of_content_has_a_key_of_its_own() {
+        let key = |target| Key::new(&Scope::new(&["acme", "test"]), "https", "a", target);
+        let keys = [
+            key("/x"),
+            key("/x").derived(1, "br"),
+            key("/x").derived(2, "br"),
+            key("/x").derived(1, "gzip"),
+            key("/y").derived(1, "br"),
+        ];
+        for (at, one) in keys.iter().enumerate() {
+            assert!(keys.iter().skip(at + 1).all(|other| other != one), "{one:?}");
         }
     }
 

@@ -7,6 +7,7 @@
 
 pub mod admit;
 pub mod ask;
+pub mod coding;
 pub mod condition;
 pub mod control;
 pub mod date;

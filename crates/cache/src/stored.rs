@@ -10,7 +10,7 @@ use crate::{
     vary::Variant,
 };
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
 /// A response as it is stored. Never changed: an update makes another one with the same content.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct Stored {
     pub head: Head,
     /// Body, or parts of it.
     pub content: Content,
+    /// Tells these bytes from all others that this process ever stored.
+    pub content_id: u64,
     /// Which requests it answers.
     pub variant: Variant,
     /// Directives that govern it.
@@ -186,6 +188,13 @@ impl Stored {
     #[must_use]
     pub fn in_doubt(&self) -> Self {
         Self { doubted: true, ..self.clone() }
+    }
+
+    /// What was made of its content, to be kept beside it: the fields of that are made at each use.
+    #[must_use]
+    pub fn remade(&self, content: Bytes) -> Self {
+        let (head, content) = (Head::new(&HeaderMap::new()), Content::Whole(content));
+        Self { head, content, groups: Vec::new(), ..self.clone() }
     }
 
     /// Bytes that it takes in the store.

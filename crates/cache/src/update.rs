@@ -103,7 +103,11 @@ pub fn freshen(
     }
     let get = Ask { method: &Method::GET, ..ask.clone() };
     let draft = admit(site, &get, stored.status, &fields, exchange);
-    let stored = draft.map(|draft| Stored { content: stored.content.clone(), ..draft.into_stored() });
+    let stored = draft.map(|draft| Stored {
+        content: stored.content.clone(),
+        content_id: stored.content_id,
+        ..draft.into_stored()
+    });
     Updated { fields, stored }
 }
 

@@ -3,9 +3,10 @@
 use crate::{
     Error, StandAlone,
     cache::{Behind, Plot, Store},
+    compress::Wish,
     context::Context,
     headers,
-    journey::{context, limited, refused},
+    journey::{context, limited, pass, refused, text},
     metrics,
     refusal::Refusal,
     rules::Places,
@@ -18,6 +19,7 @@ use bastide_proxy::{
 };
 use bastide_types::{Code, RequestId};
 use bastide_waf::Settings;
+use http::Method;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use std::{fs, net::ToSocketAddrs, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 use tokio::time::timeout;
@@ -34,6 +36,7 @@ struct Shared {
     origin: Upstream,
     waf: Option<Waf>,
     cache: Option<(Arc<Store>, Arc<Plot>)>,
+    compress: bool,
     loop_id: headers::LoopId,
 }
 
@@ -77,14 +80,16 @@ pub fn run_alone(
     let cache = config.cache.then(|| {
         // One origin is one customer: all of it may be its share.
         let limits = CacheLimits::default();
-        let store = Store::new(CacheLimits { customer_bytes_max: limits.bytes_max, ..limits });
+        let limits = CacheLimits { customer_bytes_max: limits.bytes_max, ..limits };
+        let store = Store::new(limits, config.compress);
         let plot = Plot::alone(&store.cache);
         (store, plot)
     });
     if let (Some(addr), Some((store, plot))) = (config.metrics, &cache) {
         figures(addr, store.clone(), plot.clone(), stop.clone())?;
     }
-    let shared = Arc::new(Shared { origin, waf, cache, loop_id: headers::LoopId::alone() });
+    let shared =
+        Arc::new(Shared { origin, waf, cache, compress: config.compress, loop_id: headers::LoopId::alone() });
     let first = reuse_port_listener(config.listen).map_err(Error::Listen)?;
     let addr = first.local_addr().map_err(Error::Listen)?;
     let mut listening = vec![first];
@@ -193,14 +198,16 @@ impl Alone {
         let mut request = limited(request, BODY_BYTES_MAX)?;
         let inspection = self.inspect(cx, &mut request).await?;
         headers::clean(request.headers_mut());
-        match &self.shared.cache {
+        let (wish, is_head) = (Wish::of(&request), request.method() == Method::HEAD);
+        let response = match &self.shared.cache {
             Some((store, plot)) => {
                 let answer = store.answer(self, cx, plot, request, inspection).await;
                 plot.count(cx);
-                answer
+                answer?
             }
-            None => self.fetch(cx, request, inspection).await,
-        }
+            None => self.fetch(cx, request, inspection).await?,
+        };
+        Ok(if self.shared.compress { pass(cx, wish, is_head, response) } else { response })
     }
 
     async fn send(&self, cx: &Context, mut request: Request) -> Result<Response, Refusal> {
@@ -229,7 +236,7 @@ impl Alone {
 impl Behind for Alone {
     async fn inspect(&self, cx: &mut Context, request: &mut Request) -> Result<Inspection, Refusal> {
         match &self.shared.waf {
-            Some(waf) => timeout(DEADLINE, waf.inspect(cx, &waf.default, request))
+            Some(waf) => timeout(DEADLINE, Box::pin(waf.inspect(cx, &waf.default, request)))
                 .await
                 .map_err(|_| Refusal::new(Code::RequestTimeout))?,
             None => Ok(Inspection::default()),
@@ -265,15 +272,11 @@ impl Service for Alone {
         let Some(mut cx) = context(&request, &[]) else {
             return Refusal::new(Code::Internal).response(RequestId::generate(), None);
         };
-        let accept = request
-            .headers()
-            .get(http::header::ACCEPT)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned);
+        let accept = request.headers().get(http::header::ACCEPT).cloned();
         let outcome = self.journey(&mut cx, request).await;
         let mut response = outcome.unwrap_or_else(|refusal| {
             cx.cache = None;
-            refusal.response(cx.id, accept.as_deref())
+            refusal.response(cx.id, text(accept.as_ref()))
         });
         headers::finish(&cx, &mut response, None);
         response

@@ -179,6 +179,8 @@ pub struct StandAlone {
     pub tls: Option<CertificateFile>,
     /// Whether responses are stored.
     pub cache: bool,
+    /// Whether answers are compressed.
+    pub compress: bool,
     /// Address that serves figures of the cache.
     pub metrics: Option<SocketAddr>,
     /// WAF; nothing is inspected without.

@@ -80,12 +80,17 @@ pub(crate) fn finish(cx: &Context, response: &mut Response, hsts: Option<&'stati
     headers.remove(http::header::SERVER);
     // It would lead all apps of the host elsewhere, and it is about a connection that is not ours.
     headers.remove(http::header::ALT_SVC);
-    set(headers, header::REQUEST_ID, &cx.id.to_string());
+    let id = cx.id.0.hyphenated();
+    if let Ok(mut id) = HeaderValue::from_str(id.encode_lower(&mut uuid::Uuid::encode_buffer())) {
+        // It never comes again: in HPACK's table it would only take the place of what does.
+        id.set_sensitive(true);
+        headers.insert(header::REQUEST_ID, id);
+    }
     if let Some(hsts) = hsts {
         headers.insert(http::header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(hsts));
     }
     if let Some(status) = cx.cache
-        && let Ok(value) = HeaderValue::from_str(&status.value())
+        && let Ok(value) = HeaderValue::try_from(status.value())
     {
         headers.append("cache-status", value);
     }

@@ -3,6 +3,7 @@
 use crate::{
     access_log,
     cache::{Behind, Store},
+    compress::{self, Wish},
     context::Context,
     gateways::Gateways,
     headers,
@@ -16,7 +17,7 @@ use bastide_cache::{Because, Status};
 use bastide_proxy::{HeadFault, Pool, RawHead, RefusedHead, Request, Response, Service, forwarded};
 use bastide_tls::CertificateStore;
 use bastide_types::{Code, RequestId};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue, Method};
 use ipnet::IpNet;
 use std::{
     sync::Arc,
@@ -68,9 +69,9 @@ impl Edge {
         let inspection = inspection.map_err(|_| Refusal::new(Code::RequestTimeout))??;
         tracing::debug!(name: "edge.waf", request = %cx.id, verdict = cx.verdict);
         headers::clean(request.headers_mut());
-        let hsts = found.hsts;
+        let (hsts, wish, is_head) = (found.hsts, Wish::of(&request), request.method() == Method::HEAD);
         let response = self.cached(cx, view, found, request, inspection).await?;
-        Ok((response, Some(hsts)))
+        Ok((pass(cx, wish, is_head, response), Some(hsts)))
     }
 
     /// From the store, or from behind. A look-up is only made where the rule is public *now*, and nothing is
@@ -195,6 +196,15 @@ impl Behind for Beyond {
     }
 }
 
+/// Compresses what the cache has not looked at; of those who shared an answer, each would pay for the same work.
+pub(crate) fn pass(cx: &Context, wish: Wish, is_head: bool, response: Response) -> Response {
+    match cx.cache {
+        Some(status) if status.is_hit() => response,
+        Some(status) if status.collapsed => compress::pass(Wish::default(), is_head, response),
+        _ => compress::pass(wish, is_head, response),
+    }
+}
+
 /// Whether a request shows who is asking: to a gateway, or to an app by its own means.
 pub(crate) fn has_credential(headers: &HeaderMap) -> bool {
     const SESSION: &[u8] = b"__Host-bst";
@@ -247,12 +257,8 @@ impl Service for Edge {
         let Some(mut cx) = context(&request, &self.shared.believed) else {
             return Refusal::new(Code::Internal).response(RequestId::generate(), None);
         };
-        let accept = request
-            .headers()
-            .get(http::header::ACCEPT)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned);
-        let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+        let accept = request.headers().get(http::header::ACCEPT).cloned();
+        let (method, uri) = (request.method().clone(), request.uri().clone());
         let view = self.shared.view.borrow().clone();
         let outcome = match view {
             Some(view) => self.journey(&mut cx, &view, request).await,
@@ -262,13 +268,13 @@ impl Service for Edge {
             Ok(answer) => answer,
             Err(refusal) => {
                 cx.cache = None;
-                (refusal.response(cx.id, accept.as_deref()), None)
+                (refusal.response(cx.id, text(accept.as_ref())), None)
             }
         };
         headers::finish(&cx, &mut response, hsts);
         tracing::debug!(name: "edge.answer", request = %cx.id, status = response.status().as_u16());
         if let Some(lines) = &self.shared.access_log {
-            access_log::add(lines, &cx, &method, &path, &response);
+            access_log::add(lines, &cx, method.as_str(), uri.path(), &response);
         }
         response
     }
@@ -281,6 +287,11 @@ impl Service for Edge {
         waf.inspect_refused(id, policy, &head, head.status.as_u16());
         refused(id, &head)
     }
+}
+
+/// A field's value, if it is text.
+pub(crate) fn text(value: Option<&HeaderValue>) -> Option<&str> {
+    value.and_then(|value| value.to_str().ok())
 }
 
 /// The answer to a head that is not valid.

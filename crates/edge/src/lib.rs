@@ -8,6 +8,7 @@ pub mod alone;
 mod cache;
 pub mod canonical;
 mod certificates;
+mod compress;
 pub mod config;
 mod context;
 mod error;

@@ -67,7 +67,7 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
         view,
         certificates: certificates.clone(),
         waf,
-        store: Store::new(CacheLimits::default()),
+        store: Store::new(CacheLimits::default(), true),
         gateways: Gateways::new(&config.node, &config.gateways)?,
         loop_id: LoopId::of(&config.domains),
         access_log,

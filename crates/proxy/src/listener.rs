@@ -69,6 +69,8 @@ pub async fn serve<S: Service>(
     service: Arc<S>,
     stop: CancellationToken,
 ) -> io::Result<()> {
+    // Asked at each request: a token of its own has a lock of its own.
+    let stop = stop.child_token();
     listener.tcp.set_nonblocking(true)?;
     keep_alive(&listener.tcp);
     let tcp = TcpListener::from_std(listener.tcp)?;

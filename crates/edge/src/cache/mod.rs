@@ -3,6 +3,7 @@
 //! The engine decides ([`bastide_cache`]); here are the clock, the requests to the origin and those who wait.
 
 mod clock;
+mod coded;
 mod fill;
 mod flights;
 pub(crate) mod told;
@@ -20,7 +21,7 @@ use bastide_cache::{
     reply::{Making, reply},
     store::{Slot, expected},
 };
-use bastide_proxy::{Body, Request, Response, upgrade};
+use bastide_proxy::{Body, Prepared, Request, Response, upgrade};
 use bastide_types::{Code, RequestId, header as names};
 use flights::{Course, Flights, Joined, Landing};
 use http::{HeaderMap, Method, header};
@@ -38,6 +39,8 @@ pub(crate) struct Store {
     pub(crate) cache: Cache,
     flights: Arc<Flights>,
     budget: fill::Budget,
+    /// What encodes stored answers, where that is wanted.
+    coder: Option<coded::Coder>,
 }
 
 /// What the cache knows of one app, or of the origin of an edge that stands alone.
@@ -111,9 +114,10 @@ enum Together {
 }
 
 impl Store {
-    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+    pub(crate) fn new(limits: Limits, compress: bool) -> Arc<Self> {
         let budget = fill::Budget::new(limits.bytes_max / 4, limits.entry_bytes_max);
-        Arc::new(Self { cache: Cache::new(limits), flights: Flights::new(), budget })
+        let coder = compress.then(coded::Coder::new);
+        Arc::new(Self { cache: Cache::new(limits), flights: Flights::new(), budget, coder })
     }
 
     /// Passes a request on that is neither answered from the store nor stored, but may make things invalid.
@@ -196,7 +200,7 @@ impl Store {
                         self.refresh(behind, cx, plot, &key, &request, (found, at));
                     }
                     note(cx);
-                    let response = made(cx.id, stored, None, &ask, now, false);
+                    let response = self.hit(cx, plot, &key, stored, &ask, now).await;
                     inspection.conclude(Some(response.status().as_u16()));
                     return Ok(response);
                 }
@@ -242,7 +246,8 @@ impl Store {
         }
         note(cx);
         let (head, _) = request.into_parts();
-        self.trip(behind, cx, plot, key, head, decision, slot).go(cx, inspection, lead).await
+        // Apart from the way of a hit, which is moved with every request and stays small so.
+        Box::pin(self.trip(behind, cx, plot, key, head, decision, slot).go(cx, inspection, lead)).await
     }
 
     #[allow(clippy::too_many_arguments)] // all that a request to the origin needs, once
@@ -408,17 +413,16 @@ fn made(
     let boundary = || format!("bastide-{id}");
     let made = reply(stored, head, ask, Making { now, validated, boundary: &boundary });
     let Reply { status, mut fields, head_as_stored, body, length } = made;
-    if head_as_stored {
-        let own = std::mem::take(&mut fields);
-        fields = stored.head.to_map();
-        fields.extend(own);
-    }
     if let Some(length) = length {
         fields.insert(header::CONTENT_LENGTH, length.into());
     }
     let mut response = Response::new(Body::pieces(body));
     *response.status_mut() = status;
     *response.headers_mut() = fields;
+    if head_as_stored {
+        let (wire, fields) = (stored.head.wire().clone(), stored.head.fields().clone());
+        response.extensions_mut().insert(Prepared { wire, fields });
+    }
     response
 }
 

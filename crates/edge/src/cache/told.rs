@@ -187,7 +187,7 @@ mod tests {
             waf: BTreeMap::new(),
             platform_waf: Digest::from_sha256([0; 32]),
         });
-        let store = Store::new(Limits::default());
+        let store = Store::new(Limits::default(), true);
         let plots = plots(&snapshot, &store.cache);
         let sites = Sites::under_built_in_rules(&snapshot);
         let view = View::new(snapshot, &Facts::default(), plots, sites);

@@ -200,7 +200,7 @@ impl<B: Behind> Trip<B> {
     fn not_modified(&mut self, ask: &Ask<'_>, response: Response, exchange: Exchange) -> Option<Landed> {
         let stored = variants(self.slot.as_ref());
         let fit = self.is_fit(&response).is_ok();
-        let fields = of_the_response(response.headers());
+        let fields = of_the_response(response.headers(), &self.plot);
         let status = Status { forward_status: Some(304), ..Status::forward(self.decision.forward()) };
         match not_modified(ask, stored, self.decision.chosen, &fields) {
             NotModified::AskAgain => None,
@@ -268,7 +268,7 @@ impl<B: Behind> Trip<B> {
     ) -> Option<Landed> {
         self.is_fit(&response).ok()?;
         let base = variants(self.slot.as_ref()).get(at)?.clone();
-        let fields = of_the_response(response.headers());
+        let fields = of_the_response(response.headers(), &self.plot);
         let draft = admit(&self.plot.site, ask, response.status(), &fields, exchange).ok()?;
         if !draft.joins(&base) {
             return None;
@@ -289,7 +289,7 @@ impl<B: Behind> Trip<B> {
     /// (§4.3.5).
     fn head_says(&mut self, ask: &Ask<'_>, response: Response, exchange: Exchange) -> Response {
         let fit = self.is_fit(&response).is_ok();
-        let fields = of_the_response(response.headers());
+        let fields = of_the_response(response.headers(), &self.plot);
         let mut answer = None;
         for (at, old) in variants(self.slot.as_ref()).iter().enumerate() {
             if !old.variant.matches(ask.headers) {
@@ -317,7 +317,7 @@ impl<B: Behind> Trip<B> {
 
     /// A response that is stored as it comes, or is for the asker alone.
     fn admit(&mut self, ask: &Ask<'_>, response: Response, exchange: Exchange) -> Landed {
-        let fields = of_the_response(response.headers());
+        let fields = of_the_response(response.headers(), &self.plot);
         let length = http_body::Body::size_hint(response.body()).exact();
         let limit = self.store.cache.limits().entry_bytes_max as u64;
         let draft = self
@@ -397,8 +397,12 @@ impl<B: Behind> Trip<B> {
 }
 
 /// The fields of a response that are not about this one exchange, or for us alone.
-fn of_the_response(headers: &HeaderMap) -> HeaderMap {
+fn of_the_response(headers: &HeaderMap, plot: &Plot) -> HeaderMap {
     let mut fields = headers.clone();
+    if plot.mark.is_some() {
+        // Customers' sites say it themselves, in every answer.
+        fields.remove(header::STRICT_TRANSPORT_SECURITY);
+    }
     for name in [ours::CACHEABLE, ours::REPLICA, ours::REQUEST_ID, ours::ZONE] {
         fields.remove(name);
     }

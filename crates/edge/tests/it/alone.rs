@@ -40,6 +40,7 @@ fn start(origin: SocketAddr, cache: bool, waf: Option<WafConfig>) -> Edge {
         listen: ([127, 0, 0, 1], 0).into(),
         tls: None,
         cache,
+        compress: true,
         metrics: None,
         waf,
     };
@@ -180,6 +181,7 @@ fn a_directory_without_rules_is_an_error() {
         listen,
         tls: None,
         cache: false,
+        compress: true,
         metrics: None,
         waf: Some(waf),
     };

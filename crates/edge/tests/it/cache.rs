@@ -145,6 +145,7 @@ fn what_is_not_stored_is_not_held_back() {
         listen: ([127, 0, 0, 1], 0).into(),
         tls: None,
         cache: true,
+        compress: true,
         metrics: None,
         waf: None,
     };

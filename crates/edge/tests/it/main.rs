@@ -5,6 +5,7 @@ mod alone;
 mod cache;
 mod client;
 mod collapsing;
+mod compressing;
 mod origin;
 mod proxying;
 mod stops;

@@ -171,6 +171,7 @@ pub fn before(origin: &Origin) -> StandAlone {
         listen: ([127, 0, 0, 1], 0).into(),
         tls: None,
         cache: true,
+        compress: true,
         metrics: None,
         waf: None,
     }

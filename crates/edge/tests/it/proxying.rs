@@ -184,6 +184,7 @@ fn an_origin_that_is_none_is_refused_at_start() {
             listen: ([127, 0, 0, 1], 0).into(),
             tls: None,
             cache: false,
+            compress: true,
             metrics: None,
             waf: None,
         };

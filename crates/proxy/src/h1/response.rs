@@ -1,16 +1,23 @@
 //! Writing a response: head and first bytes together, then the body as it comes.
 
-use crate::{BodyError, Response, body::trailers, date};
+use crate::{BodyError, Prepared, Response, body::trailers, date};
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use http::{HeaderMap, Method, StatusCode, Version, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use std::{io, time::Duration};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use std::{
+    future::{Future, poll_fn},
+    io::{self, IoSlice},
+    pin::Pin,
+    time::Duration,
+};
+use tokio::io::AsyncWrite;
 
 /// Bytes that are gathered before a write.
 const GATHER_BYTES: usize = 32 * 1024;
+/// The last bytes of a body are copied behind the head up to this length; longer ones go out beside it as they are.
+const COPY_BYTES: usize = 1024;
 
 /// How the body is framed on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,10 +66,11 @@ where
 {
     let (mut head, mut body) = response.into_parts();
     crate::headers::strip_hop_by_hop(&mut head.headers);
+    let prepared = head.extensions.remove::<Prepared>();
     let framing = framing(head.status, &mut head.headers, asked, body.size_hint().exact())?;
     let keep_alive = asked.keep_alive && framing != Out::UntilClose;
     out.clear();
-    write_head(out, head.status, &head.headers, framing, asked, keep_alive);
+    write_head(out, head.status, &head.headers, prepared.as_ref(), framing, asked, keep_alive);
     if framing == Out::None || asked.method == Method::HEAD {
         flush(io, out, idle).await?;
         return Ok(keep_alive);
@@ -94,7 +102,9 @@ where
                 if framing == Out::Chunked {
                     push_hex(out, data.len());
                 }
-                if data.len() > GATHER_BYTES {
+                if left == 0 && data.len() > COPY_BYTES {
+                    write_both(io, out, &data, idle).await?;
+                } else if data.len() > GATHER_BYTES {
                     flush(io, out, idle).await?;
                     write_all(io, &data, idle).await?;
                 } else {
@@ -192,13 +202,17 @@ fn write_head(
     out: &mut BytesMut,
     status: StatusCode,
     headers: &HeaderMap,
+    prepared: Option<&Prepared>,
     framing: Out,
     asked: &Asked,
     keep_alive: bool,
 ) {
     push_status(out, status);
+    if let Some(prepared) = prepared {
+        out.extend_from_slice(&prepared.wire);
+    }
     push_fields(out, headers);
-    if !headers.contains_key(header::DATE) {
+    if prepared.is_none() && !headers.contains_key(header::DATE) {
         out.extend_from_slice(b"date: ");
         out.extend_from_slice(date::now().as_bytes());
         out.extend_from_slice(b"\r\n");
@@ -241,6 +255,27 @@ fn push_hex(out: &mut BytesMut, length: usize) {
     out.extend_from_slice(format!("{length:x}\r\n").as_bytes());
 }
 
+/// Writes what is gathered and the bytes behind it at once, without a copy where the connection can do that.
+async fn write_both<W: AsyncWrite + Unpin>(
+    io: &mut W,
+    out: &mut BytesMut,
+    data: &[u8],
+    idle: Duration,
+) -> io::Result<()> {
+    let (mut first, mut rest) = (&out[..], data);
+    while !first.is_empty() {
+        let both = [IoSlice::new(first), IoSlice::new(rest)];
+        let written = within(idle, poll_fn(|cx| Pin::new(&mut *io).poll_write_vectored(cx, &both))).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        let of_first = written.min(first.len());
+        (first, rest) = (&first[of_first..], &rest[written - of_first..]);
+    }
+    out.clear();
+    write_all(io, rest, idle).await
+}
+
 async fn flush<W: AsyncWrite + Unpin>(io: &mut W, out: &mut BytesMut, idle: Duration) -> io::Result<()> {
     if !out.is_empty() {
         write_all(io, out, idle).await?;
@@ -253,19 +288,20 @@ async fn flush<W: AsyncWrite + Unpin>(io: &mut W, out: &mut BytesMut, idle: Dura
 async fn write_all<W: AsyncWrite + Unpin>(io: &mut W, bytes: &[u8], idle: Duration) -> io::Result<()> {
     let mut rest = bytes;
     while !rest.is_empty() {
-        let written = match io.write(rest).now_or_never() {
-            Some(written) => written?,
-            None => {
-                tokio::time::timeout(idle, io.write(rest)).await.map_err(|_| io::ErrorKind::TimedOut)??
-            }
-        };
+        let written = within(idle, poll_fn(|cx| Pin::new(&mut *io).poll_write(cx, rest))).await?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
         rest = &rest[written..];
     }
-    if io.flush().now_or_never().is_none() {
-        tokio::time::timeout(idle, io.flush()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    within(idle, poll_fn(|cx| Pin::new(&mut *io).poll_flush(cx))).await
+}
+
+/// Waits at most `idle`; the time is only taken when there is something to wait for.
+async fn within<T>(idle: Duration, work: impl Future<Output = io::Result<T>> + Unpin) -> io::Result<T> {
+    let mut work = work;
+    if let Some(done) = (&mut work).now_or_never() {
+        return done;
     }
-    Ok(())
+    tokio::time::timeout(idle, work).await.map_err(|_| io::ErrorKind::TimedOut)?
 }

@@ -5,6 +5,7 @@
 
 mod guard;
 mod head;
+mod held;
 mod server;
 pub(crate) mod stream;
 

@@ -3,18 +3,23 @@
 use super::{
     guard::{Exhausted, Guarded},
     head,
+    held::{Held, Holds},
     stream::{Duplex, RecvBody, Stalled, send_body},
 };
 use crate::{
-    Body, HeadFault, Limits, Peer, RefusedHead, Request, Response, Service, date, h1::head::Framing,
-    headers::strip_hop_by_hop, interim::Interim, upgrade,
+    Body, HeadFault, Limits, Peer, Prepared, RefusedHead, Request, Response, Service, date,
+    h1::head::Framing, headers::strip_hop_by_hop, interim::Interim, upgrade,
 };
 use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
 use http::{HeaderValue, Method, StatusCode, Version, header};
-use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Poll, ready},
+    time::Duration,
+};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -27,7 +32,7 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// How long the last words of a connection may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-type Connection<IO> = h2::server::Connection<Guarded<IO>, Bytes>;
+type Connection<IO> = h2::server::Connection<Guarded<Held<IO>>, Bytes>;
 
 /// What all streams of a connection share.
 struct Shared<S> {
@@ -52,11 +57,13 @@ pub(crate) async fn serve<S, IO>(
     stop: CancellationToken,
 ) where
     S: Service,
-    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    IO: Holds,
 {
-    let (io, exhausted) = Guarded::new(io, Instant::now());
+    let held = Held::new(io);
+    let (io, exhausted) = Guarded::new(held.clone(), Instant::now());
     let handshake = builder(&limits).handshake::<_, Bytes>(io);
     let Ok(Ok(mut connection)) = timeout(limits.head_timeout, handshake).await else { return };
+    held.hold();
     let shared = Arc::new(Shared { peer, service, limits: limits.clone() });
     // Streams end with their connection, however it ends.
     let mut streams = JoinSet::new();
@@ -67,14 +74,14 @@ pub(crate) async fn serve<S, IO>(
     loop {
         tokio::select! {
             biased;
-            next = accept(&mut connection, &exhausted) => match next {
+            next = accept(&mut connection, &held, &exhausted) => match next {
                 Next::Stream(request, respond) => {
                     let shared = shared.clone();
                     streams.spawn(async move { shared.answer(request, respond).await });
                 }
                 Next::Flood => {
                     tracing::debug!(addr = %shared.peer.addr, "a flood of control frames was cut");
-                    return farewell(connection).await;
+                    return farewell(connection, &held).await;
                 }
                 Next::Closed => return,
             },
@@ -116,26 +123,28 @@ fn builder(limits: &Limits) -> h2::server::Builder {
     builder
 }
 
-async fn accept<IO>(connection: &mut Connection<IO>, exhausted: &Exhausted) -> Next
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
+async fn accept<IO: Holds>(connection: &mut Connection<IO>, held: &Held<IO>, exhausted: &Exhausted) -> Next {
     poll_fn(|cx| match connection.poll_accept(cx) {
         Poll::Ready(Some(Ok((request, respond)))) => Poll::Ready(Next::Stream(request, respond)),
         // How a client leaves is its own business; nothing is lost that is ours.
         Poll::Ready(Some(Err(_)) | None) => Poll::Ready(Next::Closed),
         Poll::Pending if exhausted.is_so() => Poll::Ready(Next::Flood),
-        Poll::Pending => Poll::Pending,
+        // All that is ready is written: now it goes out. What does not yet wakes us when it can.
+        Poll::Pending => match held.poll_send(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(Next::Closed),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        },
     })
     .await
 }
 
-async fn farewell<IO>(mut connection: Connection<IO>)
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
+async fn farewell<IO: Holds>(mut connection: Connection<IO>, held: &Held<IO>) {
     connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-    let _ = timeout(FAREWELL, poll_fn(|cx| connection.poll_closed(cx))).await;
+    let closed = poll_fn(|cx| {
+        let closed = connection.poll_closed(cx).map(drop);
+        ready!(held.poll_send(cx)).map_or(Poll::Ready(()), |()| closed)
+    });
+    let _ = timeout(FAREWELL, closed).await;
 }
 
 impl<S: Service> Shared<S> {
@@ -274,6 +283,9 @@ fn answer_head(
     *response.headers_mut() = head.headers;
     let headers = response.headers_mut();
     strip_hop_by_hop(headers);
+    if let Some(prepared) = head.extensions.get::<Prepared>() {
+        *headers = prepared.with(std::mem::take(headers));
+    }
     if !headers.contains_key(header::DATE) {
         headers.insert(header::DATE, date::now());
     }
