@@ -387,6 +387,11 @@ impl Transaction {
         }
     }
 
+    /// Whether the request is refused, or would be in mode `block`.
+    pub fn would_block(&self) -> bool {
+        self.state().would_block
+    }
+
     /// Rules that matched so far and are to be told.
     pub fn matched(&self) -> &[Match] {
         &self.state().matches

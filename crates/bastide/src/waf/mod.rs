@@ -65,6 +65,9 @@ fn status(layout: &Layout, json: bool) -> Result<()> {
     if !status.warnings.is_empty() {
         println!("notes     {} (bastide --json waf status)", status.warnings.len());
     }
+    for trouble in &status.troubles {
+        println!("REFUSED   the last good policy stays in force: {trouble}");
+    }
     if let Some(refused) = &status.refused {
         println!("REFUSED   newer rules are not in force: {refused}");
     }

@@ -12,7 +12,7 @@ use bastide_types::{
 use bastide_waf::{Exclusion, LoadError, Mode, RuleSet, Settings, Source};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
@@ -35,6 +35,8 @@ struct Loaded {
     policies: HashMap<Digest, Weak<Policy>>,
     /// Why newer rules are not in force.
     refused: Option<String>,
+    /// Policies of the newest Snapshot that could not be loaded, and why.
+    troubles: BTreeSet<String>,
 }
 
 /// A policy in force.
@@ -72,6 +74,8 @@ pub struct Status {
     pub warnings: Vec<String>,
     /// Why newer rules are not in force.
     pub refused: Option<String>,
+    /// Policies that could not be loaded, and why; the last good ones are in force in their places.
+    pub troubles: Vec<String>,
 }
 
 impl Force {
@@ -162,6 +166,15 @@ impl Force {
         Ok(made)
     }
 
+    /// Keeps which policies could not be loaded, and says so once.
+    fn note(&self, troubles: BTreeSet<String>) {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        for trouble in troubles.difference(&loaded.troubles) {
+            tracing::error!(trouble, "a WAF policy cannot be loaded; the last good one stays in force");
+        }
+        loaded.troubles = troubles;
+    }
+
     /// What is in force.
     pub fn status(&self) -> Status {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -173,6 +186,7 @@ impl Force {
             policies: loaded.policies.values().filter(|policy| policy.strong_count() > 0).count(),
             warnings: loaded.base.warnings().to_vec(),
             refused: loaded.refused.clone(),
+            troubles: loaded.troubles.iter().cloned().collect(),
         }
     }
 }
@@ -193,6 +207,7 @@ impl Loaded {
             stamp,
             policies: HashMap::new(),
             refused: None,
+            troubles: BTreeSet::new(),
         })
     }
 
@@ -211,8 +226,9 @@ impl Loaded {
 
     /// Takes other rules for every policy. A policy that they cannot be run under keeps what it has.
     fn replace(&mut self, new: Self) {
-        let policies = std::mem::take(&mut self.policies);
+        let (policies, troubles) = (std::mem::take(&mut self.policies), std::mem::take(&mut self.troubles));
         *self = new;
+        self.troubles = troubles;
         for policy in policies.values().filter_map(Weak::upgrade) {
             match self.base.with(&policy.settings) {
                 Ok(set) => policy.compiled.store(self.compiled(set)),
@@ -268,15 +284,12 @@ impl Sites {
         before: Option<&Self>,
         default: &Arc<Policy>,
     ) -> Self {
-        let settle = |id: &Digest, last: Option<&Arc<Policy>>, above: &Arc<Policy>| {
+        let mut troubles = BTreeSet::new();
+        let mut settle = |id: &Digest, last: Option<&Arc<Policy>>, above: &Arc<Policy>| {
             let found = snapshot.waf.get(id).ok_or_else(|| "the Snapshot does not hold it".to_owned());
             let made = found.and_then(|policy| force.policy(*id, policy).map_err(|error| error.to_string()));
             made.unwrap_or_else(|error| {
-                tracing::error!(
-                    error,
-                    policy = id.short(),
-                    "a WAF policy cannot be loaded; the last good one stays"
-                );
+                troubles.insert(format!("policy {}: {error}", id.short()));
                 last.unwrap_or(above).clone()
             })
         };
@@ -295,6 +308,7 @@ impl Sites {
                 stages.entry(customer.id).or_default().insert(name.clone(), OfStage { own, apps });
             }
         }
+        force.note(troubles);
         Self { platform, stages }
     }
 

@@ -90,7 +90,11 @@ impl Waf {
         }
         let verdict = open.transaction.request_body(&body, complete);
         obey(cx, &mut open, verdict, Code::WafBlocked)?;
-        cx.verdict = if complete { "pass" } else { "pass-prefix" };
+        cx.verdict = match (open.transaction.would_block(), complete) {
+            (true, _) => "detect",
+            (false, true) => "pass",
+            (false, false) => "pass-prefix",
+        };
         Ok(Inspection(Some(open)))
     }
 

@@ -539,6 +539,7 @@ fn world_under(policy: WafPolicy) -> World {
     let world = world_with([Role::Gateway; 2], |config| {
         config.snapshot_key_file = config.state_dir.join("snapshot.pub");
         config.waf_audit = Some(config.state_dir.join("audit.log"));
+        config.waf_status = Some(config.state_dir.join("waf.json"));
         told = Some(write_state(&config.state_dir, &with_policy(policy)));
     });
     assert!(told.is_some());
@@ -589,4 +590,9 @@ fn a_policy_that_cannot_be_loaded_leaves_what_holds_above() {
     let world = world_under(policy);
     assert_eq!(world.get(APPS, "/shop/?q=attack").status, 403);
     assert_eq!(world.get(APPS, "/shop/?q=harmless").status, 200);
+    let status = world.dir.path().join("waf.json");
+    let told = || std::fs::read_to_string(&status).is_ok_and(|text| text.contains("policy 070707070707: "));
+    while !told() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
 }
