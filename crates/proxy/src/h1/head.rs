@@ -116,6 +116,9 @@ pub fn parse(bytes: &Bytes, limits: &Limits) -> Result<Head, HeadFault> {
 }
 
 fn build(method: Method, version: Version, mut headers: HeaderMap, raw: RawHead) -> Result<Head, HeadFault> {
+    if method == Method::CONNECT && !is_host_and_port(&raw.target) {
+        return Err(HeadFault::Target);
+    }
     check_method(&method)?;
     let host = host(&headers)?;
     let uri = uri(&raw.target, &method, host)?;
@@ -213,6 +216,11 @@ fn host(headers: &HeaderMap) -> Result<&[u8], HeadFault> {
         (Some(host), None) if is_host(host.as_bytes()) => Ok(host.as_bytes()),
         (Some(_), None) => Err(HeadFault::MalformedHost),
     }
+}
+
+/// The one form of target that CONNECT may have (RFC 9112 §3.2.3).
+fn is_host_and_port(target: &[u8]) -> bool {
+    is_host(target) && target.contains(&b':') && target.last().is_some_and(u8::is_ascii_digit)
 }
 
 /// Whether this is `host[:port]` as we serve it: a DNS name, an IPv4 address or a bracketed IPv6 one.

@@ -153,6 +153,7 @@ const LINES: &[Row] = &[
     ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad-target"),
     ("get / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad-method"),
     ("G;T / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad-request-line"),
+    ("CONNECT /x HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad-target"),
     ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 405, "connect-not-served"),
     ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405, "trace-not-served"),
     ("POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\nContent-Length: 2\r\n\r\nhi", 417, "unknown-expectation"),
