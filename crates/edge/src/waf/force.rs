@@ -75,6 +75,7 @@ pub struct Status {
     /// Why newer rules are not in force.
     pub refused: Option<String>,
     /// Policies that could not be loaded, and why; the last good ones are in force in their places.
+    #[serde(default)]
     pub troubles: Vec<String>,
 }
 
