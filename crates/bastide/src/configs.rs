@@ -193,6 +193,7 @@ impl Machine<'_> {
             flow_log: self.layout.egress_flows(),
             name_servers: Vec::new(),
             connections_max: 256,
+            calls_per_s: 200,
             lookups_per_s: 50,
         }
     }

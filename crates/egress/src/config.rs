@@ -19,13 +19,20 @@ pub struct Config {
     /// Most connections of one replica at a time. Default 256.
     #[serde(default = "connections_max")]
     pub connections_max: usize,
-    /// Look-ups of one replica per second, with a burst of twice as many. Default 50.
+    /// Calls of one replica per second, with a burst of twice as many; more wait. Default 200.
+    #[serde(default = "calls_per_s")]
+    pub calls_per_s: u32,
+    /// Look-ups of one replica per second, with a burst of twice as many; more wait. Default 50.
     #[serde(default = "lookups_per_s")]
     pub lookups_per_s: u32,
 }
 
 const fn connections_max() -> usize {
     256
+}
+
+const fn calls_per_s() -> u32 {
+    200
 }
 
 const fn lookups_per_s() -> u32 {

@@ -43,6 +43,7 @@ pub async fn run(
 pub struct Control<N, D> {
     station: Arc<Station<N, D>>,
     connections_max: usize,
+    calls_per_s: u32,
     lookups_per_s: u32,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -62,6 +63,7 @@ impl<N: Names, D: Dial> Control<N, D> {
         Self {
             station,
             connections_max: config.connections_max,
+            calls_per_s: config.calls_per_s,
             lookups_per_s: config.lookups_per_s,
             stop,
             tasks: TaskTracker::new(),
@@ -174,7 +176,7 @@ impl<N: Names, D: Dial> Control<N, D> {
         let stop = self.stop.child_token();
         let (inside, found) = watch::channel(inside);
         self.replicas.insert(who.replica, Served { stop: stop.clone(), inside });
-        let caller = Arc::new(Caller::new(who, policy, found, self.connections_max));
+        let caller = Arc::new(Caller::new(who, policy, found, self.connections_max, self.calls_per_s));
         let names = NameService::new(self.station.clone(), caller.clone(), self.lookups_per_s);
         self.tasks.spawn(names.serve(udp, tcp, stop.clone()));
         self.tasks.spawn(self.station.clone().serve(proxy, caller, stop));

@@ -11,6 +11,7 @@ use crate::{
     caller::Caller,
     dial::Dial,
     journey::{Station, blank},
+    pace::Pace,
     resolve::Names,
 };
 use bastide_types::{
@@ -24,7 +25,7 @@ use hickory_resolver::proto::{
 };
 use std::{
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -47,42 +48,18 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Look-ups of one replica at a time.
 const AT_ONCE: usize = 64;
 
-/// How often a replica may ask: a bucket of `2 × per_s` that fills with `per_s`.
-pub(crate) struct Allowance {
-    per_s: f64,
-    left: Mutex<(f64, Instant)>,
-}
-
-impl Allowance {
-    pub(crate) fn new(per_s: u32, now: Instant) -> Self {
-        let per_s = f64::from(per_s);
-        Self { per_s, left: Mutex::new((2.0 * per_s, now)) }
-    }
-
-    pub(crate) fn take(&self, now: Instant) -> bool {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let grown = now.saturating_duration_since(left.1).as_secs_f64() * self.per_s;
-        *left = ((left.0 + grown).min(2.0 * self.per_s), now.max(left.1));
-        let may = left.0 >= 1.0;
-        if may {
-            left.0 -= 1.0;
-        }
-        may
-    }
-}
-
 /// The names that one replica asks for.
 pub(crate) struct NameService<N, D> {
     station: Arc<Station<N, D>>,
     caller: Arc<Caller>,
-    allowance: Allowance,
+    pace: Pace,
     at_once: Arc<Semaphore>,
 }
 
 impl<N: Names, D: Dial> NameService<N, D> {
     pub(crate) fn new(station: Arc<Station<N, D>>, caller: Arc<Caller>, per_s: u32) -> Arc<Self> {
-        let allowance = Allowance::new(per_s, Instant::now());
-        Arc::new(Self { station, caller, allowance, at_once: Arc::new(Semaphore::new(AT_ONCE)) })
+        let pace = Pace::new(per_s, Instant::now());
+        Arc::new(Self { station, caller, pace, at_once: Arc::new(Semaphore::new(AT_ONCE)) })
     }
 
     /// Serves until `stop`.
@@ -108,16 +85,13 @@ impl<N: Names, D: Dial> NameService<N, D> {
     ) {
         let mut query = vec![0; QUERY_BYTES_MAX];
         loop {
+            self.pace.turn().await;
+            let Ok(place) = self.at_once.clone().acquire_owned().await else { return };
             let Ok((length, from)) = udp.recv_from(&mut query).await else {
                 // An ICMP error of an earlier answer shows up here.
                 tokio::task::yield_now().await;
                 continue;
             };
-            // Too many at once, or too often: dropped, as a loaded resolver would.
-            let Ok(place) = self.at_once.clone().try_acquire_owned() else { continue };
-            if !self.allowance.take(Instant::now()) {
-                continue;
-            }
             let (service, udp, query, stop) =
                 (self.clone(), udp.clone(), query[..length].to_vec(), stop.clone());
             answers.spawn(async move {
@@ -136,11 +110,12 @@ impl<N: Names, D: Dial> NameService<N, D> {
 
     async fn streams(self: &Arc<Self>, tcp: &TcpListener, answers: &TaskTracker, stop: &CancellationToken) {
         loop {
+            self.pace.turn().await;
+            let Ok(place) = self.at_once.clone().acquire_owned().await else { return };
             let Ok((stream, _)) = tcp.accept().await else {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let Ok(place) = self.at_once.clone().try_acquire_owned() else { continue };
             let (service, stop) = (self.clone(), stop.clone());
             answers.spawn(async move {
                 let _place = place;
@@ -157,9 +132,10 @@ impl<N: Names, D: Dial> NameService<N, D> {
     async fn conversation(&self, mut stream: TcpStream) -> std::io::Result<()> {
         loop {
             let length = timeout(IDLE, stream.read_u16()).await??;
-            if usize::from(length) > QUERY_BYTES_MAX || !self.allowance.take(Instant::now()) {
+            if usize::from(length) > QUERY_BYTES_MAX {
                 return Ok(());
             }
+            self.pace.turn().await;
             let mut query = vec![0; length.into()];
             timeout(IDLE, stream.read_exact(&mut query)).await??;
             let Some(answer) = self.answer(&query).await else { return Ok(()) };
@@ -252,20 +228,5 @@ impl<N: Names, D: Dial> NameService<N, D> {
     fn note(&self, host: String, why: String, begun: Instant) {
         let flow = Flow { host, verdict: FlowVerdict::Refused, why, ..blank(&self.caller, "name", begun) };
         self.station.flows().record(flow);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_allowance_is_a_burst_and_then_a_rate() {
-        let start = Instant::now();
-        let allowance = Allowance::new(10, start);
-        assert_eq!((0..100).filter(|_| allowance.take(start)).count(), 20);
-        let later = start + Duration::from_secs(1);
-        assert_eq!((0..100).filter(|_| allowance.take(later)).count(), 10);
-        assert!(!allowance.take(start), "time that goes back gives nothing");
     }
 }

@@ -94,6 +94,7 @@ impl<N: Names, D: Dial> Station<N, D> {
             loop {
                 // Without a free place the next call waits in the backlog.
                 let Ok(place) = caller.connections.clone().acquire_owned().await else { return };
+                caller.pace.turn().await;
                 match listener.accept().await {
                     Ok((client, _)) => {
                         let (station, caller, stop) = (self.clone(), caller.clone(), stop.clone());

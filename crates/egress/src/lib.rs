@@ -19,6 +19,7 @@ mod dns;
 mod error;
 mod http;
 mod journey;
+mod pace;
 mod resolve;
 mod socks;
 

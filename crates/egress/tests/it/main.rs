@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-const PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
+const PUBLIC: Ipv4Addr = Ipv4Addr::new(11, 0, 0, 7);
 const BLOG: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 2);
 /// Of a forbidden range; open while isolation is verified.
 const CANARY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 18, 3, 4)), 4001);
@@ -102,6 +102,7 @@ impl World {
             flow_log: flows.clone(),
             name_servers: Vec::new(),
             connections_max: 16,
+            calls_per_s: 1000,
             lookups_per_s: 1000,
         };
         let stop = CancellationToken::new();
@@ -221,7 +222,7 @@ async fn a_tunnel_a_request_and_socks_reach_the_outside_and_are_logged() {
 async fn the_policy_decides_by_name_and_another_one_is_in_force_at_once() {
     let world = World::new(policy(EgressMode::Enforce, &["*.example.com:443"])).await;
     assert!(world.tunnel("api.example.com:443").await.contains("hello"));
-    for refused in ["api.example.com:80", "other.example.org:443", "203.0.113.7:443"] {
+    for refused in ["api.example.com:80", "other.example.org:443", "11.0.0.7:443"] {
         let answer = world.tunnel(refused).await;
         assert!(
             answer.starts_with("HTTP/1.1 403") && answer.contains("mode: enforce"),
@@ -385,7 +386,7 @@ async fn a_canary_may_be_called_while_it_is_there_and_its_answers_are_judged_lik
     for label in passes {
         assert!(world.tunnel(&format!("{}:4001", name(label))).await.contains("hello"), "{label}");
     }
-    for other in ["198.18.3.4:4002".into(), "198.18.3.5:4001".into(), "203.0.113.7:443".into()]
+    for other in ["198.18.3.4:4002".into(), "198.18.3.5:4001".into(), "11.0.0.7:443".into()]
         .into_iter()
         .chain(["private", "rebinding"].map(|label| format!("{}:4001", name(label))))
         .chain([format!("{}:4002", name("open"))])
