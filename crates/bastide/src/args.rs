@@ -128,6 +128,9 @@ pub struct UpArgs {
     /// Settings of the edge, as TOML: its limits, and the proxies before it (see docs/edge-settings.md)
     #[arg(long, value_name = "FILE")]
     pub edge_settings: Option<PathBuf>,
+    /// Settings of custom domains, as TOML: name servers, the ACME authority (see docs/domains.md)
+    #[arg(long, value_name = "FILE")]
+    pub domain_settings: Option<PathBuf>,
     /// File with the address of a PostgreSQL server for databases of apps, such as
     /// postgres://name:password@db.example.com/postgres?sslmode=verify-full&sslrootcert=/etc/ca.pem
     #[arg(long, value_name = "FILE", env = "BASTIDE_POSTGRES")]

@@ -119,6 +119,7 @@ fn keys(layout: &Layout) -> Result<()> {
     signing_key(&layout.snapshot_key(), &layout.snapshot_public())?;
     signing_key(&layout.deploy_key(), &layout.deploy_public())?;
     assertion_key(layout)?;
+    sealing_key(layout)?;
     for path in [layout.kek(), layout.cookie_key()] {
         once(&path, || {
             let mut key = [0; 32];
@@ -145,6 +146,12 @@ fn assertion_key(layout: &Layout) -> Result<()> {
         { "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": public.kid, "x": public.x }
     ] });
     files::write_private(&layout.assertion_jwks(), jwks.to_string().as_bytes())
+}
+
+fn sealing_key(layout: &Layout) -> Result<()> {
+    once(&layout.edge_sealing_key(), || Ok(bastide_tls::SealingKey::generate()?.to_bytes()))?;
+    let key = bastide_tls::SealingKey::from_bytes(&fs::read(layout.edge_sealing_key())?)?;
+    files::write_private(&layout.edge_sealing_public(), key.public().as_bytes())
 }
 
 /// Writes a file that does not exist yet.

@@ -33,6 +33,8 @@ pub struct Choices {
     pub waf_mode: WafMode,
     /// Limits of the edge, and who stands before it.
     pub edge: bastide_edge::config::Settings,
+    /// Name servers and the authority for custom domains.
+    pub custom_domains: bastide_platform::config::CustomDomains,
     /// How apps run.
     pub driver: DriverKind,
     /// What keeps them apart.
@@ -156,6 +158,11 @@ impl Machine<'_> {
             }),
             replicas_per_customer: 200,
             registries: Vec::new(),
+            custom_domains: bastide_platform::config::CustomDomains {
+                edge_key_files: [&[layout.edge_sealing_public()], &choices.custom_domains.edge_key_files[..]]
+                    .concat(),
+                ..choices.custom_domains.clone()
+            },
         }
     }
 
@@ -214,6 +221,7 @@ impl Machine<'_> {
             http: SocketAddr::new(choices.listen, choices.http_port),
             domains: choices.domains.clone(),
             certificates: certificates.collect(),
+            sealing_key_file: Some(layout.edge_sealing_key()),
             gateways,
             node: self.node("edge"),
             bus: self.bus("edge"),

@@ -49,6 +49,10 @@ paths! {
     assertion_jwks => "keys/assertion.jwks";
     /// Seals the gateways' login cookies.
     cookie_key => "keys/cookie.key";
+    /// Opens the keys of custom domains that are sealed for the edge of this machine.
+    edge_sealing_key => "keys/edge-sealing.key";
+    /// Seals them.
+    edge_sealing_public => "keys/edge-sealing.pub";
     /// Seals private values in SQL.
     kek => "keys/kek";
     /// Broker: configuration, accounts, credentials.

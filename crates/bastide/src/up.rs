@@ -13,6 +13,7 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use bastide_bus::broker::{self, Search};
 use bastide_edge::rules::Places;
+use bastide_platform::config::CustomDomains;
 use bastide_runtime::config::DriverKind;
 use bastide_types::{Domains, node::Isolation, waf::WafMode};
 use std::{
@@ -54,6 +55,18 @@ fn edge_settings(args: &UpArgs) -> Result<bastide_edge::config::Settings> {
     let Some(file) = &args.edge_settings else { return Ok(Default::default()) };
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     toml::from_str(&text).with_context(|| format!("{} holds no settings of the edge", file.display()))
+}
+
+/// The operator's settings of custom domains. The roles run elsewhere: files have whole paths.
+fn domain_settings(args: &UpArgs) -> Result<CustomDomains> {
+    let Some(file) = &args.domain_settings else { return Ok(CustomDomains::default()) };
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let mut settings: CustomDomains = toml::from_str(&text)
+        .with_context(|| format!("{} holds no settings of custom domains", file.display()))?;
+    let whole = |path: &mut PathBuf| *path = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+    settings.edge_key_files.iter_mut().for_each(whole);
+    settings.acme.iter_mut().filter_map(|acme| acme.ca_file.as_mut()).for_each(whole);
+    Ok(settings)
 }
 
 /// The roles run elsewhere: their files have whole paths.
@@ -125,6 +138,7 @@ async fn supervise(
             WafModeArg::Block => WafMode::Block,
         },
         edge: edge_settings(args)?,
+        custom_domains: domain_settings(args)?,
         driver,
         isolation: level,
         zones: isolation::zones(&bootstrap::zones(), &args.egress_ip)?,

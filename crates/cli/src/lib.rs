@@ -6,6 +6,7 @@
 
 mod cache;
 mod credentials;
+mod domain;
 mod form;
 mod http;
 mod login;
@@ -92,6 +93,9 @@ pub enum Command {
     /// What the edges store of apps
     #[command(subcommand)]
     Cache(cache::CacheCommand),
+    /// Hosts of your own for the apps of a stage
+    #[command(subcommand)]
+    Domain(domain::DomainCommand),
     /// Customers (for operators)
     #[command(subcommand)]
     Customer(org::CustomerCommand),
@@ -119,6 +123,7 @@ pub async fn run(context: Context, command: Command) -> Result<()> {
         Command::Grant(command) => network::grant(&context, command).await,
         Command::Services(command) => services::services(&context, command).await,
         Command::Cache(command) => cache::cache(&context, command).await,
+        Command::Domain(command) => domain::domain(&context, command).await,
         Command::Customer(command) => org::customer(&context, command).await,
         Command::Explain { code } => explain(&context, &code),
     }

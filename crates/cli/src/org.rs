@@ -68,6 +68,13 @@ pub enum CustomerCommand {
         #[arg(long)]
         replicas: Option<u32>,
     },
+    /// List names and domains that were given up; nobody else may take them for 180 days
+    Locks,
+    /// Let others take such a name or domain now
+    Unlock {
+        /// The name or domain
+        label: String,
+    },
 }
 
 /// Members.
@@ -127,6 +134,18 @@ pub async fn customer(context: &Context, command: CustomerCommand) -> Result<()>
                 None => session.get(&path).await?,
             };
             show(context, &quota, &["replicas", "used"])
+        }
+        CustomerCommand::Locks => {
+            let locks = session.get("/api/locks").await?;
+            table(context, &locks, &["label", "kind", "until", "customer"])
+        }
+        CustomerCommand::Unlock { label } => {
+            let label: String = url::form_urlencoded::byte_serialize(label.as_bytes()).collect();
+            session
+                .call(Method::DELETE, &format!("/api/locks/{label}/lock"), None, bytes::Bytes::new())
+                .await?
+                .good()?;
+            Ok(())
         }
         CustomerCommand::Create { name, administrator } => {
             let name: CustomerName = name.parse()?;

@@ -25,6 +25,9 @@ pub struct Config {
     pub domains: Domains,
     /// Certificates for the world.
     pub certificates: Vec<CertificateFile>,
+    /// Key with which private keys of custom domains are opened; without one, no custom domain is served.
+    #[serde(default)]
+    pub sealing_key_file: Option<PathBuf>,
     /// Gateways by zone.
     pub gateways: BTreeMap<ZoneName, SocketAddr>,
     /// Own certificate and the CA of the others.

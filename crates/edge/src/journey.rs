@@ -71,7 +71,7 @@ impl Edge {
         headers::clean(request.headers_mut());
         let (hsts, wish, is_head) = (found.hsts, Wish::of(&request), request.method() == Method::HEAD);
         let response = self.cached(cx, view, found, request, inspection).await?;
-        Ok((pass(cx, wish, is_head, response), Some(hsts)))
+        Ok((pass(cx, wish, is_head, response), hsts))
     }
 
     /// From the store, or from behind. A look-up is only made where the rule is public *now*, and nothing is
@@ -120,6 +120,8 @@ impl Edge {
         if let Err(refusal) = site::settle_path(request) {
             return Err(self.ambiguous(cx, view, refusal));
         }
+        site::keep_challenges(request)?;
+        site::settle_root(&view.snapshot, &cx.host, request)?;
         let found = site::find(cx, view, request, self.shared.body_limits)?;
         tracing::debug!(name: "edge.site", request = %cx.id, host = cx.host, site = ?cx.site);
         Ok(found)

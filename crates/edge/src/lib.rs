@@ -11,6 +11,7 @@ mod certificates;
 mod compress;
 pub mod config;
 mod context;
+mod custom;
 mod error;
 mod gateways;
 mod headers;

@@ -10,7 +10,7 @@ use crate::{
 };
 use bastide_balancer::AppKey;
 use bastide_proxy::Request;
-use bastide_types::{AccessRule, AppName, Code, Site, access::rule_for};
+use bastide_types::{AccessRule, AppName, Code, Site, Snapshot, access::rule_for};
 use std::sync::Arc;
 
 /// A site of a Bastide.
@@ -18,7 +18,8 @@ pub(crate) struct Found {
     pub(crate) waf: Arc<Policy>,
     pub(crate) target: Target,
     pub(crate) body_bytes_max: u64,
-    pub(crate) hsts: &'static str,
+    /// Value of Strict-Transport-Security; custom domains are their owners' to decide about.
+    pub(crate) hsts: Option<&'static str>,
 }
 
 /// Where it leads.
@@ -57,9 +58,39 @@ pub(crate) fn settle_path(request: &mut Request) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Where authorities look for answers (RFC 8555 §8.3). They ask over plain HTTP; no app is ever asked.
+pub(crate) const CHALLENGES: &str = "/.well-known/acme-challenge/";
+
+/// Refuses what an app might read as a path of authorities.
+pub(crate) fn keep_challenges(request: &Request) -> Result<(), Refusal> {
+    // An escaped slash or backslash is all that a canonical path may still hide.
+    let mut loose = request.uri().path().replace("%2F", "/").replace("%5C", "/");
+    while loose.contains("//") {
+        loose = loose.replace("//", "/");
+    }
+    let below = format!("{loose}/");
+    if below.starts_with(CHALLENGES) { Err(Refusal::new(Code::SiteUnknown)) } else { Ok(()) }
+}
+
+/// Puts the app's name into the path of a host that serves only that app, so that everything behind, rules, keys of
+/// stored responses and purges, knows one address of each thing.
+pub(crate) fn settle_root(snapshot: &Snapshot, host: &str, request: &mut Request) -> Result<(), Refusal> {
+    let Some(root) = snapshot.root_app(host) else { return Ok(()) };
+    let path = request.uri().path();
+    if path.starts_with("/.bastide/") || path == "/.bastide" {
+        return Ok(());
+    }
+    let target = match request.uri().query() {
+        Some(query) => format!("/{root}{path}?{query}"),
+        None => format!("/{root}{path}"),
+    };
+    *request.uri_mut() = target.parse().map_err(|_| Refusal::new(Code::BadRequest))?;
+    Ok(())
+}
+
 /// The WAF policy of a host; the Platform's when nothing is served under it.
 pub(crate) fn policy_of<'v>(view: &'v View, host: &str) -> &'v Arc<Policy> {
-    let of_stage = match view.snapshot.domains.site(host) {
+    let of_stage = match view.snapshot.site(host) {
         Some(Site::Runtime(name, stage)) => {
             view.snapshot.customers.get(&name).and_then(|customer| view.waf.of(customer.id, &stage, None))
         }
@@ -79,7 +110,7 @@ pub(crate) fn find(
     let (body_bytes_max, upload_bytes_max) = limits;
     let snapshot = &view.snapshot;
     let path = request.uri().path();
-    match snapshot.domains.site(&cx.host).ok_or_else(unknown)? {
+    match snapshot.site(&cx.host).ok_or_else(unknown)? {
         Site::Platform(name) => {
             if !snapshot.customers.contains_key(&name) {
                 return Err(unknown());
@@ -90,7 +121,7 @@ pub(crate) fn find(
                 waf: view.waf.platform().clone(),
                 target: Target::Platform,
                 body_bytes_max: if upload { upload_bytes_max } else { body_bytes_max },
-                hsts: PLATFORM_HSTS,
+                hsts: Some(PLATFORM_HSTS),
             })
         }
         Site::Runtime(name, stage_name) => {
@@ -98,9 +129,10 @@ pub(crate) fn find(
             let (segment, below) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
             let mut names =
                 SiteNames { customer: name.to_string(), stage: Some(stage_name.to_string()), app: None };
+            let hsts = (!snapshot.hosts.contains_key(cx.host.as_str())).then_some(RUNTIME_HSTS);
             let found = |app: Option<&AppName>, target| {
                 let waf = view.waf.of(customer.id, &stage_name, app).unwrap_or(view.waf.platform()).clone();
-                Found { waf, target, body_bytes_max, hsts: RUNTIME_HSTS }
+                Found { waf, target, body_bytes_max, hsts }
             };
             if segment == ".bastide" {
                 cx.site = Some(names.into());

@@ -4,12 +4,14 @@ use crate::{
     Config, Error,
     cache::{Store, told},
     certificates,
+    custom::{self, CustomSites},
     gateways::Gateways,
     headers::LoopId,
     journey::{Edge, Shared},
     lines::Lines,
     metrics,
     rules::Places,
+    site,
     view::{self, View},
     waf::{
         Waf,
@@ -22,7 +24,7 @@ use bastide_proxy::{
     Accept, Body, Limits, Listener, Pool, PoolLimits, RefusedHead, Request, Response, Service, allowed_cores,
     reuse_port_listener, run_workers, serve,
 };
-use bastide_tls::CertificateStore;
+use bastide_tls::{CertificateStore, SealingKey};
 use bastide_types::{
     Domains, Snapshot,
     cache::{CacheAnswer, CacheQuestion, CacheSays},
@@ -47,6 +49,7 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
     let certificates = CertificateStore::new();
     let files = certificates::Files::load(&config.certificates, certificates.clone())?;
     let tls = bastide_tls::server_config(certificates.clone(), &[b"h2", b"http/1.1"])?;
+    let custom = CustomSites::new(certificates.clone(), sealing_key(config.sealing_key_file.as_deref())?);
     let places = Places { named: config.waf_rules.clone(), versions: config.waf_versions.clone() };
     let waf = Waf::load(places, force::office(), config.waf_audit.as_deref())?;
     let access_log = config.access_log.as_deref();
@@ -76,11 +79,12 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
         believed: config.settings.forwarded_from.clone(),
     });
     let guard = control.enter();
-    follow(&bus, &config.state_dir, verify_key, shared.clone(), sender, &stop);
+    follow(&bus, &config.state_dir, verify_key, (shared.clone(), custom), sender, &stop);
     answer_questions(&bus, &shared, &stop);
     drop(guard);
     let proxies = config.settings.proxy_protocol_from.clone();
-    control.spawn(redirect(config.http, config.domains.clone(), proxies, stop.clone())?);
+    let plain = Redirect { domains: config.domains.clone(), view: shared.view.clone() };
+    control.spawn(redirect(config.http, plain, proxies, stop.clone())?);
     control.spawn(files.watch());
     control.spawn(watch_rules(shared.clone(), config.waf_status.clone()));
     if let Some(addr) = config.settings.metrics {
@@ -139,7 +143,7 @@ fn follow(
     bus: &Bus,
     dir: &Path,
     key: VerifyKey,
-    shared: Arc<Shared>,
+    (shared, mut custom): (Arc<Shared>, CustomSites),
     sender: watch::Sender<Option<Arc<View>>>,
     stop: &CancellationToken,
 ) {
@@ -153,6 +157,9 @@ fn follow(
             let known = facts.borrow_and_update().clone();
             if let Some(snapshot) = snapshot {
                 let same = made.as_ref().filter(|(same, ..)| Arc::ptr_eq(same, &snapshot));
+                if same.is_none() {
+                    custom.apply(&snapshot);
+                }
                 let (plots, sites) = match same {
                     Some((_, plots, sites)) => (plots.clone(), sites.clone()),
                     None => {
@@ -227,10 +234,16 @@ fn write_status(file: &Path, status: &impl serde::Serialize) -> io::Result<()> {
     fs::rename(new, file)
 }
 
-/// Plain HTTP: the way to HTTPS and nothing else.
+fn sealing_key(path: Option<&Path>) -> Result<Option<SealingKey>, Error> {
+    let Some(path) = path else { return Ok(None) };
+    let bytes = fs::read(path).map_err(|error| Error::file(path, error))?;
+    Ok(Some(SealingKey::from_bytes(&bytes)?))
+}
+
+/// Plain HTTP: the way to HTTPS, and answers for authorities that check a domain.
 fn redirect(
     addr: std::net::SocketAddr,
-    domains: Domains,
+    service: Redirect,
     proxies: Vec<IpNet>,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = ()>, Error> {
@@ -238,7 +251,7 @@ fn redirect(
     let limits = Limits { connections_max: 1000, ..Limits::default() };
     let listener = Listener { tcp, tls: None, limits, proxies };
     Ok(async move {
-        if let Err(error) = serve(listener, Arc::new(Redirect { domains }), stop).await {
+        if let Err(error) = serve(listener, Arc::new(service), stop).await {
             tracing::error!(%error, "plain HTTP is not served");
         }
     })
@@ -246,6 +259,23 @@ fn redirect(
 
 struct Redirect {
     domains: Domains,
+    view: watch::Receiver<Option<Arc<View>>>,
+}
+
+impl Redirect {
+    /// The answer for an authority (RFC 8555 §8.3); 404 for what is not known, since it is for nobody else.
+    fn challenge(&self, host: &str, token: &str) -> Response {
+        let view = self.view.borrow().clone();
+        let answer = view.as_ref().and_then(|view| custom::challenge(&view.snapshot, host, token));
+        let mut response = Response::new(Body::from(answer.unwrap_or_default().to_owned()));
+        if answer.is_none() {
+            *response.status_mut() = StatusCode::NOT_FOUND;
+        }
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
 }
 
 impl Service for Redirect {
@@ -253,6 +283,9 @@ impl Service for Redirect {
         let (head, _) = request.into_parts();
         let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         let host = host.split(':').next().unwrap_or_default();
+        if let Some(token) = head.uri.path().strip_prefix(site::CHALLENGES) {
+            return self.challenge(&host.to_ascii_lowercase(), token);
+        }
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
         let mut response = Response::new(Body::empty());
         match HeaderValue::from_str(&format!("{}{target}", self.domains.origin(host))) {

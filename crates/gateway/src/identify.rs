@@ -5,7 +5,7 @@ use crate::{
     credential::{self, Credential},
     platform_client::Platform,
     refusal::Refusal,
-    session,
+    session, site,
 };
 use bastide_identity::{Claims, Expect, TokenFault, mint_assertion};
 use bastide_proxy::{Request, Response, upgrade};
@@ -101,6 +101,7 @@ impl Gateway {
             return Err(Refusal::new(Code::NotSignedIn).with("www-authenticate", "Bearer"));
         }
         let back = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let back = site::as_seen(&cx.view.snapshot, &cx.host, back);
         self.sessions.sign_in(&cx.view.snapshot.domains, customer, &cx.origin, resource, back, cx.now_s)
     }
 

@@ -145,7 +145,9 @@ impl Gateway {
         bastide_proxy::headers::strip_hop_by_hop(headers);
         hygiene::hide_credentials(headers);
         hygiene::tell(headers, &cx.from, assertion.as_ref().map(|(a, token)| (a, token.as_str())));
-        hygiene::set(headers, header::PREFIX, &format!("/{}", app.app_name));
+        if !app.is_root {
+            hygiene::set(headers, header::PREFIX, &format!("/{}", app.app_name));
+        }
         tracing::debug!(name: "gateway.balancer", zone = %self.zone);
         let deadline = Instant::now() + left(cx, self.deadline);
         let (endpoint, mut response) =

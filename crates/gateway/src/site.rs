@@ -30,6 +30,8 @@ pub(crate) struct AppTarget<'s> {
     pub(crate) app: &'s App,
     /// Path below the app.
     pub(crate) path: CanonicalPath,
+    /// Whether the client sees it at `/`: the edge put its name into the path.
+    pub(crate) is_root: bool,
 }
 
 impl AppTarget<'_> {
@@ -48,6 +50,13 @@ impl AppTarget<'_> {
 /// Paths that belong to the gateway on every host.
 pub(crate) const OWN: &str = "/.bastide/";
 
+/// A target of a request as its client sees it: without the app's name where the host serves only that app.
+pub(crate) fn as_seen<'p>(snapshot: &Snapshot, host: &str, path: &'p str) -> &'p str {
+    let below =
+        |root: &AppName| path.strip_prefix('/')?.strip_prefix(root.as_str()).filter(|p| p.starts_with('/'));
+    snapshot.root_app(host).and_then(below).unwrap_or(path)
+}
+
 /// Finds the target. An unknown host and an unknown app are refused in the same words.
 pub(crate) fn find<'s>(
     snapshot: &'s Snapshot,
@@ -55,7 +64,7 @@ pub(crate) fn find<'s>(
     path: &CanonicalPath,
 ) -> Result<Target<'s>, Refusal> {
     let unknown = || Refusal::new(Code::SiteUnknown);
-    match snapshot.domains.site(host).ok_or_else(unknown)? {
+    match snapshot.site(host).ok_or_else(unknown)? {
         Site::Platform(customer_name) => {
             let customer = snapshot.customers.get(&customer_name).ok_or_else(unknown)?;
             if path.spelled.starts_with(OWN) {
@@ -75,10 +84,25 @@ pub(crate) fn find<'s>(
             let (segment, below) =
                 rest.split_once('/').map_or((rest, None), |(app, below)| (app, Some(below)));
             let app_name = AppName::new(segment).map_err(|_| unknown())?;
+            let root = snapshot.root_app(host);
+            // A host of one app leads to no other.
+            if root.is_some_and(|root| *root != app_name) {
+                return Err(unknown());
+            }
+            let is_root = root.is_some();
             let app = stage.apps.get(&app_name).ok_or_else(unknown)?;
             let Some(below) = below else { return Ok(Target::AddSlash) };
             let path = CanonicalPath::of(&format!("/{below}")).ok_or_else(unknown)?;
-            Ok(Target::App(AppTarget { customer_name, customer, stage_name, stage, app_name, app, path }))
+            Ok(Target::App(AppTarget {
+                customer_name,
+                customer,
+                stage_name,
+                stage,
+                app_name,
+                app,
+                path,
+                is_root,
+            }))
         }
     }
 }

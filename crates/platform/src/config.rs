@@ -66,6 +66,62 @@ pub struct Config {
     /// from the public internet need none.
     #[serde(default)]
     pub registries: Vec<Registry>,
+    /// Custom domains: who is asked about them, which edges serve them, who issues their certificates.
+    #[serde(default)]
+    pub custom_domains: CustomDomains,
+}
+
+/// How custom domains are looked after.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CustomDomains {
+    /// Name servers that are asked for the records of ownership. Default: those of this machine.
+    pub name_servers: Vec<SocketAddr>,
+    /// Files with the public sealing keys of the edges (32 bytes each): who can open private keys in Snapshots.
+    pub edge_key_files: Vec<PathBuf>,
+    /// Most domains of a customer, proven or not. Default 100.
+    pub domains_max: u32,
+    /// The authority for certificates. Without one, certificates are uploaded.
+    pub acme: Option<Acme>,
+}
+
+impl Default for CustomDomains {
+    fn default() -> Self {
+        Self { name_servers: Vec::new(), edge_key_files: Vec::new(), domains_max: 100, acme: None }
+    }
+}
+
+/// An authority that speaks ACME (RFC 8555). Naming it accepts its terms of service.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acme {
+    /// Address of its directory.
+    pub directory: String,
+    /// E-mail address that it may write to.
+    #[serde(default)]
+    pub contact: Option<String>,
+    /// PEM file of the CA that its own HTTPS certificate comes from. Default: the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// How it may look whether a domain leads here, one way after the other. HTTP-01 comes to port 80 of the domain,
+    /// TLS-ALPN-01 to port 443. Default both.
+    #[serde(default = "default_challenges")]
+    pub challenges: Vec<Challenge>,
+}
+
+/// How an authority looks whether a domain leads here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Challenge {
+    /// RFC 8555 §8.3.
+    #[serde(rename = "http-01")]
+    Http01,
+    /// RFC 8737.
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
+}
+
+fn default_challenges() -> Vec<Challenge> {
+    vec![Challenge::Http01, Challenge::TlsAlpn01]
 }
 
 /// The PostgreSQL server for the databases of apps.

@@ -35,6 +35,9 @@ pub enum Error {
     /// Keys.
     #[error("a key cannot be used")]
     Key(#[from] bastide_identity::KeyError),
+    /// Resolver.
+    #[error("names cannot be resolved")]
+    Resolver(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Listener.
     #[error("cannot listen")]
     Listen(#[source] std::io::Error),

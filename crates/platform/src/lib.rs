@@ -9,6 +9,7 @@ mod bus_services;
 mod caller;
 pub mod config;
 pub mod deploy;
+pub mod domains;
 mod error;
 pub mod identity;
 mod orgs;

@@ -4,12 +4,13 @@ use crate::{
     ApiError, App,
     waf::{Office, Policies},
 };
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bastide_bus::SigningKey;
-use bastide_store::{Result, RevisionRow, StageRow, Store};
+use bastide_store::{CustomerRow, Result, RevisionRow, StageRow, Store};
 use bastide_types::{
-    AppId, Digest, Snapshot,
+    AppId, Digest, DomainName, Snapshot,
     message::SnapshotHead,
-    snapshot::{self, Customer, Issuer, Stage},
+    snapshot::{self, Certificate, CustomDomain, Customer, Issuer, Stage},
 };
 use std::{
     collections::BTreeMap,
@@ -75,7 +76,7 @@ async fn make(app: &App, epoch: u64, revision: u64, made_at: u64) -> Result<Snap
     let store = &app.store;
     let stages = store.stages().await?;
     let (office, mut policies) = (Office::of(app).await?, Policies::default());
-    let mut customers = BTreeMap::new();
+    let (mut customers, mut hosts) = (BTreeMap::new(), BTreeMap::new());
     for row in store.customers().await? {
         let own = store.customer(row.id);
         let revisions: BTreeMap<(AppId, u32), RevisionRow> = own
@@ -99,11 +100,32 @@ async fn make(app: &App, epoch: u64, revision: u64, made_at: u64) -> Result<Snap
             made.insert(stage.name.clone(), stage_made);
         }
         let issuer = issuer(store, row.id, None, app.config.domains.member_issuer(&row.name)).await?;
+        hosts.extend(own_hosts(store, &row).await?);
         customers.insert(row.name, Customer { id: row.id, issuer, stages: made });
     }
     let platform_waf = policies.add(office.platform)?;
     let domains = app.config.domains.clone();
-    Ok(Snapshot { epoch, revision, made_at, domains, customers, waf: policies.0, platform_waf })
+    Ok(Snapshot { epoch, revision, made_at, domains, customers, hosts, waf: policies.0, platform_waf })
+}
+
+/// The proven domains of a customer.
+async fn own_hosts(store: &Store, row: &CustomerRow) -> Result<BTreeMap<DomainName, CustomDomain>> {
+    let mut hosts = BTreeMap::new();
+    for served in store.customer(row.id).served_domains().await? {
+        let certificate = served.certificate.map(|(chain, keys)| {
+            let keys = keys.into_iter().map(|(edge, sealed)| (edge, BASE64_URL_SAFE_NO_PAD.encode(sealed)));
+            Certificate { chain, keys: keys.collect() }
+        });
+        let host = CustomDomain {
+            customer: row.name.clone(),
+            stage: served.stage,
+            root: served.app,
+            certificate,
+            challenges: served.challenge.into_iter().collect(),
+        };
+        hosts.insert(served.name, host);
+    }
+    Ok(hosts)
 }
 
 async fn apps(

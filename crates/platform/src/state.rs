@@ -3,6 +3,7 @@
 use crate::{
     Config, Error,
     build::{Pulls, Registries, images::Images},
+    domains::Domains,
     snapshot::Snapshots,
 };
 use bastide_bus::{Authority, PlatformBus, SigningKey};
@@ -36,6 +37,8 @@ pub struct Platform {
     pub postgres: Option<PostgresAdmin>,
     /// Wakes what looks after them.
     pub(crate) wake_services: Notify,
+    /// Custom domains: resolver and edges.
+    pub(crate) domains: Domains,
 }
 
 /// Id of the operator's first API client.
@@ -75,6 +78,7 @@ impl Platform {
             wake: Notify::new(),
             postgres,
             wake_services: Notify::new(),
+            domains: Domains::open(&config.custom_domains)?,
             config,
         });
         platform.ensure_operator().await?;

@@ -1,7 +1,8 @@
 //! Starting a platform replica: listener, bus services, reconciler.
 
 use crate::{
-    ApiError, App, Config, Error, Platform, api, bus_services::BusServices, deploy, error, identity, services,
+    ApiError, App, Config, Error, Platform, api, bus_services::BusServices, deploy, domains, error, identity,
+    services,
 };
 use axum::Router;
 use bastide_proxy::{
@@ -40,12 +41,16 @@ pub async fn run(
         let _end = ends(&stop);
         services::run(app.clone(), stop.clone()).await;
     };
+    let names = async {
+        let _end = ends(&stop);
+        domains::run(app.clone(), stop.clone()).await;
+    };
     let served = async {
         let _end = ends(&stop);
         serve(listener, Arc::new(Services(router)), stop.clone()).await
     };
     ready();
-    let (served, answers, (), ()) = tokio::join!(served, answers, reconciler, databases);
+    let (served, answers, (), (), ()) = tokio::join!(served, answers, reconciler, databases, names);
     app.bus.close().await;
     answers?;
     served.map_err(Error::Listen)

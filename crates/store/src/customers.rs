@@ -1,6 +1,6 @@
 //! Customers and their stages.
 
-use crate::{CustomerStore, Result, Store, Write, now_s, parse, raise_revision, taken};
+use crate::{CustomerStore, Result, Store, StoreError, Write, label, now_s, parse, raise_revision, taken};
 use bastide_types::{CustomerId, CustomerName, Secret, StageName};
 use sqlx::{Row, sqlite::SqliteRow};
 
@@ -47,13 +47,16 @@ impl Store {
     /// Creates a customer without stages.
     ///
     /// # Errors
-    /// [`crate::StoreError::Taken`] when the name is.
+    /// [`StoreError::Taken`] when the name is, or was given up lately.
     pub async fn create_customer(
         &self,
         write: &mut Write,
         id: CustomerId,
         name: &CustomerName,
     ) -> Result<()> {
+        if label::is_locked(write, label::CUSTOMER, name.as_str(), id).await? {
+            return Err(StoreError::Taken);
+        }
         let name = if name.is_operator() { "operator" } else { name.as_str() };
         sqlx::query("INSERT INTO customer (id, name, created) VALUES (?, ?, ?)")
             .bind(id.to_string())

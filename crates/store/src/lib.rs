@@ -10,7 +10,9 @@ mod apps;
 mod audit;
 mod customers;
 mod deploy;
+mod domains;
 mod identity;
+mod label;
 mod network;
 mod purge;
 mod scale;
@@ -24,9 +26,13 @@ pub use apps::{AppRow, RevisionRow};
 pub use audit::AuditRow;
 pub use customers::{CustomerRow, NewStage, StageRow};
 pub use deploy::{NewOperation, OperationRow, ReplicaRow, StepRow};
+pub use domains::{
+    CLAIM_LIFE_S, DomainCheck, DomainRow, DomainState, NewCertificate, OrderRow, ServedDomain, UnsealedKey,
+};
 pub use identity::{
     ClientRow, CodeOutcome, CodeRow, MemberRow, NewSession, RefreshOutcome, SessionRow, SigningKeyRow,
 };
+pub use label::{LOCK_S, LockRow};
 pub use purge::StagePurges;
 pub use scale::ScalingRow;
 pub use seal::{Kek, SealError};
@@ -112,6 +118,7 @@ impl Store {
             migration(7, "purge", include_str!("../migrations/0007_purge.sql")),
             migration(8, "next look", include_str!("../migrations/0008_next_look.sql")),
             migration(9, "waf", include_str!("../migrations/0009_waf.sql")),
+            migration(10, "domain", include_str!("../migrations/0010_domain.sql")),
         ])
         .run(&pool)
         .await?;

@@ -233,7 +233,7 @@ fn place(customer: CustomerId, login: Uuid) -> String {
 }
 
 /// 160 bits, as letters and digits that need no escaping anywhere.
-fn password() -> Result<Secret> {
+pub(crate) fn password() -> Result<Secret> {
     let mut bytes = [0; PASSWORD_LENGTH];
     rand::fill(&mut bytes).map_err(|_| StoreError::Damaged("there is no randomness".into()))?;
     let letters = bytes.map(|byte| char::from(PASSWORD_LETTERS[usize::from(byte & 31)]));

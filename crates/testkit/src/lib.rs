@@ -2,11 +2,13 @@
 //! started Bastide that is gone when the test is over.
 
 mod client;
+mod dns;
 pub mod neighbours;
 pub mod postgres;
 mod product;
 
 pub use client::{Answer, Client};
+pub use dns::Dns;
 pub use postgres::Postgres;
 pub use product::{Options, Product, build_caller, build_hello};
 

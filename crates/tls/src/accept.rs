@@ -4,7 +4,7 @@
 //! `unrecognized_name` for that, and clients show it as what it is. So the client's first message is
 //! read here, and an unknown name gets that alert and nothing else.
 
-use crate::CertificateStore;
+use crate::{CertificateStore, store::ACME_TLS};
 use rustls::ServerConfig;
 use std::io;
 use std::sync::Arc;
@@ -26,6 +26,9 @@ pub enum AcceptError {
         /// The name, for the log only.
         sni: Option<String>,
     },
+    /// An authority asked whether we hold a name, and was answered. Nothing else goes over such a connection.
+    #[error("an authority checked a name")]
+    Challenge,
     /// The handshake was not finished in time.
     #[error("the handshake took too long")]
     TimedOut,
@@ -59,6 +62,14 @@ where
         .await
         .map_err(AcceptError::Handshake)?;
     let sni = start.client_hello().server_name().map(str::to_owned);
+    let asks_acme =
+        start.client_hello().alpn().is_some_and(|mut protocols| protocols.any(|name| name == ACME_TLS));
+    if asks_acme && let Some(challenge) = sni.as_deref().and_then(|sni| store.challenge_of(sni)) {
+        let mut stream = start.into_stream(challenge).await.map_err(AcceptError::Handshake)?;
+        // It may be gone already; it has seen what it wanted.
+        let _ = stream.shutdown().await;
+        return Err(AcceptError::Challenge);
+    }
     if sni.as_deref().and_then(|sni| store.site_of(sni)).is_none() {
         // The client may be gone already; it is refused either way.
         let _ = start.io.write_all(&UNRECOGNIZED_NAME).await;

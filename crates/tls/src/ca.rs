@@ -297,7 +297,7 @@ pub(crate) fn parse<'d>(der: &'d CertificateDer<'_>) -> Result<X509Certificate<'
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

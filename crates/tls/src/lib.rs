@@ -13,10 +13,14 @@ pub mod client;
 pub mod error;
 pub mod file;
 pub mod node;
+pub mod seal;
+pub mod site;
 pub mod store;
 
 pub use accept::{AcceptError, accept};
 pub use ca::{About, Issued, LocalCa, about, remaining};
 pub use error::TlsError;
 pub use node::{NodeTls, peer_role, server_name};
-pub use store::{CertificateStore, server_config, single_config};
+pub use seal::{SealedFault, SealingKey, SealingPublic};
+pub use site::{SiteFault, check_site};
+pub use store::{CertificateStore, CustomSite, server_config, single_config};

@@ -22,6 +22,44 @@ const CHAIN_MAX: usize = 8;
 #[derive(Default)]
 pub struct CertificateStore {
     entries: ArcSwap<HashMap<String, Arc<Entry>>>,
+    /// Custom domains: each answers for its own name and no other, whatever its certificate states.
+    custom: ArcSwap<HashMap<String, CustomSite>>,
+}
+
+/// What a custom domain shows: its certificate, and the answer to an authority that asks by TLS-ALPN-01.
+#[derive(Clone, Default)]
+pub struct CustomSite {
+    entry: Option<Arc<Entry>>,
+    challenge: Option<Arc<ServerConfig>>,
+}
+
+impl CustomSite {
+    /// A site without anything: connections to it are refused.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a certificate chain and its key (PEM) for one name.
+    ///
+    /// # Errors
+    /// [`TlsError::KeyMismatch`] when the key belongs to another certificate.
+    pub fn certificate(mut self, name: &str, certificate_pem: &str, key_pem: &str) -> Result<Self, TlsError> {
+        let key = Arc::new(certified(certificate_pem, key_pem)?);
+        self.entry = Some(Arc::new(Entry { key, names: vec![normalized(name)] }));
+        Ok(self)
+    }
+
+    /// The same without an answer for authorities.
+    pub fn without_challenge(mut self) -> Self {
+        self.challenge = None;
+        self
+    }
+
+    /// Answers TLS-ALPN-01 (RFC 8737) with this key authorization.
+    pub fn challenge(mut self, name: &str, key_authorization: &str) -> Result<Self, TlsError> {
+        self.challenge = Some(challenge_config(name, key_authorization)?);
+        Ok(self)
+    }
 }
 
 struct Entry {
@@ -63,12 +101,24 @@ impl CertificateStore {
         });
     }
 
+    /// Replaces all custom domains, by name. Names that [`Self::insert`] took come first, so a custom domain can
+    /// take none of them.
+    pub fn set_custom(&self, sites: HashMap<String, CustomSite>) {
+        self.custom.store(Arc::new(sites));
+    }
+
+    /// What answers an authority that asks for this name by TLS-ALPN-01.
+    pub(crate) fn challenge_of(&self, sni: &str) -> Option<Arc<ServerConfig>> {
+        self.custom.load().get(&normalized(sni))?.challenge.clone()
+    }
+
     /// The name of the store under which this SNI is served: itself or a wildcard. `None` when the
     /// connection is refused.
     pub fn site_of(&self, sni: &str) -> Option<String> {
         let entries = self.entries.load();
         let sni = normalized(sni);
-        candidates(&sni).find(|name| entries.contains_key(name.as_ref())).map(Cow::into_owned)
+        let own = candidates(&sni).find(|name| entries.contains_key(name.as_ref())).map(Cow::into_owned);
+        own.or_else(|| self.custom_entry(&sni).map(|_| sni))
     }
 
     /// Whether `host` is in the scope of the certificate that a connection with this SNI got. When it
@@ -81,7 +131,13 @@ impl CertificateStore {
 
     fn find(&self, sni: &str) -> Option<Arc<Entry>> {
         let entries = self.entries.load();
-        candidates(sni).find_map(|name| entries.get(name.as_ref()).cloned())
+        candidates(sni)
+            .find_map(|name| entries.get(name.as_ref()).cloned())
+            .or_else(|| self.custom_entry(sni))
+    }
+
+    fn custom_entry(&self, name: &str) -> Option<Arc<Entry>> {
+        self.custom.load().get(name)?.entry.clone()
     }
 }
 
@@ -119,6 +175,27 @@ pub fn single_config(
     finish(config, alpn)
 }
 
+/// A connection that only proves to an authority that we hold the name: a certificate of one's own with the hash of
+/// the key authorization in it (RFC 8737 §3).
+fn challenge_config(name: &str, key_authorization: &str) -> Result<Arc<ServerConfig>, TlsError> {
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key_authorization.as_bytes());
+    let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).map_err(TlsError::Issue)?;
+    params.custom_extensions = vec![rcgen::CustomExtension::new_acme_identifier(hash.as_ref())];
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(TlsError::Issue)?;
+    let certificate = params.self_signed(&key).map_err(TlsError::Issue)?;
+    let private = private_key(key.serialize_pem().as_bytes())?;
+    let private = provider().key_provider.load_private_key(private).map_err(TlsError::Config)?;
+    // Not compared with each other: that would read the certificate, and its extension is critical and unknown.
+    let key = CertifiedKey::new(vec![certificate.der().clone()], private);
+    let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(key));
+    let mut config = public_builder()?.with_cert_resolver(resolver);
+    config.alpn_protocols = vec![ACME_TLS.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The protocol of a connection that an authority makes to check a name (RFC 8737 §4).
+pub(crate) const ACME_TLS: &[u8] = b"acme-tls/1";
+
 fn public_builder() -> Result<rustls::ConfigBuilder<ServerConfig, rustls::server::WantsServerCert>, TlsError>
 {
     let builder = ServerConfig::builder_with_provider(provider())
@@ -149,7 +226,7 @@ pub(crate) fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError
     PrivateKeyDer::from_pem_slice(pem).map_err(|_| TlsError::Pem { what: "private key" })
 }
 
-fn certified(certificate_pem: &str, key_pem: &str) -> Result<CertifiedKey, TlsError> {
+pub(crate) fn certified(certificate_pem: &str, key_pem: &str) -> Result<CertifiedKey, TlsError> {
     let chain = chain(certificate_pem.as_bytes())?;
     let key = private_key(key_pem.as_bytes())?;
     CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {

@@ -9,6 +9,7 @@ pub mod assertion;
 pub mod broker;
 pub mod cache;
 pub mod digest;
+pub mod domain;
 pub mod egress;
 pub mod flow;
 pub mod header;
@@ -29,6 +30,7 @@ pub mod waf;
 
 pub use access::{AccessRule, Route};
 pub use digest::Digest;
+pub use domain::DomainName;
 pub use host::{Domains, Site};
 pub use id::{AppId, CustomerId, ReplicaId, RequestId, UserId};
 pub use manifest::Manifest;

@@ -101,6 +101,16 @@ codes! {
         "The detail names the field and what would do.";
     NameTaken = "B-API-0409", 409, "The name is already taken.",
         "Names of customers are unique, names of apps are unique within a customer. Choose another.";
+    DomainInvalid = "B-DOM-0422", 422, "This domain cannot be used.",
+        "A custom domain is one host name of the public internet, in ASCII or Unicode: no wildcard, no address, nothing at or below the domains of Bastide itself. The detail names what is wrong.";
+    DomainTaken = "B-DOM-0409", 409, "The domain belongs to somebody else.",
+        "Another stage or customer has proven that the domain is theirs, or gave it up less than 180 days ago. If it is yours, take the other's TXT record out of your DNS and ask the operator.";
+    DomainUnproven = "B-DOM-0403", 409, "The ownership of the domain is not proven.",
+        "The TXT record was not found, or is another one. `bastide domain list` shows what it must say; DNS may take a while to tell everybody. Within 72 hours after `bastide domain add` the record is looked for again and again.";
+    DomainLimit = "B-DOM-0429", 429, "Too many domains, or too often.",
+        "The detail has the number. Remove a domain that you do not need, or wait a little.";
+    CertificateInvalid = "B-DOM-0423", 422, "The certificate cannot be used.",
+        "The chain begins with the certificate of the domain, each one is signed by the next, none has expired, and the key belongs to the first. The detail names what is wrong. What served before keeps serving.";
     ManifestInvalid = "B-BUILD-0422", 422, "`bastide.toml` is not valid.",
         "The detail names the key, the value found and what would do.";
     ArchiveInvalid = "B-BUILD-0423", 422, "The archive is not acceptable.",

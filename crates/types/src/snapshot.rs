@@ -4,8 +4,8 @@
 //! last good one on disk. Control reaches the data plane in no other way.
 
 use crate::{
-    AppId, AppName, CustomerId, CustomerName, Digest, Domains, Purges, ReplicaId, Route, StageName,
-    WafPolicy, ZoneName,
+    AppId, AppName, CustomerId, CustomerName, Digest, DomainName, Domains, Purges, ReplicaId, Route, Site,
+    StageName, WafPolicy, ZoneName,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -26,10 +26,41 @@ pub struct Snapshot {
     pub domains: Domains,
     /// Customers, by name. The reserved `operator` organization is among them.
     pub customers: BTreeMap<CustomerName, Customer>,
+    /// Custom domains whose ownership is proven, by host.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hosts: BTreeMap<DomainName, CustomDomain>,
     /// WAF policies, by digest: many sites share few.
     pub waf: BTreeMap<Digest, WafPolicy>,
     /// WAF policy of the Platform's hosts.
     pub platform_waf: Digest,
+}
+
+/// A host of a customer's own. It belongs to exactly one stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CustomDomain {
+    /// Whose it is.
+    pub customer: CustomerName,
+    /// Where its requests go.
+    pub stage: StageName,
+    /// The one app that it serves, at `/`. Without one, all apps of the stage answer below their names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<AppName>,
+    /// Its certificate. Without one, no connection to it is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
+    /// What an authority asks for before it issues one (RFC 8555 §8): key authorizations by token.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub challenges: BTreeMap<String, String>,
+}
+
+/// A certificate of a custom domain, with its key for each edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Chain, PEM, leaf first.
+    pub chain: String,
+    /// The private key (PEM) sealed for the edges, base64url, by the id of the edge's sealing key. Nobody else on
+    /// the way of a Snapshot can read it.
+    pub keys: BTreeMap<String, String>,
 }
 
 /// A customer.
@@ -103,6 +134,21 @@ impl Snapshot {
     pub fn stage(&self, customer: &CustomerName, stage: &StageName) -> Option<(&Customer, &Stage)> {
         let customer = self.customers.get(customer)?;
         Some((customer, customer.stages.get(stage)?))
+    }
+
+    /// What a host leads to: by its form below the base domains, or because it is a custom domain. Whether the
+    /// customer exists is still to be looked up.
+    pub fn site(&self, host: &str) -> Option<Site> {
+        let custom = || {
+            let domain = self.hosts.get(host)?;
+            Some(Site::Runtime(domain.customer.clone(), domain.stage.clone()))
+        };
+        self.domains.site(host).or_else(custom)
+    }
+
+    /// The app that a host serves at `/`, if it serves only one.
+    pub fn root_app(&self, host: &str) -> Option<&AppName> {
+        self.hosts.get(host)?.root.as_ref()
     }
 
     /// Whether this one replaces `other`: a later epoch, or a later revision of the same epoch.

@@ -55,6 +55,7 @@ fn world(zones: &[&str]) -> (Snapshot, HashMap<String, ReplicaFacts>, AppKey) {
         made_at: 0,
         domains: Domains::default(),
         customers: [(CustomerName::new("acme").unwrap(), customer)].into(),
+        hosts: std::collections::BTreeMap::new(),
         waf: BTreeMap::new(),
         platform_waf: Digest::from_sha256([0; 32]),
     };

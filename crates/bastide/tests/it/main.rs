@@ -2,6 +2,7 @@
 
 mod alone;
 mod alone_streams;
+mod domains;
 mod house;
 mod isolated;
 mod neighbours;

@@ -16,6 +16,7 @@ fn sample(epoch: u64, revision: u64) -> Snapshot {
         made_at: 0,
         domains: Domains::default(),
         customers: BTreeMap::new(),
+        hosts: std::collections::BTreeMap::new(),
         waf: BTreeMap::new(),
         platform_waf: Digest::from_sha256([0; 32]),
     }

@@ -184,6 +184,7 @@ mod tests {
             made_at: 0,
             domains: Domains::default(),
             customers: [(name("acme"), acme), (name("beta"), beta)].into(),
+            hosts: std::collections::BTreeMap::new(),
             waf: BTreeMap::new(),
             platform_waf: Digest::from_sha256([0; 32]),
         });

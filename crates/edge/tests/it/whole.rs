@@ -120,6 +120,7 @@ fn snapshot() -> Snapshot {
         made_at: 0,
         domains: Domains::default(),
         customers: [(CustomerName::new("demo").unwrap(), demo)].into(),
+        hosts: std::collections::BTreeMap::new(),
         waf: [(Digest::from_sha256([0; 32]), WafPolicy::default())].into(),
         platform_waf: Digest::from_sha256([0; 32]),
     }
@@ -183,6 +184,7 @@ fn world_with(roles: [Role; 2], change: impl FnOnce(&mut Config)) -> World {
         http: free(),
         domains: snapshot.domains.clone(),
         certificates: certificates.into(),
+        sealing_key_file: None,
         gateways: zones,
         node: node(&ca, dir.path(), Role::Edge, "edge-1"),
         bus: bastide_bus::Config {

@@ -407,6 +407,7 @@ impl World {
             made_at: now_s(),
             domains: domains.clone(),
             customers,
+            hosts: std::collections::BTreeMap::new(),
             waf: BTreeMap::new(),
             platform_waf: Digest::from_sha256([0; 32]),
         }

@@ -1,7 +1,7 @@
 //! Apps: list, show, publish, promote, and the operations that these begin.
 
 use super::scale::ScaleView;
-use crate::{ApiError, App, build, caller::Caller, deploy};
+use crate::{ApiError, App, build, caller::Caller, deploy, domains};
 use axum::{
     Json,
     body::Body,
@@ -180,7 +180,8 @@ async fn view(app: &App, caller: &Caller, row: AppRow) -> Result<AppView, ApiErr
             (None, false) => "starting",
             (None, true) => "absent",
         };
-        let url = format!("{}/", app.config.domains.app_url(&caller.customer.name, &stage, &row.name));
+        let customer = (caller.customer.id, &caller.customer.name);
+        let url = domains::address(app, customer, &stage, &row.name).await?;
         stages.push(StageView {
             stage: stage.to_string(),
             status: status.into(),
@@ -264,7 +265,8 @@ pub(crate) async fn operation(
     let own = caller.store(&app);
     let (row, steps) = own.operation(id).await?.ok_or_else(unknown)?;
     let name = own.apps().await?.into_iter().find(|found| found.id == row.app).ok_or_else(unknown)?.name;
-    let url = format!("{}/", app.config.domains.app_url(&caller.customer.name, &row.stage, &name));
+    let customer = (caller.customer.id, &caller.customer.name);
+    let url = domains::address(&app, customer, &row.stage, &name).await?;
     let steps = steps.into_iter().map(|step| StepView {
         name: step.name,
         status: step.status,

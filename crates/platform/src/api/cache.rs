@@ -1,6 +1,6 @@
 //! What edges store: purging it, its figures, and why a request is answered as it is.
 
-use crate::{ApiError, App, caller::Caller};
+use crate::{ApiError, App, caller::Caller, domains};
 use axum::{
     Json,
     extract::{Query, State, rejection::JsonRejection},
@@ -57,7 +57,7 @@ pub(crate) async fn purge(
 ) -> Result<(StatusCode, Json<Purged>), ApiError> {
     caller.need(PURGERS)?;
     let Json(new) = body.map_err(|error| ApiError::because(Code::InputInvalid, error.body_text()))?;
-    let wanted = read(&app, &caller, new)?;
+    let wanted = read(&app, &caller, new).await?;
     let own = caller.store(&app);
     let unknown = || ApiError::new(Code::ApiUnknown);
     if !own.stage_names().await?.contains(&wanted.stage) {
@@ -95,7 +95,7 @@ struct Wanted {
     purge: Purge,
 }
 
-fn read(app: &App, caller: &Caller, new: NewPurge) -> Result<Wanted, ApiError> {
+async fn read(app: &App, caller: &Caller, new: NewPurge) -> Result<Wanted, ApiError> {
     let wrong = |why: &str| ApiError::because(Code::InputInvalid, why);
     let texts = [&new.url, &new.prefix, &new.group];
     if texts.iter().filter(|text| text.is_some()).count() > 1 {
@@ -111,7 +111,7 @@ fn read(app: &App, caller: &Caller, new: NewPurge) -> Result<Wanted, ApiError> {
         if new.stage.is_some() || new.app.is_some() {
             return Err(wrong("the address names stage and app already"));
         }
-        let (stage, app, url) = address_of_an_app(app, caller, address)?;
+        let (stage, app, url) = address_of_an_app(app, caller, address).await?;
         let target = target(&url);
         let purge = if new.url.is_some() { Purge::Url(target) } else { Purge::Prefix(target) };
         return Ok(Wanted { stage, app: Some(app), purge });
@@ -128,16 +128,31 @@ fn read(app: &App, caller: &Caller, new: NewPurge) -> Result<Wanted, ApiError> {
     Ok(Wanted { stage, app, purge })
 }
 
-/// Stage and app of an address that people use. One of another customer, and one of nobody: the same words.
-fn address_of_an_app(app: &App, caller: &Caller, text: &str) -> Result<(StageName, AppName, Url), ApiError> {
-    let found = Url::parse(text).ok().and_then(|url| {
-        let Site::Runtime(customer, stage) = app.config.domains.site(url.host_str()?)? else {
-            return None;
-        };
-        let segment = url.path_segments()?.next()?;
-        (customer == caller.customer.name).then_some((stage, AppName::new(segment).ok()?, url))
-    });
-    found.ok_or_else(|| ApiError::because(Code::InputInvalid, "this is no address of one of your apps"))
+/// Stage and app of an address that people use, and that address below the app's name, as edges key it. One of another
+/// customer, and one of nobody: the same words.
+async fn address_of_an_app(
+    app: &App,
+    caller: &Caller,
+    text: &str,
+) -> Result<(StageName, AppName, Url), ApiError> {
+    let wrong = || ApiError::because(Code::InputInvalid, "this is no address of one of your apps");
+    let mut url = Url::parse(text).map_err(|_| wrong())?;
+    let host = url.host_str().ok_or_else(wrong)?.to_owned();
+    let stage = match app.config.domains.site(&host) {
+        Some(Site::Runtime(customer, stage)) if customer == caller.customer.name => stage,
+        Some(_) => return Err(wrong()),
+        None => {
+            let domain = domains::owned(app, caller.customer.id, &host).await?.ok_or_else(wrong)?;
+            if let Some(root) = domain.app {
+                let path = format!("/{root}{}", url.path());
+                url.set_path(&path);
+            }
+            domain.stage
+        }
+    };
+    let segment = url.path_segments().and_then(|mut segments| segments.next()).ok_or_else(wrong)?;
+    let name = AppName::new(segment).map_err(|_| wrong())?;
+    Ok((stage, name, url))
 }
 
 /// Path and query.
@@ -246,7 +261,7 @@ pub(crate) async fn why(
     if new.fields.len() > FIELDS_MAX || bytes > TEXT_BYTES_MAX {
         return Err(ApiError::because(Code::InputInvalid, "an address and its fields have 1 to 4096 bytes"));
     }
-    let (stage, name, url) = address_of_an_app(&app, &caller, &new.url)?;
+    let (stage, name, url) = address_of_an_app(&app, &caller, &new.url).await?;
     let found = caller.store(&app).app_named(&name).await?.ok_or_else(|| ApiError::new(Code::ApiUnknown))?;
     let host = url.host_str().unwrap_or_default();
     let request = CacheRequest {

@@ -3,6 +3,7 @@
 mod apps;
 mod cache;
 mod customers;
+mod domains;
 mod network;
 mod runtime;
 mod scale;
@@ -14,7 +15,7 @@ use crate::App;
 use axum::{
     Json, Router,
     extract::DefaultBodyLimit,
-    routing::{get, post, put},
+    routing::{delete, get, post, put},
 };
 use utoipa::OpenApi;
 
@@ -38,6 +39,14 @@ pub fn router(app: App) -> Router {
         .route("/api/stages/{stage}/network", get(network::show).put(network::replace))
         .route("/api/waf/policy", get(waf::show).put(waf::replace))
         .route("/api/operations/{id}", get(apps::operation))
+        .route("/api/domains", get(domains::list).post(domains::add))
+        // Rules against attacks dislike addresses that end like the name of a program, as `.com` does.
+        .route("/api/domains/{domain}/claim", delete(domains::remove))
+        .route("/api/domains/{domain}/verify", post(domains::verify))
+        .route("/api/domains/{domain}/certificate", put(domains::certificate))
+        .route("/api/stages/{stage}/default-domain", put(domains::set_default))
+        .route("/api/locks", get(domains::locks))
+        .route("/api/locks/{label}/lock", delete(domains::unlock))
         .route("/api/runtime", get(runtime::show))
         .route("/api/customers", get(customers::list).post(customers::create))
         .route("/api/customers/{customer}/quota", get(scale::quota_of).put(scale::set_quota))
@@ -71,6 +80,14 @@ pub fn description() -> utoipa::openapi::OpenApi {
         apps::promote,
         apps::operation,
         cache::purge,
+        domains::list,
+        domains::add,
+        domains::remove,
+        domains::verify,
+        domains::certificate,
+        domains::set_default,
+        domains::locks,
+        domains::unlock,
         cache::figures,
         cache::why,
         network::show,

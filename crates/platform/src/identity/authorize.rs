@@ -114,7 +114,12 @@ impl Identity {
             return Ok(true);
         }
         let stages = self.of(tenant).stage_names().await?;
-        Ok(stages.iter().any(|stage| uri == callback(&self.domains().runtime_host(&tenant.name, stage))))
+        if stages.iter().any(|stage| uri == callback(&self.domains().runtime_host(&tenant.name, stage))) {
+            return Ok(true);
+        }
+        let domains = self.of(tenant).domains().await?;
+        let proven = domains.iter().filter(|domain| domain.validated.is_some());
+        Ok(proven.into_iter().any(|domain| uri == callback(domain.name.as_str())))
     }
 
     /// Who is signed in here with this browser.

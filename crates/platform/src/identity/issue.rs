@@ -10,8 +10,8 @@ use bastide_identity::{
     claims::{CLIENT_LIFE_S, PLATFORM_STAGE, USER_LIFE_S},
     mint,
 };
-use bastide_store::{AppRow, ClientRow, MemberRow, now_s};
-use bastide_types::{AppName, Site, StageName, UserId};
+use bastide_store::{AppRow, ClientRow, DomainRow, MemberRow, now_s};
+use bastide_types::{AppName, DomainName, Site, StageName, UserId};
 use url::Url;
 use uuid::Uuid;
 
@@ -46,21 +46,45 @@ impl Identity {
         let unknown = || oauth("invalid_target", "No app of this organization is served at that address.");
         let text = resource.strip_suffix('/').unwrap_or(resource);
         let url = Url::parse(text).map_err(|_| unknown())?;
-        let stage = match url.host_str().and_then(|host| self.domains().site(host)) {
-            Some(Site::Runtime(customer, stage)) if customer == tenant.name => stage,
-            _ => return Err(unknown()),
+        let host = url.host_str().ok_or_else(unknown)?;
+        let segment = || AppName::new(url.path().trim_start_matches('/')).map_err(|_| unknown());
+        let (stage, app, exact) = match self.domains().site(host) {
+            Some(Site::Runtime(customer, stage)) if customer == tenant.name => {
+                let app = segment()?;
+                let exact = self.domains().app_url(&tenant.name, &stage, &app);
+                (stage, app, exact)
+            }
+            Some(_) => return Err(unknown()),
+            None => {
+                let domain = self.proven_domain(tenant, host).await?.ok_or_else(unknown)?;
+                let origin = self.domains().origin(host);
+                match domain.app {
+                    Some(app) => (domain.stage, app, origin),
+                    None => {
+                        let app = segment()?;
+                        let exact = format!("{origin}/{app}");
+                        (domain.stage, app, exact)
+                    }
+                }
+            }
         };
-        let app = AppName::new(url.path().trim_start_matches('/')).map_err(|_| unknown())?;
         // The exact text, so that neither port, user nor query can hide in it.
-        let url = self.domains().app_url(&tenant.name, &stage, &app);
-        if url != text {
+        if exact != text {
             return Err(unknown());
         }
+        // Tokens are for the app in its stage, by whichever address it was asked for.
+        let url = self.domains().app_url(&tenant.name, &stage, &app);
         let app = self.of(tenant).app_named(&app).await?.ok_or_else(unknown)?;
         if !self.of(tenant).serving(&stage).await?.contains_key(&app.id) {
             return Err(unknown());
         }
         Ok(Some(Target { stage, app, url }))
+    }
+
+    async fn proven_domain(&self, tenant: &Tenant, host: &str) -> Answer<Option<DomainRow>> {
+        let Ok(name) = DomainName::new(host) else { return Ok(None) };
+        let found = self.of(tenant).domain(&name).await?;
+        Ok(found.filter(|domain| domain.validated.is_some()))
     }
 
     /// Signs a token for the Platform, or for one app.

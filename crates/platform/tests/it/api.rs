@@ -90,6 +90,7 @@ pub(crate) async fn world_of(change: impl FnOnce(&mut Config)) -> World {
         postgres: None,
         replicas_per_customer: 200,
         registries: Vec::new(),
+        custom_domains: bastide_platform::config::CustomDomains::default(),
     };
     change(&mut config);
     let app = Platform::open(config).await.unwrap();
@@ -166,6 +167,7 @@ async fn every_route_refuses_the_anonymous_and_the_foreign_customer() {
             (Method::GET, item.get.is_some()),
             (Method::POST, item.post.is_some()),
             (Method::PUT, item.put.is_some()),
+            (Method::DELETE, item.delete.is_some()),
         ];
         let path = path.replace("{app}", "shop").replace("{id}", "01a20de4-d54c-7659-9f5b-f4ec6569bb31");
         for (method, _) in operations.into_iter().filter(|(_, there)| *there) {
@@ -214,15 +216,17 @@ fn the_description_of_the_api_does_not_change_unseen() {
     let mut paths: Vec<String> = Vec::new();
     for (path, item) in &description().paths.paths {
         for (method, there) in
-            [("GET", item.get.is_some()), ("POST", item.post.is_some()), ("PUT", item.put.is_some())]
+            [("GET", &item.get), ("POST", &item.post), ("PUT", &item.put), ("DELETE", &item.delete)]
         {
-            if there {
+            if there.is_some() {
                 paths.push(format!("{method} {path}"));
             }
         }
     }
     paths.sort();
     insta::assert_snapshot!(paths.join("\n"), @r"
+    DELETE /api/domains/{domain}/claim
+    DELETE /api/locks/{label}/lock
     GET /api/apps
     GET /api/apps/{app}
     GET /api/apps/{app}/egress
@@ -231,6 +235,8 @@ fn the_description_of_the_api_does_not_change_unseen() {
     GET /api/cache/figures
     GET /api/customers
     GET /api/customers/{customer}/quota
+    GET /api/domains
+    GET /api/locks
     GET /api/members
     GET /api/operations/{id}
     GET /api/runtime
@@ -243,10 +249,14 @@ fn the_description_of_the_api_does_not_change_unseen() {
     POST /api/cache/purges
     POST /api/cache/why
     POST /api/customers
+    POST /api/domains
+    POST /api/domains/{domain}/verify
     POST /api/members
     PUT /api/apps/{app}/roles
     PUT /api/apps/{app}/scale
     PUT /api/customers/{customer}/quota
+    PUT /api/domains/{domain}/certificate
+    PUT /api/stages/{stage}/default-domain
     PUT /api/stages/{stage}/network
     PUT /api/waf/policy
     ");

@@ -4,6 +4,7 @@
 mod api;
 mod archives;
 mod build;
+mod domains;
 mod identity;
 mod images;
 mod isolation;

@@ -262,3 +262,72 @@ async fn a_session_is_resumed_only_under_the_name_it_began_with() {
         assert_eq!(kinds, [false, true, false, true, false], "{version:?}");
     }
 }
+
+#[tokio::test]
+async fn an_authority_that_asks_by_tls_alpn_is_answered_for_the_name_in_question_and_gets_nothing_else() {
+    let (ca, store) = world();
+    let server = server_config(store.clone(), &[b"h2", b"http/1.1"]).unwrap();
+    let asked = bastide_tls::CustomSite::new().challenge("a.example.com", "token.thumbprint").unwrap();
+    store.set_custom([("a.example.com".to_owned(), asked)].into());
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"token.thumbprint");
+    let ask = async |name: &'static str, protocols: &[&[u8]]| {
+        let seen = Arc::new(Mutex::new(None));
+        let mut client = plain_client(ca.certificate_pem(), rustls::DEFAULT_VERSIONS);
+        client.dangerous().set_certificate_verifier(Arc::new(Looks(seen.clone())));
+        client.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        let (_, answered) = dial(Arc::new(client), &store, &server, name.try_into().unwrap()).await;
+        (seen.lock().unwrap().take(), answered)
+    };
+    let (certificate, answered) = ask("a.example.com", &[b"acme-tls/1"]).await;
+    assert!(matches!(answered, Err(AcceptError::Challenge)), "{answered:?}");
+    let certificate: CertificateDer<'static> = certificate.expect("it was shown one");
+    let extension = [&[0x06, 8, 43, 6, 1, 5, 5, 7, 1, 31, 1, 1, 0xff, 4, 34, 4, 32], hash.as_ref()].concat();
+    let is_there = certificate.windows(extension.len()).any(|part| part == extension);
+    assert!(is_there, "RFC 8737 §3: critical, with the hash of the key authorization");
+    for (name, protocols) in
+        [("b.example.com", &[&b"acme-tls/1"[..]][..]), ("a.example.com", &[b"h2"]), ("a.example.com", &[])]
+    {
+        let (certificate, answered) = ask(name, protocols).await;
+        assert!(certificate.is_none() && matches!(answered, Err(AcceptError::UnknownName { .. })), "{name}");
+    }
+    store.set_custom(std::collections::HashMap::new());
+    let (certificate, _) = ask("a.example.com", &[b"acme-tls/1"]).await;
+    assert!(certificate.is_none());
+}
+
+/// Believes everything and keeps what it saw.
+#[derive(Debug)]
+struct Looks(Arc<Mutex<Option<CertificateDer<'static>>>>);
+
+impl rustls::client::danger::ServerCertVerifier for Looks {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        *self.0.lock().unwrap() = Some(end_entity.clone().into_owned());
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
