@@ -3,7 +3,10 @@
 use crate::files;
 use anyhow::{Context, Result};
 use bastide_runtime::privileges::{self, Capabilities};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
 
 /// A role as the supervisor starts it.
@@ -88,13 +91,19 @@ fn mark(path: Option<PathBuf>) -> Box<dyn FnOnce() + Send> {
 
 fn block_on<T>(stop: CancellationToken, work: impl Future<Output = T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    Ok(runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let signals = tokio::spawn(cancel_on_signal(stop));
         let outcome = work.await;
         signals.abort();
         outcome
-    }))
+    });
+    // A blocking call that hangs must not keep a role from ending.
+    runtime.shutdown_timeout(BLOCKING_LIMIT);
+    Ok(outcome)
 }
+
+/// How long blocking calls may still take when the work of a role is over.
+const BLOCKING_LIMIT: Duration = Duration::from_secs(5);
 
 /// For a role that starts its own threads: a thread that waits for signals.
 fn signals_in_background(stop: CancellationToken) -> Result<std::thread::JoinHandle<()>> {

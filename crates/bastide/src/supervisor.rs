@@ -197,41 +197,69 @@ impl Identity {
     }
 }
 
-/// Ends roles of a supervisor that was killed: they end with it, each after its grace, and are waited for.
+/// Ends roles of a supervisor that was killed: they end with it, each after its grace, and are waited for. One that
+/// does not is killed, as the supervisor would have done.
 ///
 /// # Errors
-/// When one is still there after [`LEFT_LIMIT`].
+/// When one is still there after [`LEFT_LIMIT`] and [`KILL_LIMIT`].
 pub fn end_what_is_left(layout: &Layout) -> Result<()> {
-    let root = layout.root().display().to_string();
-    let pids = || {
-        let files = fs::read_dir(layout.run()).into_iter().flatten().flatten().map(|entry| entry.path());
-        let marks = files.filter(|path| path.extension().is_some_and(|extension| extension == "pid"));
-        let pids = marks.filter_map(|path| fs::read_to_string(path).ok()?.trim().parse::<i32>().ok());
-        // A number that was given to somebody else meanwhile is left alone.
-        pids.filter(|pid| {
-            fs::read(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|command| String::from_utf8_lossy(&command).contains(&root))
-        })
-        .collect::<Vec<_>>()
-    };
-    let begun = Instant::now();
-    let mut left = pids();
-    for pid in &left {
-        // One that has ended meanwhile is as good as signalled.
-        let _ = kill(Pid::from_raw(*pid), Signal::SIGTERM);
+    end_within(layout, LEFT_LIMIT)
+}
+
+fn end_within(layout: &Layout, limit: Duration) -> Result<()> {
+    signal_all(&left(layout), Signal::SIGTERM);
+    let stuck = wait_for_end(layout, limit);
+    for (name, pid) in &stuck {
+        tracing::warn!(process = name, pid, "did not drain in time; killed");
     }
-    while !left.is_empty() {
-        if begun.elapsed() > LEFT_LIMIT {
-            bail!("processes of an earlier start do not end: {left:?}");
-        }
-        std::thread::sleep(POLL);
-        left = pids();
+    signal_all(&stuck, Signal::SIGKILL);
+    let stuck = wait_for_end(layout, KILL_LIMIT);
+    if !stuck.is_empty() {
+        bail!("processes of an earlier start cannot be killed: {stuck:?}");
     }
     Ok(())
 }
 
+/// Name and process id of what an earlier supervisor started and still runs.
+fn left(layout: &Layout) -> Vec<(String, i32)> {
+    let root = layout.root().display().to_string();
+    let files = fs::read_dir(layout.run()).into_iter().flatten().flatten().map(|entry| entry.path());
+    let marks = files.filter(|path| path.extension().is_some_and(|extension| extension == "pid"));
+    let noted = marks.filter_map(|path| {
+        let name = path.file_stem()?.to_string_lossy().into_owned();
+        Some((name, fs::read_to_string(path).ok()?.trim().parse::<i32>().ok()?))
+    });
+    // A number that was given to somebody else meanwhile is left alone.
+    let ours = |pid: &i32| {
+        fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|command| String::from_utf8_lossy(&command).contains(&root))
+    };
+    noted.filter(|(_, pid)| ours(pid)).collect()
+}
+
+fn signal_all(processes: &[(String, i32)], signal: Signal) {
+    for (_, pid) in processes {
+        // One that has ended meanwhile is as good as signalled.
+        let _ = kill(Pid::from_raw(*pid), signal);
+    }
+}
+
+/// Waits until nothing is left, at most `limit`; says what is.
+fn wait_for_end(layout: &Layout, limit: Duration) -> Vec<(String, i32)> {
+    let begun = Instant::now();
+    loop {
+        let left = left(layout);
+        if left.is_empty() || begun.elapsed() > limit {
+            return left;
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
 /// Longer than any role's grace.
 const LEFT_LIMIT: Duration = Duration::from_secs(90);
+/// How long the kernel may take to end what was killed.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 fn start_time(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -259,6 +287,25 @@ mod tests {
         crate::files::private_dir(&layout.run()).unwrap();
         crate::files::private_dir(&layout.logs()).unwrap();
         (dir, layout)
+    }
+
+    #[test]
+    fn what_does_not_end_with_its_supervisor_is_killed() {
+        let (_dir, layout) = layout();
+        let file = layout.run().join("file");
+        std::fs::write(&file, "").unwrap();
+        let script = format!("trap '' TERM; exec tail -f {}", file.display());
+        let mut deaf = std::process::Command::new("sh").args(["-c", &script]).spawn().unwrap();
+        std::fs::write(layout.run().join("deaf.pid"), deaf.id().to_string()).unwrap();
+        let command = format!("/proc/{}/comm", deaf.id());
+        while std::fs::read_to_string(&command).unwrap().trim() != "tail" {
+            std::thread::sleep(POLL);
+        }
+        let outcome = end_within(&layout, Duration::from_millis(100));
+        let alive = deaf.try_wait().unwrap().is_none();
+        let _ = deaf.kill();
+        outcome.unwrap();
+        assert!(!alive, "it was killed");
     }
 
     #[tokio::test]

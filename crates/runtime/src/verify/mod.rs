@@ -8,13 +8,14 @@ mod scene;
 
 use crate::{Config, Error, agent::chain, config, driver::LinuxDriver, files};
 use bastide_proxy::handover;
-use bastide_types::{CustomerName, StageName};
-use bastide_verify::{Limits, Outcome, Report, Subject};
+use bastide_types::{CustomerName, ReplicaId, StageName};
+use bastide_verify::{Limits, Outcome, Report, Subject, facts};
 use scene::Scene;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
     io,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -33,7 +34,7 @@ const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const TALK_LIMIT: Duration = Duration::from_secs(10);
 /// Longest time of one verification.
 const RUN_LIMIT: Duration = Duration::from_mins(10);
-/// Verifications until replicas stay as they are.
+/// Verifications until replicas and addresses stay as they are.
 const RUNS: usize = 3;
 /// Argument of the executable that makes it the prober.
 const PROBER: &str = "probe";
@@ -192,18 +193,17 @@ impl Verifier {
 
     async fn verify(&self, request: &Request) -> Result<Report, Error> {
         for _ in 1..RUNS {
-            let (report, replicas) = self.run(request).await?;
-            let now = ids(&self.driver.topology().await?);
-            // Who went meanwhile left paths that could not be tried.
-            if report.outcome == Outcome::Proven || replicas.is_subset(&now) {
+            let (report, tried) = self.run(request).await?;
+            // What went meanwhile left paths that could not be tried.
+            if report.outcome == Outcome::Proven || tried.is_still_there(&self.driver).await? {
                 return Ok(report);
             }
-            tracing::info!("replicas went while they were tried; verifying again");
+            tracing::info!("replicas or addresses went while they were tried; verifying again");
         }
         self.run(request).await.map(|(report, _)| report)
     }
 
-    async fn run(&self, request: &Request) -> Result<(Report, BTreeSet<bastide_types::ReplicaId>), Error> {
+    async fn run(&self, request: &Request) -> Result<(Report, Tried), Error> {
         let scene = Scene::invent(&self.driver).await?;
         self.driver.canary(Some(scene.canary.clone())).await?;
         self.driver.egress_canary(Some(scene.egress())).await?;
@@ -211,10 +211,25 @@ impl Verifier {
         let facts = scene.facts(&topology, &self.driver, request).await?;
         let subject = Subject { topology: &topology, facts: &facts, outside: self.outside.as_deref() };
         let report = bastide_verify::verify(&self.executable, &[PROBER], subject, Limits::default()).await;
-        Ok((report.map_err(|error| Error::Verify(chain(&error)))?, ids(&topology)))
+        let report = report.map_err(|error| Error::Verify(chain(&error)))?;
+        Ok((report, Tried { replicas: ids(&topology), host: facts.host.iter().copied().collect() }))
     }
 }
 
-fn ids(topology: &bastide_isolation::Topology) -> BTreeSet<bastide_types::ReplicaId> {
+/// What a run tried to reach.
+struct Tried {
+    replicas: BTreeSet<ReplicaId>,
+    host: BTreeSet<IpAddr>,
+}
+
+impl Tried {
+    async fn is_still_there(&self, driver: &LinuxDriver) -> Result<bool, Error> {
+        let host = facts::addresses().map_err(Error::file("addresses"))?;
+        Ok(self.replicas.is_subset(&ids(&driver.topology().await?))
+            && self.host.iter().all(|address| host.contains(address)))
+    }
+}
+
+fn ids(topology: &bastide_isolation::Topology) -> BTreeSet<ReplicaId> {
     topology.stages.iter().flat_map(|stage| &stage.replicas).map(|replica| replica.id).collect()
 }
