@@ -5,6 +5,7 @@
 //! and the credentials live.
 
 mod cache;
+mod clients;
 mod credentials;
 mod domain;
 mod form;
@@ -96,6 +97,9 @@ pub enum Command {
     /// Hosts of your own for the apps of a stage
     #[command(subcommand)]
     Domain(domain::DomainCommand),
+    /// Programs that sign your users in, or act for themselves
+    #[command(subcommand)]
+    Client(clients::ClientCommand),
     /// Customers (for operators)
     #[command(subcommand)]
     Customer(org::CustomerCommand),
@@ -124,6 +128,7 @@ pub async fn run(context: Context, command: Command) -> Result<()> {
         Command::Services(command) => services::services(&context, command).await,
         Command::Cache(command) => cache::cache(&context, command).await,
         Command::Domain(command) => domain::domain(&context, command).await,
+        Command::Client(command) => clients::client(&context, command).await,
         Command::Customer(command) => org::customer(&context, command).await,
         Command::Explain { code } => explain(&context, &code),
     }

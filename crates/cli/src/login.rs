@@ -171,7 +171,7 @@ async fn without_browser(
         let mut form =
             Form::find(&String::from_utf8_lossy(&answer.body)).context("there is no sign-in form")?;
         let email = email.context("name the member with --email")?;
-        if !form.set("email", email) || !form.set("password", &password) {
+        if !form.set("username", email) || !form.set("password", &password) {
             bail!("the sign-in form is not known to this version");
         }
         arrival = visitor.submit(url, &form).await?;
@@ -224,11 +224,20 @@ fn read_line() -> Result<String> {
     Ok(line)
 }
 
-/// Forgets the credential; the server's session ends with its refresh token.
+/// Ends the session at the Platform and forgets the credential. Without a Platform to reach, the credential is
+/// forgotten all the same.
 pub async fn logout(context: &Context) -> Result<()> {
     let mut store = Store::open(&context.config_dir)?;
     let server = session::server(context, &store)?;
-    store.credentials.servers.remove(&server);
+    if let Some(Credential::Member { refresh_token }) = store.credentials.servers.remove(&server) {
+        let ended = match Client::trusting(&context.ca) {
+            Ok(client) => oauth::revoke(&client, &server, &refresh_token).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            eprintln!("warning: the session at {server} goes on until its end, at most 12 hours: {error:#}");
+        }
+    }
     if store.credentials.current.as_deref() == Some(&server) {
         store.credentials.current = None;
     }

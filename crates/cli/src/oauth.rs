@@ -59,7 +59,7 @@ impl Request {
             bail!("the answer does not belong to this login");
         }
         // RFC 9207: the answer names its issuer, so that no other one can be mixed in.
-        if value("iss").is_some_and(|iss| iss != issuer(server)) {
+        if value("iss").is_none_or(|iss| iss != issuer(server)) {
             bail!("the answer comes from another issuer");
         }
         if let Some(error) = value("error") {
@@ -94,6 +94,12 @@ pub async fn refresh(
     client.post_form(&format!("{}/token", issuer(server)), &[], &form).await?.json()
 }
 
+/// Ends the session of a refresh token (RFC 7009).
+pub async fn revoke(client: &Client, server: &str, token: &Secret) -> Result<()> {
+    let form = [("client_id", CLIENT_ID), ("token", token.expose()), ("token_type_hint", "refresh_token")];
+    client.post_form(&format!("{}/revoke", issuer(server)), &[], &form).await?.good().map(drop)
+}
+
 /// A token for an API client.
 pub async fn client_token(
     client: &Client,
@@ -121,7 +127,8 @@ mod tests {
     const SERVER: &str = "https://demo.platform.localhost:8443";
 
     fn answer(request: &Request, rest: &str) -> Url {
-        format!("http://127.0.0.1:1/callback?state={}{rest}", request.state).parse().unwrap()
+        let iss = if rest.contains("iss=") { String::new() } else { format!("&iss={}", issuer(SERVER)) };
+        format!("http://127.0.0.1:1/callback?state={}{iss}{rest}", request.state).parse().unwrap()
     }
 
     #[test]
@@ -132,6 +139,7 @@ mod tests {
             request.code(&"http://127.0.0.1:1/callback?state=x&code=c".parse().unwrap(), SERVER).is_err()
         );
         assert!(request.code(&answer(&request, "&code=c&iss=https://evil"), SERVER).is_err());
+        assert!(request.code(&answer(&request, "&code=c&iss="), SERVER).is_err());
         let refused = request.code(&answer(&request, "&error=access_denied"), SERVER).unwrap_err();
         assert!(refused.to_string().contains("access_denied"));
     }

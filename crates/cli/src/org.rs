@@ -162,7 +162,7 @@ pub async fn customer(context: &Context, command: CustomerCommand) -> Result<()>
 }
 
 /// Rows of an array, or of the one array that an object holds.
-fn table(context: &Context, value: &Value, columns: &[&str]) -> Result<()> {
+pub(crate) fn table(context: &Context, value: &Value, columns: &[&str]) -> Result<()> {
     if context.json {
         println!("{value}");
         return Ok(());
@@ -175,7 +175,8 @@ fn table(context: &Context, value: &Value, columns: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn show(context: &Context, value: &Value, keys: &[&str]) -> Result<()> {
+/// Values of an object, one a line.
+pub(crate) fn show(context: &Context, value: &Value, keys: &[&str]) -> Result<()> {
     if context.json {
         println!("{value}");
         return Ok(());

@@ -253,7 +253,10 @@ enum Open {
 
 impl Open {
     fn of(path: &CanonicalPath) -> Self {
-        if path.is_surely_below("/identity/") {
+        // The second holds the issuers' descriptions, which RFC 8414 puts above their paths.
+        if path.is_surely_below("/identity/")
+            || path.is_surely_below("/.well-known/oauth-authorization-server/")
+        {
             Self::Identity
         } else if path.spelled == "/api/openapi.json" || path.is_surely_below("/portal/assets/") {
             Self::Everybody

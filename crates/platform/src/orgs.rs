@@ -49,8 +49,7 @@ pub(crate) async fn create(
     let roles = vec!["administrator".to_owned(), "developer".to_owned()];
     let invitation_link =
         identity::members::invite(app, &mut write, id, name, administrator, None, roles).await?;
-    let client =
-        ClientRow { id: FIRST_CLIENT.into(), name: FIRST_CLIENT.into(), roles: vec!["developer".into()] };
+    let client = ClientRow::service(FIRST_CLIENT, vec!["developer".into()]);
     own.put_client(&mut write, &client, &secret.hash).await?;
     own.audit(&mut write, by, "customer.created", name.as_str()).await?;
     write.commit().await.map_err(StoreError::from)?;

@@ -108,7 +108,7 @@ impl Platform {
         let operator = self.store.customer_named(&name).await?.ok_or(StoreError::Taken)?;
         let secret = String::from_utf8_lossy(&read(&self.config.operator_client_file)?).trim().to_owned();
         let roles = vec!["operator".to_owned()];
-        let client = ClientRow { id: OPERATOR_CLIENT.into(), name: OPERATOR_CLIENT.into(), roles };
+        let client = ClientRow::service(OPERATOR_CLIENT, roles);
         let mut write = self.store.write().await?;
         self.store.customer(operator.id).put_client(&mut write, &client, &opaque::hash(&secret)).await?;
         write.commit().await.map_err(StoreError::from)?;

@@ -1,6 +1,8 @@
-//! Issuers' keys, members, API clients, sessions.
+//! Issuers' keys, members, sessions, codes.
 
-use crate::{CustomerStore, Result, Write, from_json, now_s, parse, raise_revision, taken, to_json};
+use crate::{
+    CustomerStore, Result, SessionUse, Write, from_json, now_s, parse, raise_revision, taken, to_json,
+};
 use bastide_types::{AppId, StageName, UserId, snapshot::VerifyingKey};
 use sqlx::{Row, sqlite::SqliteRow};
 
@@ -29,17 +31,6 @@ pub struct MemberRow {
     pub password: Option<String>,
 }
 
-/// An API client.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientRow {
-    /// Id.
-    pub id: String,
-    /// Name.
-    pub name: String,
-    /// Organization roles.
-    pub roles: Vec<String>,
-}
-
 /// A session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRow {
@@ -66,6 +57,16 @@ pub struct CodeRow {
     pub member: UserId,
     /// Id of the sign-in that it came from.
     pub parent: String,
+    /// Stage of the issuer that was asked; empty for members.
+    pub stage: String,
+    /// Scopes that were given, with spaces between.
+    pub scope: String,
+    /// Value that the client binds the ID token to.
+    pub nonce: Option<String>,
+    /// Seconds since 1970 at which the member signed in.
+    pub since: i64,
+    /// Seconds since 1970 at which it ends.
+    pub until: i64,
 }
 
 /// A session to begin.
@@ -97,10 +98,10 @@ pub enum CodeOutcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefreshOutcome {
     /// It was good; its successor is stored.
-    Rotated(SessionRow),
+    Rotated(SessionRow, SessionUse),
     /// It was used before: the session has ended.
     Reused,
-    /// It is not known, or its session has ended.
+    /// It is not known to this client and issuer, or its session has ended.
     Unknown,
 }
 
@@ -277,37 +278,6 @@ impl CustomerStore<'_> {
         Ok(Some(member))
     }
 
-    /// Adds an API client; replaces the secret of an existing one.
-    pub async fn put_client(&self, write: &mut Write, client: &ClientRow, hash: &[u8; 32]) -> Result<()> {
-        sqlx::query(
-            "INSERT INTO client (customer, id, name, hash, roles) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (customer, id) DO UPDATE SET hash = ?4, roles = ?5",
-        )
-        .bind(self.customer.to_string())
-        .bind(&client.id)
-        .bind(&client.name)
-        .bind(&hash[..])
-        .bind(to_json(&client.roles)?)
-        .execute(&mut **write)
-        .await?;
-        Ok(())
-    }
-
-    /// An API client, if the hash is that of its secret.
-    pub async fn client(&self, id: &str, hash: &[u8; 32]) -> Result<Option<ClientRow>> {
-        let row =
-            sqlx::query("SELECT id, name, roles FROM client WHERE customer = ? AND id = ? AND hash = ?")
-                .bind(self.customer.to_string())
-                .bind(id)
-                .bind(&hash[..])
-                .fetch_optional(&self.store.pool)
-                .await?;
-        row.map(|row| {
-            Ok(ClientRow { id: row.try_get(0)?, name: row.try_get(1)?, roles: from_json(row.try_get(2)?)? })
-        })
-        .transpose()
-    }
-
     /// Counts a try to sign in as if it failed, unless the address is locked: then `Err` holds the seconds
     /// to wait. A success takes the count back. The write lock is held from the look to the count, so that
     /// parallel guesses cannot pass the limit.
@@ -372,7 +342,7 @@ impl CustomerStore<'_> {
             .execute(&mut **write)
             .await?;
         sqlx::query(
-            "INSERT INTO session (customer, id, kind, hash, parent, member, until) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO session (customer, id, kind, hash, parent, member, until, since) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(self.customer.to_string())
         .bind(&id)
@@ -381,6 +351,7 @@ impl CustomerStore<'_> {
         .bind(new.parent)
         .bind(new.member.to_string())
         .bind(new.until)
+        .bind(now_s())
         .execute(&mut **write)
         .await?;
         Ok(id)
@@ -413,20 +384,14 @@ impl CustomerStore<'_> {
     }
 
     /// Stores an authorization code.
-    pub async fn add_code(
-        &self,
-        write: &mut Write,
-        hash: &[u8; 32],
-        code: &CodeRow,
-        until: i64,
-    ) -> Result<()> {
+    pub async fn add_code(&self, write: &mut Write, hash: &[u8; 32], code: &CodeRow) -> Result<()> {
         // Kept for an hour after their end, so that a second use is noticed.
         sqlx::query("DELETE FROM code WHERE customer = ? AND until < ?")
             .bind(self.customer.to_string())
             .bind(now_s() - 3600)
             .execute(&mut **write)
             .await?;
-        sqlx::query("INSERT INTO code (customer, hash, client, redirect_uri, challenge, resource, member, parent, until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
+        sqlx::query("INSERT INTO code (customer, hash, client, redirect_uri, challenge, resource, member, parent, until, stage, scope, nonce, since) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
             .bind(self.customer.to_string())
             .bind(&hash[..])
             .bind(&code.client)
@@ -435,7 +400,11 @@ impl CustomerStore<'_> {
             .bind(&code.resource)
             .bind(code.member.to_string())
             .bind(&code.parent)
-            .bind(until)
+            .bind(code.until)
+            .bind(&code.stage)
+            .bind(&code.scope)
+            .bind(&code.nonce)
+            .bind(code.since)
             .execute(&mut **write)
             .await?;
         Ok(())
@@ -445,7 +414,7 @@ impl CustomerStore<'_> {
     pub async fn take_code(&self, write: &mut Write, hash: &[u8; 32]) -> Result<CodeOutcome> {
         let row = sqlx::query(
             "UPDATE code SET taken = taken + 1 WHERE customer = ? AND hash = ?
-             RETURNING client, redirect_uri, challenge, resource, member, parent, taken, session, until",
+             RETURNING client, redirect_uri, challenge, resource, member, parent, taken, session, until, stage, scope, nonce, since",
         )
         .bind(self.customer.to_string())
         .bind(&hash[..])
@@ -470,6 +439,11 @@ impl CustomerStore<'_> {
             resource: row.try_get(3)?,
             member: parse(row.try_get(4)?)?,
             parent: row.try_get(5)?,
+            stage: row.try_get(9)?,
+            scope: row.try_get(10)?,
+            nonce: row.try_get(11)?,
+            since: row.try_get(12)?,
+            until,
         }))
     }
 
@@ -494,61 +468,14 @@ impl CustomerStore<'_> {
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 
-    async fn delete_session(&self, write: &mut Write, id: &str) -> Result<()> {
+    /// Ends the session of this id with all that came of it.
+    pub async fn delete_session(&self, write: &mut Write, id: &str) -> Result<()> {
         sqlx::query("DELETE FROM session WHERE customer = ? AND id = ?")
             .bind(self.customer.to_string())
             .bind(id)
             .execute(&mut **write)
             .await?;
         Ok(())
-    }
-
-    /// Stores a refresh token of a session.
-    pub async fn add_refresh(&self, write: &mut Write, hash: &[u8; 32], session: &str) -> Result<()> {
-        sqlx::query("INSERT INTO refresh (customer, hash, session) VALUES (?, ?, ?)")
-            .bind(self.customer.to_string())
-            .bind(&hash[..])
-            .bind(session)
-            .execute(&mut **write)
-            .await?;
-        Ok(())
-    }
-
-    /// Spends a refresh token and stores its successor. One that was spent before ends the session.
-    pub async fn rotate_refresh(&self, hash: &[u8; 32], successor: &[u8; 32]) -> Result<RefreshOutcome> {
-        let mut write = self.store.write().await?;
-        let row = sqlx::query(
-            "SELECT s.id, s.member, s.until, r.used FROM refresh r JOIN session s ON s.customer = r.customer AND s.id = r.session
-             WHERE r.customer = ? AND r.hash = ? AND s.until > ?",
-        )
-        .bind(self.customer.to_string())
-        .bind(&hash[..])
-        .bind(now_s())
-        .fetch_optional(&mut *write)
-        .await?;
-        let Some(row) = row else { return Ok(RefreshOutcome::Unknown) };
-        let session = session_row(&row)?;
-        let used: i64 = row.try_get(3)?;
-        if used != 0 {
-            self.delete_session(&mut write, &session.id).await?;
-            self.audit(
-                &mut write,
-                &session.member.to_string(),
-                "session.ended",
-                "a refresh token was used twice",
-            )
-            .await?;
-            write.commit().await?;
-            return Ok(RefreshOutcome::Reused);
-        }
-        sqlx::query("UPDATE refresh SET used = 1 WHERE customer = ? AND hash = ?")
-            .bind(self.customer.to_string())
-            .bind(&hash[..])
-            .execute(&mut *write)
-            .await?;
-        self.add_refresh(&mut write, successor, &session.id).await?;
-        write.commit().await?;
-        Ok(RefreshOutcome::Rotated(session))
     }
 
     /// Gives a member a role of an app in a stage.

@@ -8,9 +8,11 @@
 
 mod apps;
 mod audit;
+mod clients;
 mod customers;
 mod deploy;
 mod domains;
+mod grants;
 mod identity;
 mod label;
 mod network;
@@ -24,14 +26,14 @@ mod waf;
 
 pub use apps::{AppRow, RevisionRow};
 pub use audit::AuditRow;
+pub use clients::{ClientRow, ClientSecretRow, IdKeyRow};
 pub use customers::{CustomerRow, NewStage, StageRow};
 pub use deploy::{NewOperation, OperationRow, ReplicaRow, StepRow};
 pub use domains::{
     CLAIM_LIFE_S, DomainCheck, DomainRow, DomainState, NewCertificate, OrderRow, ServedDomain, UnsealedKey,
 };
-pub use identity::{
-    ClientRow, CodeOutcome, CodeRow, MemberRow, NewSession, RefreshOutcome, SessionRow, SigningKeyRow,
-};
+pub use grants::{RefreshBy, SessionUse};
+pub use identity::{CodeOutcome, CodeRow, MemberRow, NewSession, RefreshOutcome, SessionRow, SigningKeyRow};
 pub use label::{LOCK_S, LockRow};
 pub use purge::StagePurges;
 pub use scale::ScalingRow;
@@ -119,6 +121,7 @@ impl Store {
             migration(8, "next look", include_str!("../migrations/0008_next_look.sql")),
             migration(9, "waf", include_str!("../migrations/0009_waf.sql")),
             migration(10, "domain", include_str!("../migrations/0010_domain.sql")),
+            migration(12, "provider", include_str!("../migrations/0012_provider.sql")),
         ])
         .run(&pool)
         .await?;

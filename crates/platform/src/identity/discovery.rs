@@ -1,75 +1,68 @@
-//! What clients read about an issuer: endpoints and public keys (OpenID Connect Discovery, RFC 7517).
+//! What clients read about an issuer: endpoints and public keys (OpenID Connect Discovery, RFC 8414, RFC 7517).
 
-use super::{Identity, fault::Answer, tenant::Tenant};
+use super::{Identity, fault::Answer, issuer::Issuer};
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     response::{IntoResponse, Response},
 };
-use bastide_types::{Code, StageName};
+use bastide_identity::id_token::RSA_EXPONENT;
 use serde_json::json;
 
-/// Keys and endpoints change rarely and are public.
-const CACHE: [(&str, &str); 1] = [("cache-control", "public, max-age=60")];
+/// Keys and endpoints change rarely and are public, also for scripts of other sites.
+const PUBLIC: [(&str, &str); 2] =
+    [("cache-control", "public, max-age=60"), ("access-control-allow-origin", "*")];
+/// Scopes that mean something here.
+pub(super) const SCOPES: [&str; 4] = ["openid", "profile", "email", "offline_access"];
+/// `acr` of a sign-in with a password.
+pub(super) const ACR: &str = "password";
 
-/// `/.well-known/openid-configuration` of the members' issuer.
-pub async fn members(State(identity): State<Identity>, tenant: Tenant) -> Response {
-    document(&identity, &tenant, &identity.domains().member_issuer(&tenant.name))
-}
-
-/// The same of a stage's issuer; sign-in and tokens are at the members' endpoints.
-pub async fn stage(State(identity): State<Identity>, tenant: Tenant, Path(stage): Path<String>) -> Answer {
-    let stage = identity.stage(&tenant, &stage).await?;
-    Ok(document(&identity, &tenant, &identity.domains().stage_issuer(&tenant.name, &stage)))
-}
-
-/// `/jwks` of the members' issuer.
-pub async fn member_keys(State(identity): State<Identity>, tenant: Tenant) -> Answer {
-    identity.keys(&tenant, None).await
-}
-
-/// `/s/{stage}/jwks`.
-pub async fn stage_keys(
-    State(identity): State<Identity>,
-    tenant: Tenant,
-    Path(stage): Path<String>,
-) -> Answer {
-    let stage = identity.stage(&tenant, &stage).await?;
-    identity.keys(&tenant, Some(&stage)).await
-}
-
-impl Identity {
-    async fn stage(&self, tenant: &Tenant, text: &str) -> Answer<StageName> {
-        let stage = StageName::new(text).map_err(|_| Code::ApiUnknown)?;
-        let known = self.of(tenant).stage_names().await?;
-        if known.contains(&stage) { Ok(stage) } else { Err(Code::ApiUnknown.into()) }
-    }
-
-    async fn keys(&self, tenant: &Tenant, stage: Option<&StageName>) -> Answer {
-        let keys = self.of(tenant).signing_keys(stage).await?.into_iter().map(|key| key.public);
-        let keys: Vec<_> = keys
-            .map(|key| json!({ "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": key.kid, "x": key.x }))
-            .collect();
-        Ok((CACHE, Json(json!({ "keys": keys }))).into_response())
-    }
-}
-
-fn document(identity: &Identity, tenant: &Tenant, issuer: &str) -> Response {
-    let base = identity.domains().member_issuer(&tenant.name);
+/// `/.well-known/openid-configuration` below the issuer, and `/.well-known/oauth-authorization-server` above
+/// it. It names what works and nothing else.
+pub async fn document(issuer: Issuer) -> Response {
+    let at = |endpoint: &str| format!("{}/{endpoint}", issuer.url);
+    let by_secret = ["client_secret_basic", "client_secret_post"];
     let body = json!({
-        "issuer": issuer,
-        "authorization_endpoint": format!("{base}/authorize"),
-        "token_endpoint": format!("{base}/token"),
-        "end_session_endpoint": format!("{base}/logout"),
-        "jwks_uri": format!("{issuer}/jwks"),
+        "issuer": issuer.url,
+        "authorization_endpoint": at("authorize"),
+        "token_endpoint": at("token"),
+        "userinfo_endpoint": at("userinfo"),
+        "revocation_endpoint": at("revoke"),
+        "introspection_endpoint": at("introspect"),
+        "end_session_endpoint": at("logout"),
+        "jwks_uri": at("jwks"),
+        "scopes_supported": SCOPES,
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
         "code_challenge_methods_supported": ["S256"],
-        "token_endpoint_auth_methods_supported": ["none", "client_secret_basic", "client_secret_post"],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+        "revocation_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+        "introspection_endpoint_auth_methods_supported": by_secret,
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["EdDSA"],
+        "id_token_signing_alg_values_supported": ["RS256"],
+        "acr_values_supported": [ACR],
+        "prompt_values_supported": ["none", "login", "consent", "select_account"],
+        "claims_supported": ["iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "at_hash",
+            "sid", "name", "email", "email_verified"],
+        "claims_parameter_supported": false,
+        "request_parameter_supported": false,
+        "request_uri_parameter_supported": false,
         "authorization_response_iss_parameter_supported": true,
     });
-    (CACHE, Json(body)).into_response()
+    (PUBLIC, Json(body)).into_response()
+}
+
+/// `/jwks`: the keys of access tokens (Ed25519) and of ID tokens (RSA).
+pub async fn keys(State(identity): State<Identity>, issuer: Issuer) -> Answer {
+    let access = identity.of(&issuer.tenant).signing_keys(issuer.stage.as_ref()).await?;
+    let access = access.into_iter().map(|key| {
+        let (kid, x) = (key.public.kid, key.public.x);
+        json!({ "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": kid, "x": x })
+    });
+    let id = identity.id_keys(&issuer).await?.into_iter().map(|key| {
+        json!({ "kty": "RSA", "use": "sig", "alg": "RS256", "kid": key.kid, "n": key.n, "e": RSA_EXPONENT })
+    });
+    let keys: Vec<_> = access.chain(id).collect();
+    Ok((PUBLIC, Json(json!({ "keys": keys }))).into_response())
 }

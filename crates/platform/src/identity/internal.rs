@@ -1,6 +1,6 @@
 //! Browser sessions as gateways use them. Only peers with the role gateway get here.
 
-use super::{Fault, GATEWAY, Identity, fault::Answer, issue::Holder, tenant::Tenant};
+use super::{Fault, GATEWAY, Identity, fault::Answer, issue::Holder, issuer::Issuer, tenant::Tenant};
 use axum::{Json, extract::State};
 use bastide_identity::opaque::{self, Opaque};
 use bastide_store::{NewSession, StoreError, now_s};
@@ -44,7 +44,9 @@ pub async fn open(State(identity): State<Identity>, Json(ask): Json<Open>) -> An
     let tenant = identity.named(&ask.customer).await?;
     let hash = opaque::hash(ask.code.expose());
     let verifier = ask.code_verifier.expose();
-    let row = identity.redeem(&tenant, &hash, GATEWAY, verifier, &ask.redirect_uri).await?;
+    let url = identity.domains().member_issuer(&tenant.name);
+    let issuer = Issuer { tenant: tenant.clone(), stage: None, url };
+    let row = identity.redeem(&issuer, &hash, GATEWAY, verifier, &ask.redirect_uri).await?;
     let member = identity.active(&tenant, row.member).await?.ok_or(Code::OAuthInvalid)?;
     let secret = Opaque::generate()?;
     let mut write = identity.store().write().await?;

@@ -3,6 +3,7 @@
 use super::{
     Identity,
     fault::{Answer, Fault, oauth},
+    issuer::Issuer,
     tenant::Tenant,
 };
 use bastide_identity::{
@@ -19,11 +20,25 @@ use uuid::Uuid;
 /// offered yet.
 const TOKEN_EPOCH: u64 = 0;
 
+/// The epoch under which tokens are made now.
+pub fn token_epoch() -> u64 {
+    TOKEN_EPOCH
+}
+
 /// An app in a stage, asked for as `resource` (RFC 8707).
 pub struct Target {
     pub stage: StageName,
     pub app: AppRow,
     pub url: String,
+}
+
+/// For whom a token is.
+#[derive(Clone, Copy)]
+enum Audience<'a> {
+    Platform,
+    App(&'a Target),
+    /// The issuer of a stage itself: its `/userinfo`.
+    Issuer(&'a StageName),
 }
 
 /// A token and when it ends, in seconds since 1970.
@@ -87,6 +102,35 @@ impl Identity {
         Ok(found.filter(|domain| domain.validated.is_some()))
     }
 
+    /// As [`Self::target`]; the issuer of a stage makes tokens for apps of that stage only.
+    pub(super) async fn target_at(&self, issuer: &Issuer, resource: Option<&str>) -> Answer<Option<Target>> {
+        // The Platform's own API needs no asking for at the organization's issuer.
+        let platform = self.domains().platform_audience(&issuer.tenant.name);
+        if issuer.stage.is_none() && resource == Some(platform.as_str()) {
+            return Ok(None);
+        }
+        match self.target(&issuer.tenant, resource).await? {
+            Some(target) if issuer.stage.as_ref().is_some_and(|stage| *stage != target.stage) => {
+                Err(oauth("invalid_target", "This issuer makes tokens for apps of its own stage."))
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// Signs a token for one app; without one for the Platform or, at the issuer of a stage, for that
+    /// issuer's own endpoints.
+    pub(super) async fn issue_at(
+        &self,
+        issuer: &Issuer,
+        holder: &Holder<'_>,
+        target: Option<&Target>,
+    ) -> Answer<Issued> {
+        match (target, &issuer.stage) {
+            (None, Some(stage)) => self.issue_for(&issuer.tenant, holder, Audience::Issuer(stage)).await,
+            _ => self.issue(&issuer.tenant, holder, target).await,
+        }
+    }
+
     /// Signs a token for the Platform, or for one app.
     pub(super) async fn issue(
         &self,
@@ -94,7 +138,20 @@ impl Identity {
         holder: &Holder<'_>,
         target: Option<&Target>,
     ) -> Answer<Issued> {
-        let stage = target.map(|target| &target.stage);
+        self.issue_for(tenant, holder, target.map_or(Audience::Platform, Audience::App)).await
+    }
+
+    async fn issue_for(
+        &self,
+        tenant: &Tenant,
+        holder: &Holder<'_>,
+        audience: Audience<'_>,
+    ) -> Answer<Issued> {
+        let stage = match audience {
+            Audience::Platform => None,
+            Audience::App(target) => Some(&target.stage),
+            Audience::Issuer(stage) => Some(stage),
+        };
         let (sub, name, sid, client_id, life_s) = match holder {
             Holder::Member { member, session, client_id } => {
                 (member.id.to_string(), &member.name, *session, *client_id, USER_LIFE_S)
@@ -103,14 +160,14 @@ impl Identity {
                 (client.id.clone(), &client.name, client.id.as_str(), client.id.as_str(), CLIENT_LIFE_S)
             }
         };
-        let roles = match (target, holder) {
-            (None, Holder::Member { member, .. }) => member.roles.clone(),
-            (None, Holder::Client(client)) => client.roles.clone(),
-            (Some(target), Holder::Member { member, .. }) => {
+        let roles = match (audience, holder) {
+            (Audience::Platform, Holder::Member { member, .. }) => member.roles.clone(),
+            (Audience::Platform, Holder::Client(client)) => client.roles.clone(),
+            (Audience::App(target), Holder::Member { member, .. }) => {
                 self.of(tenant).app_roles_of(&target.stage, target.app.id, member.id).await?
             }
             // Roles of apps are given to people.
-            (Some(_), Holder::Client(_)) => Vec::new(),
+            (Audience::App(_), Holder::Client(_)) | (Audience::Issuer(_), _) => Vec::new(),
         };
         let now = now_s().unsigned_abs();
         let claims = Claims {
@@ -119,9 +176,10 @@ impl Identity {
                 None => self.domains().member_issuer(&tenant.name),
             },
             sub,
-            aud: match target {
-                Some(target) => target.url.clone(),
-                None => self.domains().platform_audience(&tenant.name),
+            aud: match audience {
+                Audience::App(target) => target.url.clone(),
+                Audience::Platform => self.domains().platform_audience(&tenant.name),
+                Audience::Issuer(stage) => self.domains().stage_issuer(&tenant.name, stage),
             },
             exp: now + life_s,
             nbf: now,

@@ -1,10 +1,11 @@
-//! Signing in with a password, and out again.
+//! Signing in with a password.
 
 use super::{
     Fault, Identity, SESSION_LIFE_S,
     authorize::{SIGN_IN_COOKIE, redirect},
     fault::Answer,
     form::Form,
+    issuer::Issuer,
     pages,
     tenant::{Tenant, cookie, demand_pair, demand_same_origin, set_cookie},
 };
@@ -54,26 +55,27 @@ pub(super) fn demand_own_form(
     demand_pair(cookie(headers, FORM_COOKIE), form.get("form_token"))
 }
 
-/// POST `/identity/login`.
+/// POST `…/login`.
 pub async fn login(
     State(identity): State<Identity>,
-    tenant: Tenant,
+    issuer: Issuer,
     headers: HeaderMap,
     body: Bytes,
 ) -> Answer {
+    let tenant = issuer.tenant.clone();
     let form = Form::read(&body)?;
     demand_own_form(&identity, &tenant, &headers, &form)?;
-    let request = match identity.request(&tenant, &form).await? {
+    let request = match identity.request(&issuer, &form).await? {
         Ok(request) => request,
         Err(refused) => return Ok(refused),
     };
-    let email = form.get("email").unwrap_or_default().trim().to_lowercase();
+    let email = form.get("username").unwrap_or_default().trim().to_lowercase();
     let password = Secret::new(form.get("password").unwrap_or_default());
     let member = match identity.check_password(&tenant, &email, password).await {
         Ok(member) => member,
         Err(Fault::Refused(problem, retry)) => {
             let (token, status) = (form_token(&headers)?, status_of(&problem));
-            let mut page = pages::login(&tenant, &request, &token, &email, Some(&problem), status)?;
+            let mut page = pages::login(&issuer, &request, &token, &email, Some(&problem), status)?;
             if let Some(seconds) = retry {
                 page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             }
@@ -83,30 +85,9 @@ pub async fn login(
     };
     let mut write = identity.store().write().await?;
     let (session, secret) = identity.sign_in(&tenant, &mut write, &headers, &member).await?;
-    let to = identity.code(&tenant, &mut write, &request, &session, &member).await?;
+    let to = identity.code(&issuer, &mut write, &request, &session, now_s(), &member).await?;
     write.commit().await.map_err(StoreError::from)?;
     Ok(with_sign_in(redirect(&to), &secret))
-}
-
-/// GET `/identity/logout`: asks, because a link of another site must not sign anybody out.
-pub async fn logout_page(tenant: Tenant, headers: HeaderMap) -> Answer {
-    pages::logout(&tenant, &form_token(&headers)?)
-}
-
-/// POST `/identity/logout`: ends the sign-in and the browser sessions that came of it.
-pub async fn logout(
-    State(identity): State<Identity>,
-    tenant: Tenant,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
-    demand_own_form(&identity, &tenant, &headers, &Form::read(&body)?)?;
-    if let Some(secret) = cookie(&headers, SIGN_IN_COOKIE) {
-        identity.end(&tenant, secret).await?;
-    }
-    let mut response = pages::message(&tenant, "You are signed out.")?;
-    add_cookie(&mut response, &set_cookie(SIGN_IN_COOKIE, "", 0));
-    Ok(response)
 }
 
 impl Identity {
@@ -182,7 +163,7 @@ pub(super) fn with_sign_in(mut response: Response, secret: &Secret) -> Response 
     response
 }
 
-fn add_cookie(response: &mut Response, cookie: &str) {
+pub(super) fn add_cookie(response: &mut Response, cookie: &str) {
     if let Ok(cookie) = HeaderValue::from_str(cookie) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }

@@ -6,13 +6,19 @@
 //! self-registration.
 
 mod authorize;
+mod client_api;
+mod clients;
 mod discovery;
 mod fault;
 mod form;
+mod id_token;
+mod inspect;
 mod internal;
 mod invite;
 mod issue;
+mod issuer;
 mod login;
+mod logout;
 pub mod members;
 mod pages;
 mod password;
@@ -20,7 +26,6 @@ mod tenant;
 mod token;
 
 pub use fault::Fault;
-pub use members::description;
 
 use crate::App;
 use axum::{
@@ -50,9 +55,16 @@ pub fn router(app: App) -> Router {
     identity.routes().merge(identity.internal_routes())
 }
 
-/// Routes of the API that belong to identity: members and roles of apps.
+/// Routes of the API that belong to identity: members, roles of apps, clients.
 pub fn api_routes(app: App) -> Router {
-    members::router(app)
+    members::router(app.clone()).merge(client_api::router(app))
+}
+
+/// The OpenAPI description of these routes.
+pub fn description() -> utoipa::openapi::OpenApi {
+    let mut all = members::description();
+    all.merge(client_api::description());
+    all
 }
 
 /// The service; clones share everything.
@@ -85,16 +97,12 @@ impl Identity {
 
     /// Everything under `/identity`, for anybody who comes through a gateway.
     pub fn routes(&self) -> Router {
-        Router::new()
-            .route("/identity/.well-known/openid-configuration", get(discovery::members))
-            .route("/identity/jwks", get(discovery::member_keys))
-            .route("/identity/s/{stage}/.well-known/openid-configuration", get(discovery::stage))
-            .route("/identity/s/{stage}/jwks", get(discovery::stage_keys))
-            .route("/identity/authorize", get(authorize::authorize))
-            .route("/identity/login", post(login::login))
-            .route("/identity/token", post(token::token))
+        let mut router = Router::new();
+        for base in ["/identity", "/identity/s/{stage}"] {
+            router = router.merge(issuer_routes(base));
+        }
+        router
             .route("/identity/invite/{token}", get(invite::page).post(invite::accept))
-            .route("/identity/logout", get(login::logout_page).post(login::logout))
             .route("/identity/style.css", get(pages::style))
             .route("/identity/{*rest}", any(fault::unknown))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -112,4 +120,21 @@ impl Identity {
             .layer(middleware::from_fn(fault::dress))
             .with_state(self.clone())
     }
+}
+
+/// The endpoints of an issuer, below its path; its RFC 8414 document lies above all paths (§3.1).
+fn issuer_routes(base: &str) -> Router<Identity> {
+    let at = |endpoint: &str| format!("{base}/{endpoint}");
+    Router::new()
+        .route(&at(".well-known/openid-configuration"), get(discovery::document))
+        .route(&format!("/.well-known/oauth-authorization-server{base}"), get(discovery::document))
+        .route(&at("jwks"), get(discovery::keys))
+        .route(&at("authorize"), get(authorize::authorize).post(authorize::authorize_form))
+        .route(&at("login"), post(login::login))
+        .route(&at("continue"), post(authorize::go_on))
+        .route(&at("token"), post(token::token))
+        .route(&at("userinfo"), get(inspect::userinfo).post(inspect::userinfo))
+        .route(&at("introspect"), post(inspect::introspect))
+        .route(&at("revoke"), post(inspect::revoke))
+        .route(&at("logout"), get(logout::page).post(logout::submit))
 }

@@ -1,6 +1,8 @@
 //! The few pages of the Identity Service: plain HTML forms, no script.
 
-use super::{authorize::Request, fault::Answer, login::with_form_cookie, tenant::Tenant};
+use super::{
+    authorize::Request, fault::Answer, issuer::Issuer, login::with_form_cookie, logout::Wish, tenant::Tenant,
+};
 use askama::Template;
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -16,9 +18,21 @@ const STYLE: &str = include_str!("../../templates/identity/style.css");
 #[template(path = "identity/login.html")]
 struct LoginPage<'a> {
     customer: &'a str,
+    action: &'a str,
     fields: Vec<(&'a str, &'a str)>,
-    email: &'a str,
+    username: &'a str,
     problem: Option<&'a Problem>,
+}
+
+#[derive(Template)]
+#[template(path = "identity/continue.html")]
+struct ContinuePage<'a> {
+    customer: &'a str,
+    action: &'a str,
+    other: &'a str,
+    client: &'a str,
+    member: &'a MemberRow,
+    fields: Vec<(&'a str, &'a str)>,
 }
 
 #[derive(Template)]
@@ -36,7 +50,8 @@ struct InvitePage<'a> {
 struct MessagePage<'a> {
     customer: &'a str,
     message: &'a str,
-    form_token: Option<&'a str>,
+    /// The form that confirms it, if it is a question: where it goes and its hidden fields.
+    form: Option<(&'a str, Vec<(&'a str, &'a str)>)>,
 }
 
 /// GET `/identity/style.css`.
@@ -50,13 +65,38 @@ pub async fn style() -> Response {
 
 /// The sign-in page. It carries the whole request, which is checked again when it comes back.
 pub fn login(
-    tenant: &Tenant,
+    issuer: &Issuer,
     request: &Request,
     form_token: &Secret,
-    email: &str,
+    username: &str,
     problem: Option<&Problem>,
     status: StatusCode,
 ) -> Answer {
+    let action = issuer.path("login");
+    let customer = issuer.tenant.name.as_str();
+    let fields = fields(request, form_token);
+    let page = LoginPage { customer, action: &action, fields, username, problem };
+    let response = html(status, page.render()?, &form_target(&request.redirect_uri));
+    Ok(with_form_cookie(response, form_token))
+}
+
+/// The page that asks a signed-in member whether to go on to a client.
+pub fn go_on(issuer: &Issuer, request: &Request, form_token: &Secret, member: &MemberRow) -> Answer {
+    let (action, other) = (issuer.path("continue"), issuer.path("authorize"));
+    let page = ContinuePage {
+        customer: issuer.tenant.name.as_str(),
+        action: &action,
+        other: &other,
+        client: &request.client_name,
+        member,
+        fields: fields(request, form_token),
+    };
+    let response = html(StatusCode::OK, page.render()?, &form_target(&request.redirect_uri));
+    Ok(with_form_cookie(response, form_token))
+}
+
+/// The request as hidden fields, without what has been fulfilled when they come back.
+fn fields<'a>(request: &'a Request, form_token: &'a Secret) -> Vec<(&'a str, &'a str)> {
     let mut fields = vec![
         ("form_token", form_token.expose()),
         ("response_type", "code"),
@@ -65,14 +105,24 @@ pub fn login(
         ("code_challenge", request.challenge.as_str()),
         ("code_challenge_method", "S256"),
     ];
-    fields.extend(request.state.as_deref().map(|state| ("state", state)));
-    fields.extend(request.resource.as_deref().map(|resource| ("resource", resource)));
-    let page = LoginPage { customer: tenant.name.as_str(), fields, email, problem };
-    // Chromium holds the redirect after the form against `form-action` too: to the client's origin, and
-    // from a gateway's callback on to a page of the same host.
-    let target = Url::parse(&request.redirect_uri).map(|url| url.origin().ascii_serialization());
-    let response = html(status, page.render()?, &target.unwrap_or_default());
-    Ok(with_form_cookie(response, form_token))
+    let optional = [
+        ("state", request.state.as_deref()),
+        ("resource", request.resource.as_deref()),
+        ("nonce", request.nonce.as_deref()),
+        ("scope", Some(request.scope.as_str()).filter(|scope| !scope.is_empty())),
+    ];
+    fields.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    fields
+}
+
+/// Chromium holds the redirect after a form against `form-action` too: to the client's origin, and from a
+/// gateway's callback on to a page of the same host. An app's own scheme stands for itself.
+fn form_target(redirect_uri: &str) -> String {
+    match Url::parse(redirect_uri) {
+        Ok(url) if url.has_host() => url.origin().ascii_serialization(),
+        Ok(url) => format!("{}:", url.scheme()),
+        Err(_) => String::new(),
+    }
 }
 
 /// The page on which an invited member chooses a password.
@@ -94,16 +144,23 @@ pub fn invite(
     Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
 }
 
-/// The page that asks whether to sign out.
-pub fn logout(tenant: &Tenant, form_token: &Secret) -> Answer {
-    let message = "Sign out of all browser sessions of this sign-in?";
-    let page = MessagePage { customer: tenant.name.as_str(), message, form_token: Some(form_token.expose()) };
-    Ok(with_form_cookie(html(StatusCode::OK, page.render()?, ""), form_token))
+/// The page that asks whether to sign out, and remembers what a client wanted.
+pub fn logout(issuer: &Issuer, form_token: &Secret, wish: &Wish) -> Answer {
+    let action = issuer.path("logout");
+    let mut fields = vec![("form_token", form_token.expose())];
+    fields.extend(wish.fields.iter().map(|(name, value)| (*name, value.as_str())));
+    let page = MessagePage {
+        customer: issuer.tenant.name.as_str(),
+        message: "Sign out of all browser sessions of this sign-in?",
+        form: Some((&action, fields)),
+    };
+    let target = wish.back.as_deref().map(form_target).unwrap_or_default();
+    Ok(with_form_cookie(html(StatusCode::OK, page.render()?, &target), form_token))
 }
 
 /// A page that only says something.
 pub fn message(tenant: &Tenant, message: &str) -> Answer {
-    let page = MessagePage { customer: tenant.name.as_str(), message, form_token: None };
+    let page = MessagePage { customer: tenant.name.as_str(), message, form: None };
     Ok(html(StatusCode::OK, page.render()?, ""))
 }
 

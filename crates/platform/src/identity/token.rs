@@ -1,97 +1,136 @@
-//! `/token`: codes, refresh tokens and client secrets become access tokens (RFC 6749, RFC 8707).
+//! `/token`: codes, refresh tokens and client secrets become tokens (RFC 6749, OpenID Connect Core, RFC 8707).
 
 use super::{
-    CLI, Fault, GATEWAY, Identity, SESSION_LIFE_S,
+    CLI, Fault, Identity, SESSION_LIFE_S,
+    authorize::known_scopes,
+    clients::{Client, Kind},
     fault::{Answer, oauth, text},
     form::Form,
+    id_token::has,
     issue::{Holder, Issued},
+    issuer::Issuer,
     tenant::Tenant,
 };
 use axum::{
     Json,
     body::Bytes,
     extract::State,
-    http::{HeaderMap, header},
+    http::HeaderMap,
     response::{IntoResponse, Response},
 };
-use base64::{Engine, prelude::BASE64_STANDARD};
 use bastide_identity::{
     opaque::{self, Opaque},
     pkce,
 };
-use bastide_store::{CodeOutcome, CodeRow, NewSession, RefreshOutcome, StoreError, Write, now_s};
+use bastide_store::{
+    ClientRow, CodeOutcome, CodeRow, NewSession, RefreshBy, RefreshOutcome, SessionUse, StoreError, Write,
+    now_s,
+};
 use bastide_types::Secret;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const FORM_TYPE: &str = "application/x-www-form-urlencoded";
+/// How long a confidential client may ask again with a refresh token whose answer was lost, in seconds.
+const RETRY_S: i64 = 10;
 
-/// POST `/identity/token`.
+/// POST `…/token`.
 pub async fn token(
     State(identity): State<Identity>,
-    tenant: Tenant,
+    issuer: Issuer,
     headers: HeaderMap,
     body: Bytes,
 ) -> Answer {
-    if !text(&headers, "content-type").is_some_and(|kind| kind.starts_with(FORM_TYPE)) {
-        return Err(oauth("invalid_request", "The body is `application/x-www-form-urlencoded`."));
-    }
-    let form = Form::read(&body)?;
+    let form = client_form(&headers, &body)?;
     match form.need("grant_type")? {
-        "authorization_code" => identity.by_code(&tenant, &form).await,
-        "refresh_token" => identity.by_refresh(&tenant, &form).await,
-        "client_credentials" => identity.by_secret(&tenant, &headers, &form).await,
+        "authorization_code" => {
+            let client = identity.authenticate(&issuer, &headers, &form).await?;
+            identity.by_code(&issuer, &client, &form).await
+        }
+        "refresh_token" => {
+            let client = identity.authenticate(&issuer, &headers, &form).await?;
+            identity.by_refresh(&issuer, &client, &form).await
+        }
+        "client_credentials" => {
+            let client = identity.authenticate_by_secret(&issuer, &headers, &form).await?;
+            identity.by_secret(&issuer, client, &form).await
+        }
         _ => Err(oauth("unsupported_grant_type", "This grant is not offered.")),
     }
 }
 
+/// The form that a client sends to one of its endpoints.
+pub(super) fn client_form(headers: &HeaderMap, body: &Bytes) -> Answer<Form> {
+    let kind = text(headers, "content-type").unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case(FORM_TYPE) {
+        return Err(oauth("invalid_request", "The body is `application/x-www-form-urlencoded`."));
+    }
+    Form::read(body)
+}
+
 impl Identity {
-    async fn by_code(&self, tenant: &Tenant, form: &Form) -> Answer {
-        demand_program(form)?;
+    async fn by_code(&self, issuer: &Issuer, client: &Client, form: &Form) -> Answer {
+        demand_users(client)?;
+        let tenant = &issuer.tenant;
         let (code, verifier) = (form.need("code")?, form.need("code_verifier")?);
         let hash = opaque::hash(code);
-        let row = self.redeem(tenant, &hash, CLI, verifier, form.need("redirect_uri")?).await?;
+        let row = self.redeem(issuer, &hash, &client.id, verifier, form.need("redirect_uri")?).await?;
         let resource = match (row.resource.as_deref(), form.get("resource")) {
             (Some(bound), Some(asked)) if bound != asked => {
                 return Err(oauth("invalid_target", "The code was asked for another resource."));
             }
             (bound, asked) => bound.or(asked),
         };
-        let target = self.target(tenant, resource).await?;
+        let target = self.target_at(issuer, resource).await?;
         let member = self.active(tenant, row.member).await?.ok_or_else(spent)?;
         let refresh = Opaque::generate()?;
-        let mut write = self.store().write().await?;
-        // Nobody holds the secret of this session: it lives by its refresh tokens.
-        let new = NewSession {
-            kind: "program",
-            hash: &Opaque::generate()?.hash,
-            parent: None,
-            member: member.id,
-            until: now_s() + SESSION_LIFE_S,
+        let used = SessionUse {
+            client: client.id.clone(),
+            stage: row.stage.clone(),
+            scope: row.scope.clone(),
+            since: row.since,
         };
+        let mut write = self.store().write().await?;
+        let sign_in_until = self.of(tenant).session_until(&mut write, &row.parent).await?;
+        // The command line goes on when the browser signs out; a client of the web does not.
+        let (parent, until) = match client.id.as_str() {
+            CLI => (None, now_s() + SESSION_LIFE_S),
+            _ => {
+                (Some(row.parent.as_str()), sign_in_until.filter(|until| *until > now_s()).ok_or_else(spent)?)
+            }
+        };
+        // Nobody holds the secret of this session: it lives by its refresh tokens.
+        let hidden = Opaque::generate()?.hash;
+        let new = NewSession { kind: "program", hash: &hidden, parent, member: member.id, until };
         let session = self.begin(tenant, &mut write, &hash, &new).await?;
+        self.of(tenant).describe_session(&mut write, &session, &used).await?;
         self.of(tenant).add_refresh(&mut write, &refresh.hash, &session).await?;
         write.commit().await.map_err(StoreError::from)?;
-        let holder = Holder::Member { member: &member, session: &session, client_id: CLI };
-        let issued = self.issue(tenant, &holder, target.as_ref()).await?;
-        Ok(answer(&issued, Some(&refresh.secret)))
+        let member = client.bound(member);
+        let holder = Holder::Member { member: &member, session: &session, client_id: &client.id };
+        let issued = self.issue_at(issuer, &holder, target.as_ref()).await?;
+        let nonce = row.nonce.as_deref();
+        let id_token = self.id_token(issuer, &member, &session, &used, nonce, &issued.token).await?;
+        Ok(answer(&issued, Some(&refresh.secret), id_token, &used.scope))
     }
 
-    /// Takes a code and checks that it belongs to this client, redirect and verifier. Whatever comes of
-    /// it, the code is spent.
+    /// Takes a code and checks that it belongs to this client, redirect, verifier and issuer. Whatever comes
+    /// of it, the code is spent.
     pub(super) async fn redeem(
         &self,
-        tenant: &Tenant,
+        issuer: &Issuer,
         hash: &[u8; 32],
         client: &str,
         verifier: &str,
         redirect_uri: &str,
     ) -> Answer<CodeRow> {
         let mut write = self.store().write().await?;
-        let outcome = self.of(tenant).take_code(&mut write, hash).await?;
+        let outcome = self.of(&issuer.tenant).take_code(&mut write, hash).await?;
         write.commit().await.map_err(StoreError::from)?;
         match outcome {
             CodeOutcome::Taken(row)
                 if row.client == client
+                    && row.stage == issuer.stage_text()
                     && row.redirect_uri == redirect_uri
                     && pkce::matches(verifier, &row.challenge) =>
             {
@@ -117,35 +156,59 @@ impl Identity {
         Ok(session)
     }
 
-    async fn by_refresh(&self, tenant: &Tenant, form: &Form) -> Answer {
-        demand_program(form)?;
-        let token = form.need("refresh_token")?;
-        // Before the token is spent: a mistyped resource must not cost the session.
-        let target = self.target(tenant, form.get("resource")).await?;
+    async fn by_refresh(&self, issuer: &Issuer, client: &Client, form: &Form) -> Answer {
+        demand_users(client)?;
+        let tenant = &issuer.tenant;
+        let hash = opaque::hash(form.need("refresh_token")?);
+        // Before the token is spent: a mistyped resource or scope must not cost the session.
+        let target = self.target_at(issuer, form.get("resource")).await?;
+        let narrowed = match form.get("scope") {
+            Some(asked) => self.narrowed(tenant, &hash, asked).await?,
+            None => None,
+        };
         let successor = Opaque::generate()?;
-        let outcome = self.of(tenant).rotate_refresh(&opaque::hash(token), &successor.hash).await?;
-        let session = match outcome {
-            RefreshOutcome::Rotated(session) => session,
+        let by = RefreshBy {
+            client: &client.id,
+            stage: issuer.stage_text(),
+            retry_s: (client.kind == Kind::Confidential).then_some(RETRY_S),
+        };
+        let outcome = self.of(tenant).rotate_refresh(&hash, &successor.hash, &by).await?;
+        let (session, mut used) = match outcome {
+            RefreshOutcome::Rotated(session, used) => (session, used),
             RefreshOutcome::Reused | RefreshOutcome::Unknown => return Err(spent()),
         };
-        let member = self.active(tenant, session.member).await?.ok_or_else(spent)?;
-        let holder = Holder::Member { member: &member, session: &session.id, client_id: CLI };
-        let issued = self.issue(tenant, &holder, target.as_ref()).await?;
-        Ok(answer(&issued, Some(&successor.secret)))
+        if let Some(scope) = narrowed {
+            used.scope = scope;
+        }
+        let member = client.bound(self.active(tenant, session.member).await?.ok_or_else(spent)?);
+        let holder = Holder::Member { member: &member, session: &session.id, client_id: &client.id };
+        let issued = self.issue_at(issuer, &holder, target.as_ref()).await?;
+        let id_token = self.id_token(issuer, &member, &session.id, &used, None, &issued.token).await?;
+        Ok(answer(&issued, Some(&successor.secret), id_token, &used.scope))
     }
 
-    async fn by_secret(&self, tenant: &Tenant, headers: &HeaderMap, form: &Form) -> Answer {
-        let (id, secret) = credentials(headers, form)?;
-        let client = self.of(tenant).client(&id, &opaque::hash(secret.expose())).await?;
-        let Some(client) = client else {
-            let mut write = self.store().write().await?;
-            self.of(tenant).audit(&mut write, "anonymous", "client.refused", "wrong id or secret").await?;
-            write.commit().await.map_err(StoreError::from)?;
-            return Err(oauth("invalid_client", "The client is unknown or its secret is wrong."));
+    /// The scopes of this one answer, all of them given before (RFC 6749 §6). `None` when the token is not
+    /// known: the rotation says what that means.
+    async fn narrowed(&self, tenant: &Tenant, hash: &[u8; 32], asked: &str) -> Answer<Option<String>> {
+        let Some((_, used)) = self.of(tenant).session_of_refresh(hash).await? else { return Ok(None) };
+        let scope = known_scopes(asked);
+        if scope.split(' ').filter(|one| !one.is_empty()).all(|one| has(&used.scope, one)) {
+            Ok(Some(scope))
+        } else {
+            Err(oauth("invalid_scope", "The session was begun with fewer scopes."))
+        }
+    }
+
+    async fn by_secret(&self, issuer: &Issuer, client: Client, form: &Form) -> Answer {
+        let row = match (client.kind, client.row) {
+            (Kind::Service, Some(row)) => row,
+            // Its roles are the most that it may do for its users; for itself it has none.
+            (Kind::Confidential, Some(row)) => ClientRow { roles: Vec::new(), ..row },
+            _ => return Err(oauth("unauthorized_client", "This client acts for its users only.")),
         };
-        let target = self.target(tenant, form.get("resource")).await?;
-        let issued = self.issue(tenant, &Holder::Client(&client), target.as_ref()).await?;
-        Ok(answer(&issued, None))
+        let target = self.target_at(issuer, form.get("resource")).await?;
+        let issued = self.issue_at(issuer, &Holder::Client(&row), target.as_ref()).await?;
+        Ok(answer(&issued, None, None, ""))
     }
 }
 
@@ -153,52 +216,29 @@ fn spent() -> Fault {
     oauth("invalid_grant", "The code or token is not valid (any more).")
 }
 
-/// These grants are for the command line; a gateway redeems its codes elsewhere.
-fn demand_program(form: &Form) -> Answer<()> {
-    match form.need("client_id")? {
-        CLI => Ok(()),
-        GATEWAY => Err(oauth("unauthorized_client", "This client does not use this endpoint.")),
-        _ => Err(oauth("invalid_client", "The client is unknown.")),
+fn demand_users(client: &Client) -> Answer<()> {
+    if client.has_users() {
+        Ok(())
+    } else {
+        Err(oauth("unauthorized_client", "This client acts for itself, not for users."))
     }
 }
 
-/// Id and secret, by Basic authentication or in the form, never by both (RFC 6749 §2.3).
-fn credentials(headers: &HeaderMap, form: &Form) -> Answer<(String, Secret)> {
-    let refuse = || oauth("invalid_client", "Client authentication is missing or malformed.");
-    if !headers.contains_key(header::AUTHORIZATION) {
-        let id = form.get("client_id").ok_or_else(refuse)?;
-        return Ok((id.to_owned(), Secret::new(form.get("client_secret").ok_or_else(refuse)?)));
-    }
-    if form.get("client_secret").is_some() {
-        return Err(oauth("invalid_request", "The client authenticates in two ways."));
-    }
-    let value = text(headers, "authorization").ok_or_else(refuse)?;
-    let (scheme, encoded) = value.split_once(' ').ok_or_else(refuse)?;
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return Err(refuse());
-    }
-    let bytes = BASE64_STANDARD.decode(encoded.trim()).map_err(|_| refuse())?;
-    let pair = String::from_utf8(bytes).map_err(|_| refuse())?;
-    let (id, secret) = pair.split_once(':').ok_or_else(refuse)?;
-    // Both halves are form-encoded before they are joined.
-    let decode = |part: &str| {
-        url::form_urlencoded::parse(format!("v={part}").as_bytes()).next().map(|(_, v)| v.into_owned())
-    };
-    let id = decode(id).ok_or_else(refuse)?;
-    if form.get("client_id").is_some_and(|sent| sent != id) {
-        return Err(refuse());
-    }
-    Ok((id, Secret::new(decode(secret).ok_or_else(refuse)?)))
-}
-
-fn answer(issued: &Issued, refresh: Option<&Secret>) -> Response {
+fn answer(issued: &Issued, refresh: Option<&Secret>, id_token: Option<String>, scope: &str) -> Response {
     let mut body = json!({
         "access_token": issued.token,
         "token_type": "Bearer",
         "expires_in": issued.life_s,
     });
-    if let Some(refresh) = refresh {
-        body["refresh_token"] = refresh.expose().into();
+    let more = [
+        ("refresh_token", refresh.map(|refresh| refresh.expose().to_owned())),
+        ("id_token", id_token),
+        ("scope", Some(scope.to_owned()).filter(|scope| !scope.is_empty())),
+    ];
+    for (key, value) in more {
+        if let Some(value) = value {
+            body[key] = Value::from(value);
+        }
     }
     ([("cache-control", "no-store"), ("pragma", "no-cache")], Json(body)).into_response()
 }

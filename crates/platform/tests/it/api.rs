@@ -225,6 +225,8 @@ fn the_description_of_the_api_does_not_change_unseen() {
     }
     paths.sort();
     insta::assert_snapshot!(paths.join("\n"), @r"
+    DELETE /api/clients/{client}
+    DELETE /api/clients/{client}/secrets/{secret}
     DELETE /api/domains/{domain}/claim
     DELETE /api/locks/{label}/lock
     GET /api/apps
@@ -233,6 +235,8 @@ fn the_description_of_the_api_does_not_change_unseen() {
     GET /api/apps/{app}/roles
     GET /api/apps/{app}/services
     GET /api/cache/figures
+    GET /api/clients
+    GET /api/clients/{client}
     GET /api/customers
     GET /api/customers/{customer}/quota
     GET /api/domains
@@ -248,12 +252,15 @@ fn the_description_of_the_api_does_not_change_unseen() {
     POST /api/apps/{app}/services/postgres/rotate
     POST /api/cache/purges
     POST /api/cache/why
+    POST /api/clients
+    POST /api/clients/{client}/secrets
     POST /api/customers
     POST /api/domains
     POST /api/domains/{domain}/verify
     POST /api/members
     PUT /api/apps/{app}/roles
     PUT /api/apps/{app}/scale
+    PUT /api/clients/{client}/suspension
     PUT /api/customers/{customer}/quota
     PUT /api/domains/{domain}/certificate
     PUT /api/stages/{stage}/default-domain
@@ -261,4 +268,91 @@ fn the_description_of_the_api_does_not_change_unseen() {
     PUT /api/waf/policy
     ");
     assert!(Path::new(env!("CARGO_MANIFEST_DIR")).exists());
+}
+
+#[tokio::test]
+async fn only_administrators_register_clients_and_each_secret_is_shown_once() {
+    let world = world().await;
+    let acme = world.customer("acme").await;
+    let call = async |role: &str, method: Method, path: &str, body: &str| {
+        let who = world.assertion(acme, &[role]);
+        let (status, text) = world.call("acme", method, path, Some(&who), body.to_owned()).await;
+        (status.as_u16(), serde_json::from_str::<serde_json::Value>(&text).unwrap_or_default())
+    };
+    let new = r#"{"id":"web","kind":"confidential","redirect_uris":["https://a.example/cb"]}"#;
+    for (method, path, body) in [
+        (Method::GET, "/api/clients", ""),
+        (Method::POST, "/api/clients", new),
+        (Method::GET, "/api/clients/web", ""),
+        (Method::DELETE, "/api/clients/web", ""),
+        (Method::PUT, "/api/clients/web/suspension", r#"{"suspended":true}"#),
+        (Method::POST, "/api/clients/web/secrets", "{}"),
+        (Method::DELETE, "/api/clients/web/secrets/x", ""),
+    ] {
+        assert_eq!(call("developer", method.clone(), path, body).await.0, 403, "{method} {path}");
+    }
+    let admin =
+        async |method: Method, path: &str, body: &str| call("administrator", method, path, body).await;
+    let (status, made) = admin(Method::POST, "/api/clients", new).await;
+    assert_eq!((status, made["secret"].as_str().map(str::len)), (201, Some(43)));
+    assert_eq!(admin(Method::POST, "/api/clients", new).await.0, 409);
+    let own = world.app.store.customer(acme);
+    let good = async |secret: &serde_json::Value| {
+        let hash = bastide_identity::opaque::hash(secret.as_str().unwrap());
+        own.client("web", &hash).await.unwrap().is_some()
+    };
+    let (_, second) = admin(Method::POST, "/api/clients/web/secrets", r#"{"days":30}"#).await;
+    assert!(good(&made["secret"]).await && good(&second["secret"]).await, "two overlap");
+    assert_eq!(admin(Method::POST, "/api/clients/web/secrets", "{}").await.0, 409, "not three");
+    let (_, shown) = admin(Method::GET, "/api/clients/web", "").await;
+    let (_, listed) = admin(Method::GET, "/api/clients", "").await;
+    for text in [shown.to_string(), listed.to_string()] {
+        assert!(text.contains("https://a.example/cb") && !text.contains("\"secret\":"), "{text}");
+        assert!(!text.contains(second["secret"].as_str().unwrap()));
+    }
+    let secrets = shown["secrets"].as_array().unwrap();
+    let first = secrets.iter().find(|secret| secret["id"] != second["id"]).unwrap()["id"].as_str().unwrap();
+    assert_eq!(admin(Method::DELETE, &format!("/api/clients/web/secrets/{first}"), "").await.0, 204);
+    assert!(!good(&made["secret"]).await && good(&second["secret"]).await);
+    let suspend = async |to: &str| admin(Method::PUT, "/api/clients/web/suspension", to).await.0;
+    assert_eq!(suspend(r#"{"suspended":true}"#).await, 204);
+    assert!(!good(&second["secret"]).await, "suspended at once");
+    assert_eq!(suspend(r#"{"suspended":false}"#).await, 204);
+    assert!(good(&second["secret"]).await);
+    assert_eq!(admin(Method::DELETE, "/api/clients/web", "").await.0, 204);
+    for (method, path) in [(Method::GET, "/api/clients/web"), (Method::DELETE, "/api/clients/web")] {
+        assert_eq!(admin(method, path, "").await.0, 404);
+    }
+    let trail = own.audit_trail(100).await.unwrap();
+    for what in ["created", "secret.added", "secret.removed", "suspended", "resumed", "removed"] {
+        assert!(trail.iter().any(|row| row.what == format!("client.{what}")), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_could_do_harm_is_not_registered() {
+    let world = world().await;
+    let acme = world.customer("acme").await;
+    let admin = world.assertion(acme, &["administrator"]);
+    for (id, kind, redirects, roles) in [
+        ("web", "confidential", r#"["http://a.example/cb"]"#, "[]"),
+        ("web", "confidential", r#"["https://*.example/cb"]"#, "[]"),
+        ("web", "confidential", r#"["https://a.example/cb#x"]"#, "[]"),
+        ("web", "confidential", "[]", "[]"),
+        ("web", "public", r#"["javascript:alert(1)"]"#, "[]"),
+        ("web", "service", r#"["https://a.example/cb"]"#, "[]"),
+        ("web", "device", "[]", "[]"),
+        ("web", "other", "[]", "[]"),
+        ("web", "service", "[]", r#"["operator"]"#),
+        ("bastide-cli", "service", "[]", "[]"),
+        ("Web", "service", "[]", "[]"),
+        ("a/b", "service", "[]", "[]"),
+        ("", "service", "[]", "[]"),
+        ("01a20de4-d54c-7659-9f5b-f4ec6569bb31", "service", "[]", "[]"),
+    ] {
+        let body = format!(r#"{{"id":"{id}","kind":"{kind}","redirect_uris":{redirects},"roles":{roles}}}"#);
+        let (status, text) =
+            world.call("acme", Method::POST, "/api/clients", Some(&admin), body.clone()).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}: {text}");
+    }
 }

@@ -21,37 +21,37 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tower::ServiceExt;
 
-const PASSWORD: &str = "Correct-horse-1";
-const EMAIL: &str = "ann@example.com";
-const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+pub(super) const PASSWORD: &str = "Correct-horse-1";
+pub(super) const EMAIL: &str = "ann@example.com";
+pub(super) const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 const LOOPBACK: &str = "http://127.0.0.1:4711/callback";
 const CALLBACK: &str = "https://acme.platform.localhost:8443/.bastide/callback";
-const SHOP: &str = "https://acme--development.apps.localhost:8443/shop";
+pub(super) const SHOP: &str = "https://acme--development.apps.localhost:8443/shop";
 
-struct World {
-    store: Store,
+pub(super) struct World {
+    pub(super) store: Store,
     domains: Domains,
     router: Router,
-    acme: CustomerId,
+    pub(super) acme: CustomerId,
     invitation: String,
     _dir: tempfile::TempDir,
 }
 
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: String,
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: String,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{}", self.body))
     }
-    fn text(&self, key: &str) -> String {
+    pub(super) fn text(&self, key: &str) -> String {
         self.json()[key].as_str().unwrap_or_else(|| panic!("{key} in {}", self.body)).to_owned()
     }
     /// A value in the query of the redirect.
-    fn redirected(&self, key: &str) -> Option<String> {
+    pub(super) fn redirected(&self, key: &str) -> Option<String> {
         let to: url::Url = self.headers.get(header::LOCATION)?.to_str().ok()?.parse().ok()?;
         to.query_pairs().find(|(k, _)| k == key).map(|(_, v)| v.into_owned())
     }
@@ -59,7 +59,7 @@ impl Answer {
 
 /// A browser: keeps cookies and sends forms back as the page gave them.
 #[derive(Default)]
-struct Browser(BTreeMap<String, String>);
+pub(super) struct Browser(pub(super) BTreeMap<String, String>);
 
 impl World {
     async fn new() -> Self {
@@ -77,14 +77,14 @@ impl World {
     }
 
     /// A world in which Ann has accepted her invitation, in another browser.
-    async fn with_ann() -> Self {
+    pub(super) async fn with_ann() -> Self {
         let world = Self::new().await;
         let accepted = world.accept(&mut Browser::default(), &world.invitation, PASSWORD).await;
         assert_eq!(accepted.status, 303, "{}", accepted.body);
         world
     }
 
-    async fn send(
+    pub(super) async fn send(
         &self,
         host: &str,
         method: Method,
@@ -102,7 +102,13 @@ impl World {
         Answer { status: parts.status, headers: parts.headers, body }
     }
 
-    async fn browse(&self, browser: &mut Browser, method: Method, path: &str, form: &str) -> Answer {
+    pub(super) async fn browse(
+        &self,
+        browser: &mut Browser,
+        method: Method,
+        path: &str,
+        form: &str,
+    ) -> Answer {
         let cookies: Vec<_> = browser.0.iter().map(|(k, v)| format!("{k}={v}")).collect();
         let cookies = cookies.join("; ");
         let fields = [
@@ -132,7 +138,7 @@ impl World {
     async fn sign_in(&self, browser: &mut Browser, request: &str, password: &str) -> Answer {
         let page = self.browse(browser, Method::GET, &format!("/identity/authorize?{request}"), "").await;
         assert_eq!(page.status, 200, "{}", page.body);
-        let form = filled(&page.body, &[("email", EMAIL), ("password", password)]);
+        let form = filled(&page.body, &[("username", EMAIL), ("password", password)]);
         self.browse(browser, Method::POST, "/identity/login", &form).await
     }
 
@@ -144,7 +150,7 @@ impl World {
         answer.redirected("code").unwrap()
     }
 
-    async fn token(&self, host: &str, form: &[(&str, &str)]) -> Answer {
+    pub(super) async fn token(&self, host: &str, form: &[(&str, &str)]) -> Answer {
         let kind = ("content-type", "application/x-www-form-urlencoded");
         self.send(host, Method::POST, "/identity/token", &encode(form), &[kind]).await
     }
@@ -184,26 +190,26 @@ impl World {
         snapshot::Issuer { url, keys: keys.into_iter().map(|key| key.public).collect(), token_epoch: 0 }
     }
 
-    async fn check_platform(&self, token: &str, life_max_s: u64) -> Result<Claims, TokenFault> {
+    pub(super) async fn check_platform(&self, token: &str, life_max_s: u64) -> Result<Claims, TokenFault> {
         let org = self.acme.to_string();
         let audience = self.domains.platform_audience(&CustomerName::new("acme").unwrap());
         let expect = Expect { audience: &audience, org: &org, stage: "platform", life_max_s };
         verify(token, &self.issuer(None).await, &expect, now_s() as u64)
     }
 
-    async fn check_shop(&self, token: &str) -> Result<Claims, TokenFault> {
+    pub(super) async fn check_shop(&self, token: &str) -> Result<Claims, TokenFault> {
         let (org, stage) = (self.acme.to_string(), StageName::development());
         let expect = Expect { audience: SHOP, org: &org, stage: stage.as_str(), life_max_s: USER_LIFE_S };
         verify(token, &self.issuer(Some(&stage)).await, &expect, now_s() as u64)
     }
 
-    async fn audited(&self, what: &str) -> bool {
+    pub(super) async fn audited(&self, what: &str) -> bool {
         let rows = self.store.customer(self.acme).audit_trail(100).await.unwrap();
         rows.iter().any(|row| row.what == what)
     }
 }
 
-const ACME: &str = "acme.platform.localhost:8443";
+pub(super) const ACME: &str = "acme.platform.localhost:8443";
 
 async fn customer(store: &Store, name: CustomerName) -> CustomerId {
     let id = CustomerId::generate();
@@ -221,8 +227,7 @@ async fn customer(store: &Store, name: CustomerName) -> CustomerId {
             own.add_signing_key(&mut write, Some(&stage), key.verifying_key(), key.to_pkcs8()).await.unwrap();
         }
     }
-    let client =
-        ClientRow { id: "automation".into(), name: "automation".into(), roles: vec!["developer".into()] };
+    let client = ClientRow::service("automation", vec!["developer".into()]);
     own.put_client(&mut write, &client, &opaque::hash("the:secret+%")).await.unwrap();
     write.commit().await.unwrap();
     id
@@ -260,11 +265,11 @@ async fn invite(store: &Store, customer: CustomerId, email: &str, until: i64) ->
     token.secret.expose().to_owned()
 }
 
-fn encode(pairs: &[(&str, &str)]) -> String {
+pub(super) fn encode(pairs: &[(&str, &str)]) -> String {
     url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
 }
 
-fn request(client: &str, redirect: &str, change: &[(&str, &str)]) -> String {
+pub(super) fn request(client: &str, redirect: &str, change: &[(&str, &str)]) -> String {
     let challenge = pkce::challenge(VERIFIER);
     let mut pairs = BTreeMap::from([
         ("response_type", "code"),
@@ -283,7 +288,7 @@ fn cli() -> String {
 }
 
 /// The form of a page with its own hidden fields and what a person types.
-fn filled(page: &str, typed: &[(&str, &str)]) -> String {
+pub(super) fn filled(page: &str, typed: &[(&str, &str)]) -> String {
     let part = |tag: &str, name: &str| {
         let from = tag.split_once(&format!("{name}=\""))?.1;
         Some(from.split_once('"')?.0.replace("&#38;", "&").replace("&amp;", "&"))
@@ -449,7 +454,7 @@ async fn a_login_form_counts_only_from_our_own_page_in_this_browser() {
     let mut browser = Browser::default();
     let path = format!("/identity/authorize?{}", cli());
     let page = world.browse(&mut browser, Method::GET, &path, "").await;
-    let form = filled(&page.body, &[("email", EMAIL), ("password", PASSWORD)]);
+    let form = filled(&page.body, &[("username", EMAIL), ("password", PASSWORD)]);
     let without_cookie = world.browse(&mut Browser::default(), Method::POST, "/identity/login", &form).await;
     assert_eq!(without_cookie.status, 403);
     let cookie = format!("__Host-bst-form={}", browser.0["__Host-bst-form"]);
@@ -565,7 +570,7 @@ async fn tokens_are_made_only_for_apps_that_serve_there() {
         "https://acme--development.apps.localhost:8443/shop?x",
         "https://u@acme--development.apps.localhost:8443/shop",
         "http://acme--development.apps.localhost:8443/shop",
-        "https://acme.platform.localhost:8443/api",
+        "https://beta.platform.localhost:8443/api",
         "shop",
     ] {
         assert_eq!(
@@ -578,7 +583,9 @@ async fn tokens_are_made_only_for_apps_that_serve_there() {
     let good = world.refresh(&refresh, Some(&format!("{SHOP}/"))).await;
     assert!(world.check_shop(&good.text("access_token")).await.is_ok());
     refresh = good.text("refresh_token");
-    assert_eq!(world.refresh(&refresh, None).await.status, 200);
+    let platform = world.refresh(&refresh, Some("https://acme.platform.localhost:8443/api")).await;
+    assert!(world.check_platform(&platform.text("access_token"), USER_LIFE_S).await.is_ok());
+    assert_eq!(world.refresh(&platform.text("refresh_token"), None).await.status, 200);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod isolation;
 #[allow(dead_code, unreachable_pub)] // what the image crate's tests need besides
 #[path = "../../../image/tests/it/made.rs"]
 mod made;
+mod provider;
 mod road;
 mod scale;
 mod services;

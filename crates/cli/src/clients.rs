@@ -1,0 +1,158 @@
+//! Clients of the Identity Service: other people's programs that sign your users in, or act for themselves.
+
+use crate::{
+    Context,
+    org::{show, table},
+    session::Session,
+};
+use anyhow::Result;
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use http::Method;
+use serde_json::{Value, json};
+
+/// `bastide client …`
+#[derive(Debug, Clone, Subcommand)]
+pub enum ClientCommand {
+    /// List clients
+    List,
+    /// Show a client
+    Show {
+        /// Id of the client
+        id: String,
+    },
+    /// Register a client; prints its secret, once
+    Create(CreateArgs),
+    /// Remove a client and end its sessions
+    Delete {
+        /// Id of the client
+        id: String,
+    },
+    /// Suspend a client, which ends its sessions
+    Suspend {
+        /// Id of the client
+        id: String,
+    },
+    /// Let a suspended client work again
+    Resume {
+        /// Id of the client
+        id: String,
+    },
+    /// Secrets of a client
+    #[command(subcommand)]
+    Secret(SecretCommand),
+}
+
+/// Arguments of `client create`.
+#[derive(Debug, Clone, Args)]
+pub struct CreateArgs {
+    /// Id of the client: a-z, 0-9, `-`, `_`
+    #[arg(long)]
+    pub id: String,
+    /// public (no secret), confidential (a server with users), service (acts for itself), device
+    #[arg(long, value_parser = ["public", "confidential", "service", "device"])]
+    pub kind: String,
+    /// Name to show
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Where answers may go, exactly; on 127.0.0.1 and [::1] the port is free. May be repeated
+    #[arg(long = "redirect-uri", value_name = "URI")]
+    pub redirect_uris: Vec<String>,
+    /// Where browsers may go after sign-out, exactly. May be repeated
+    #[arg(long = "post-logout-redirect-uri", value_name = "URI")]
+    pub post_logout_redirect_uris: Vec<String>,
+    /// Organization role of a service; for others the most that a member's token carries. May be repeated
+    #[arg(long = "role", value_name = "ROLE")]
+    pub roles: Vec<String>,
+}
+
+/// `bastide client secret …`
+#[derive(Debug, Clone, Subcommand)]
+pub enum SecretCommand {
+    /// Make another secret and print it, once; two may overlap
+    Add {
+        /// Id of the client
+        id: String,
+        /// Days until it ends [default: it does not]
+        #[arg(long)]
+        days: Option<u32>,
+    },
+    /// Take a secret away
+    Revoke {
+        /// Id of the client
+        id: String,
+        /// Id of the secret, as `client show` lists it
+        secret: String,
+    },
+}
+
+/// Clients.
+pub async fn client(context: &Context, command: ClientCommand) -> Result<()> {
+    let session = Session::open(context, None).await?;
+    match command {
+        ClientCommand::List => {
+            let clients = session.get("/api/clients").await?;
+            table(context, &clients, &["id", "kind", "name", "suspended"])
+        }
+        ClientCommand::Show { id } => {
+            let client = session.get(&address(&id)).await?;
+            if context.json {
+                println!("{client}");
+                return Ok(());
+            }
+            let keys =
+                ["id", "name", "kind", "redirect_uris", "post_logout_redirect_uris", "roles", "suspended"];
+            show(context, &client, &keys)?;
+            for secret in client["secrets"].as_array().into_iter().flatten() {
+                println!("secret: {}", secret["id"].as_str().unwrap_or_default());
+            }
+            Ok(())
+        }
+        ClientCommand::Create(args) => create(context, &session, args).await,
+        ClientCommand::Delete { id } => act(&session, Method::DELETE, &address(&id), None).await,
+        ClientCommand::Suspend { id } => suspend(&session, &id, true).await,
+        ClientCommand::Resume { id } => suspend(&session, &id, false).await,
+        ClientCommand::Secret(SecretCommand::Add { id, days }) => {
+            let path = format!("{}/secrets", address(&id));
+            let added = session.send(Method::POST, &path, &json!({ "days": days })).await?;
+            show(context, &added, &["id", "secret"])
+        }
+        ClientCommand::Secret(SecretCommand::Revoke { id, secret }) => {
+            let path = format!("{}/secrets/{}", address(&id), segment(&secret));
+            act(&session, Method::DELETE, &path, None).await
+        }
+    }
+}
+
+async fn create(context: &Context, session: &Session, args: CreateArgs) -> Result<()> {
+    let body = json!({
+        "id": args.id,
+        "name": args.name,
+        "kind": args.kind,
+        "redirect_uris": args.redirect_uris,
+        "post_logout_redirect_uris": args.post_logout_redirect_uris,
+        "roles": args.roles,
+    });
+    let created = session.send(Method::POST, "/api/clients", &body).await?;
+    let keys: &[&str] = if created["secret"].is_string() { &["id", "secret"] } else { &["id"] };
+    show(context, &created, keys)
+}
+
+async fn suspend(session: &Session, id: &str, suspended: bool) -> Result<()> {
+    let path = format!("{}/suspension", address(id));
+    act(session, Method::PUT, &path, Some(json!({ "suspended": suspended }))).await
+}
+
+async fn act(session: &Session, method: Method, path: &str, body: Option<Value>) -> Result<()> {
+    let kind = body.as_ref().map(|_| "application/json");
+    let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
+    session.call(method, path, kind, body).await?.good().map(drop)
+}
+
+fn address(id: &str) -> String {
+    format!("/api/clients/{}", segment(id))
+}
+
+fn segment(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}

@@ -1,0 +1,320 @@
+//! Registered clients: the part of the API by which administrators look after them.
+
+use super::clients::demand_redirect;
+use crate::{ApiError, App, caller::Caller};
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Path, State, rejection::JsonRejection},
+    routing::{delete, get, post, put},
+};
+use bastide_identity::opaque::Opaque;
+use bastide_store::{ClientRow, ClientSecretRow, StoreError, Write, now_s};
+use bastide_types::{Code, Secret, UserId};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::OpenApi;
+
+/// Who looks after clients.
+const KEEPERS: &[&str] = &["administrator", "operator"];
+/// Secrets that a client may have at the same time.
+const SECRETS_MAX: i64 = 2;
+/// Longest life of a secret, in days.
+const SECRET_DAYS_MAX: u32 = 3650;
+/// Most redirect URIs of a client, of each kind.
+const REDIRECTS_MAX: usize = 50;
+/// What a client with roles may be given.
+const ROLES: &[&str] = &["administrator", "developer"];
+
+#[derive(OpenApi)]
+#[openapi(paths(list, create, show, remove, suspend, add_secret, remove_secret))]
+struct Description;
+
+/// The OpenAPI description of these routes.
+pub fn description() -> utoipa::openapi::OpenApi {
+    Description::openapi()
+}
+
+pub(super) fn router(app: App) -> Router {
+    Router::new()
+        .route("/api/clients", get(list).post(create))
+        .route("/api/clients/{client}", get(show).delete(remove))
+        .route("/api/clients/{client}/suspension", put(suspend))
+        .route("/api/clients/{client}/secrets", post(add_secret))
+        .route("/api/clients/{client}/secrets/{secret}", delete(remove_secret))
+        .layer(DefaultBodyLimit::max(64 * 1024))
+        .with_state(app)
+}
+
+/// A client.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct ClientView {
+    id: String,
+    name: String,
+    /// `public`, `confidential` or `service`.
+    kind: String,
+    redirect_uris: Vec<String>,
+    post_logout_redirect_uris: Vec<String>,
+    roles: Vec<String>,
+    suspended: bool,
+    secrets: Vec<SecretView>,
+}
+
+/// A secret of a client, without the secret.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct SecretView {
+    id: String,
+    /// Seconds since 1970; without an end when missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<i64>,
+}
+
+/// A client to register.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewClient {
+    id: String,
+    name: Option<String>,
+    /// `public`, `confidential` or `service`.
+    kind: String,
+    /// Compared as text; on loopback any port is the same.
+    #[serde(default)]
+    redirect_uris: Vec<String>,
+    #[serde(default)]
+    post_logout_redirect_uris: Vec<String>,
+    /// Organization roles: those of a service; for others the most that a member's token carries.
+    #[serde(default)]
+    roles: Vec<String>,
+}
+
+/// A client that was registered.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct CreatedClient {
+    id: String,
+    /// Shown this once; public clients have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    secret: Option<Secret>,
+}
+
+/// Whether a client may do anything.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Suspension {
+    suspended: bool,
+}
+
+/// A secret to make.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewSecret {
+    /// Days until it ends; without an end when missing.
+    days: Option<u32>,
+}
+
+/// A new secret.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct CreatedSecret {
+    id: String,
+    /// Shown this once.
+    #[schema(value_type = String)]
+    secret: Secret,
+}
+
+/// Lists clients.
+#[utoipa::path(get, path = "/api/clients", responses((status = 200, body = Vec<ClientView>)))]
+pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<ClientView>>, ApiError> {
+    caller.need(KEEPERS)?;
+    let store = caller.store(&app);
+    let mut shown = Vec::new();
+    for row in store.clients().await? {
+        let secrets = store.client_secrets(&row.id).await?;
+        shown.push(view(row, secrets));
+    }
+    Ok(Json(shown))
+}
+
+/// Registers a client. The secret of one that has any is in the answer, and nowhere else.
+#[utoipa::path(post, path = "/api/clients", request_body = NewClient, responses((status = 201, body = CreatedClient), (status = 409, description = "The id is taken")))]
+pub(crate) async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    body: Result<Json<NewClient>, JsonRejection>,
+) -> Result<(StatusCode, Json<CreatedClient>), ApiError> {
+    caller.need(KEEPERS)?;
+    let row = checked(read(body)?)?;
+    let store = caller.store(&app);
+    let mut write = app.store.write().await?;
+    match store.add_client(&mut write, &row).await {
+        Ok(()) => {}
+        Err(StoreError::Taken) => {
+            return Err(ApiError::because(Code::NameTaken, format!("there is a client {}", row.id)));
+        }
+        Err(other) => return Err(other.into()),
+    }
+    let mut secret = None;
+    if row.kind != "public" {
+        let made = Opaque::generate().map_err(ApiError::from)?;
+        store.add_client_secret(&mut write, &row.id, &made.hash, None, SECRETS_MAX).await?;
+        secret = Some(made.secret);
+    }
+    audit(&app, &caller, write, "client.created", &format!("{} ({})", row.id, row.kind)).await?;
+    Ok((StatusCode::CREATED, Json(CreatedClient { id: row.id, secret })))
+}
+
+/// Shows a client.
+#[utoipa::path(get, path = "/api/clients/{client}", params(("client" = String, Path, description = "Id of the client")), responses((status = 200, body = ClientView), (status = 404, description = "No such client")))]
+pub(crate) async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<ClientView>, ApiError> {
+    caller.need(KEEPERS)?;
+    let store = caller.store(&app);
+    let row = store.client_with_id(&id).await?.ok_or_else(|| ApiError::new(Code::ApiUnknown))?;
+    let secrets = store.client_secrets(&row.id).await?;
+    Ok(Json(view(row, secrets)))
+}
+
+/// Removes a client and ends its sessions.
+#[utoipa::path(delete, path = "/api/clients/{client}", params(("client" = String, Path, description = "Id of the client")), responses((status = 204, description = "Removed"), (status = 404, description = "No such client")))]
+pub(crate) async fn remove(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    caller.need(KEEPERS)?;
+    let mut write = app.store.write().await?;
+    found(caller.store(&app).remove_client(&mut write, &id).await?)?;
+    audit(&app, &caller, write, "client.removed", &id).await
+}
+
+/// Suspends a client, which ends its sessions, or lets it work again.
+#[utoipa::path(put, path = "/api/clients/{client}/suspension", params(("client" = String, Path, description = "Id of the client")), request_body = Suspension, responses((status = 204, description = "Done"), (status = 404, description = "No such client")))]
+pub(crate) async fn suspend(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: Result<Json<Suspension>, JsonRejection>,
+) -> Result<StatusCode, ApiError> {
+    caller.need(KEEPERS)?;
+    let suspended = read(body)?.suspended;
+    let mut write = app.store.write().await?;
+    found(caller.store(&app).suspend_client(&mut write, &id, suspended).await?)?;
+    audit(&app, &caller, write, if suspended { "client.suspended" } else { "client.resumed" }, &id).await
+}
+
+/// Makes another secret; two may overlap while the client changes over.
+#[utoipa::path(post, path = "/api/clients/{client}/secrets", params(("client" = String, Path, description = "Id of the client")), request_body = NewSecret, responses((status = 201, body = CreatedSecret), (status = 404, description = "No such client"), (status = 409, description = "It has two secrets")))]
+pub(crate) async fn add_secret(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: Result<Json<NewSecret>, JsonRejection>,
+) -> Result<(StatusCode, Json<CreatedSecret>), ApiError> {
+    caller.need(KEEPERS)?;
+    let days = read(body)?.days;
+    if days.is_some_and(|days| days == 0 || days > SECRET_DAYS_MAX) {
+        return Err(ApiError::because(Code::InputInvalid, format!("days: 1 to {SECRET_DAYS_MAX}")));
+    }
+    let store = caller.store(&app);
+    let row = store.client_with_id(&id).await?.ok_or_else(|| ApiError::new(Code::ApiUnknown))?;
+    if row.kind == "public" {
+        return Err(ApiError::because(Code::InputInvalid, "a public client keeps no secret"));
+    }
+    let made = Opaque::generate().map_err(ApiError::from)?;
+    let until = days.map(|days| now_s() + i64::from(days) * 86_400);
+    let mut write = app.store.write().await?;
+    let added = store.add_client_secret(&mut write, &id, &made.hash, until, SECRETS_MAX).await?;
+    let secret_id = added.ok_or_else(|| {
+        ApiError::because(Code::NameTaken, format!("{id} has two secrets; revoke one of them first"))
+    })?;
+    audit(&app, &caller, write, "client.secret.added", &format!("{id} {secret_id}")).await?;
+    Ok((StatusCode::CREATED, Json(CreatedSecret { id: secret_id, secret: made.secret })))
+}
+
+/// Takes a secret away.
+#[utoipa::path(delete, path = "/api/clients/{client}/secrets/{secret}", params(("client" = String, Path, description = "Id of the client"), ("secret" = String, Path, description = "Id of the secret")), responses((status = 204, description = "Removed"), (status = 404, description = "No such secret")))]
+pub(crate) async fn remove_secret(
+    State(app): State<App>,
+    caller: Caller,
+    Path((id, secret)): Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    caller.need(KEEPERS)?;
+    let mut write = app.store.write().await?;
+    found(caller.store(&app).remove_client_secret(&mut write, &id, &secret).await?)?;
+    audit(&app, &caller, write, "client.secret.removed", &format!("{id} {secret}")).await
+}
+
+/// A registration in which nothing is wrong.
+fn checked(new: NewClient) -> Result<ClientRow, ApiError> {
+    let invalid = |because: String| Err(ApiError::because(Code::InputInvalid, because));
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    // Ids of users are no ids of clients, and ours are ours.
+    let reserved = new.id.starts_with("bastide-") || new.id.parse::<UserId>().is_ok();
+    if new.id.is_empty() || new.id.len() > 63 || !new.id.bytes().all(plain) || reserved {
+        return invalid("id: at most 63 of a-z, 0-9, `-`, `_`; not beginning with `bastide-`".into());
+    }
+    if !matches!(new.kind.as_str(), "public" | "confidential" | "service") {
+        return invalid("kind: public, confidential, service (device is not offered yet)".into());
+    }
+    let service = new.kind == "service";
+    if service != new.redirect_uris.is_empty() || (service && !new.post_logout_redirect_uris.is_empty()) {
+        return invalid("redirect_uris: at least one, and none for a service".into());
+    }
+    if new.redirect_uris.len().max(new.post_logout_redirect_uris.len()) > REDIRECTS_MAX {
+        return invalid(format!("redirect_uris: at most {REDIRECTS_MAX}"));
+    }
+    for uri in new.redirect_uris.iter().chain(&new.post_logout_redirect_uris) {
+        if let Err(because) = demand_redirect(uri, &new.kind) {
+            return invalid(format!("redirect_uris: {because}"));
+        }
+    }
+    if !new.roles.iter().all(|role| ROLES.contains(&role.as_str())) {
+        return invalid("roles: administrator, developer".into());
+    }
+    let name = new.name.unwrap_or_else(|| new.id.clone());
+    Ok(ClientRow {
+        name: name.chars().filter(|c| !c.is_control()).take(100).collect(),
+        id: new.id,
+        kind: new.kind,
+        redirect_uris: new.redirect_uris,
+        post_logout_redirect_uris: new.post_logout_redirect_uris,
+        roles: new.roles,
+        suspended: false,
+    })
+}
+
+fn view(row: ClientRow, secrets: Vec<ClientSecretRow>) -> ClientView {
+    let secrets = secrets.into_iter().map(|secret| SecretView { id: secret.id, until: secret.until });
+    ClientView {
+        id: row.id,
+        name: row.name,
+        kind: row.kind,
+        redirect_uris: row.redirect_uris,
+        post_logout_redirect_uris: row.post_logout_redirect_uris,
+        roles: row.roles,
+        suspended: row.suspended,
+        secrets: secrets.collect(),
+    }
+}
+
+fn read<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, ApiError> {
+    body.map(|Json(body)| body).map_err(|error| ApiError::because(Code::InputInvalid, error.body_text()))
+}
+
+fn found(there: bool) -> Result<(), ApiError> {
+    if there { Ok(()) } else { Err(ApiError::new(Code::ApiUnknown)) }
+}
+
+/// Writes the entry and ends the transaction.
+async fn audit(
+    app: &App,
+    caller: &Caller,
+    mut write: Write,
+    what: &str,
+    detail: &str,
+) -> Result<StatusCode, ApiError> {
+    caller.store(app).audit(&mut write, &caller.who.sub, what, detail).await?;
+    write.commit().await.map_err(StoreError::from)?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,223 @@
+//! What becomes of tokens afterwards: `/userinfo`, `/introspect` (RFC 7662), `/revoke` (RFC 7009).
+
+use super::{
+    Identity,
+    fault::Answer,
+    id_token::{about, has},
+    issue::token_epoch,
+    issuer::Issuer,
+    token::client_form,
+};
+use axum::{
+    Json,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use bastide_identity::{
+    Claims, Expect, claims,
+    claims::PLATFORM_STAGE,
+    opaque,
+    verify::{self, verify},
+};
+use bastide_store::{MemberRow, SessionRow, SessionUse, StoreError, now_s};
+use bastide_types::{StageName, snapshot};
+use serde_json::{Value, json};
+
+/// A live access token of a member.
+struct Held {
+    claims: Claims,
+    used: SessionUse,
+    member: MemberRow,
+}
+
+/// GET and POST `…/userinfo`: by the token in the header, never in query or form.
+pub async fn userinfo(State(identity): State<Identity>, issuer: Issuer, headers: HeaderMap) -> Answer {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Ok(bearer(StatusCode::UNAUTHORIZED, None));
+    };
+    let token = value.to_str().ok().and_then(|value| value.split_once(' '));
+    let Some(token) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) else {
+        return Ok(bearer(StatusCode::UNAUTHORIZED, None));
+    };
+    let Some(held) = identity.held(&issuer, token.1.trim()).await? else {
+        return Ok(bearer(StatusCode::UNAUTHORIZED, Some("invalid_token")));
+    };
+    if !has(&held.used.scope, "openid") {
+        return Ok(bearer(StatusCode::FORBIDDEN, Some("insufficient_scope")));
+    }
+    Ok(Json(Value::Object(about(&held.member, &held.used.scope))).into_response())
+}
+
+/// A refusal in the form of RFC 6750 §3.
+fn bearer(status: StatusCode, error: Option<&'static str>) -> Response {
+    let challenge = match error {
+        Some("insufficient_scope") => {
+            "Bearer realm=\"bastide\", error=\"insufficient_scope\", scope=\"openid\""
+        }
+        Some(_) => "Bearer realm=\"bastide\", error=\"invalid_token\"",
+        None => "Bearer realm=\"bastide\"",
+    };
+    let body = Json(json!({ "error": error.unwrap_or("invalid_token") }));
+    (status, [(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))], body).into_response()
+}
+
+/// POST `…/introspect`: for clients with a secret. A token that does not count (any more) is `inactive`,
+/// whatever it was.
+pub async fn introspect(
+    State(identity): State<Identity>,
+    issuer: Issuer,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    let form = client_form(&headers, &body)?;
+    let client = identity.authenticate_by_secret(&issuer, &headers, &form).await?;
+    let token = form.need("token")?;
+    let refresh = identity.refresh_session(&issuer, token, &client.id).await?;
+    let said = match refresh {
+        Some((session, used)) => json!({
+            "active": true,
+            "client_id": used.client,
+            "sub": session.member.to_string(),
+            "scope": used.scope,
+            "exp": session.until,
+            "iss": issuer.url,
+            "sid": session.id,
+        }),
+        None => identity.access_said(&issuer, token).await?,
+    };
+    Ok(Json(said).into_response())
+}
+
+/// POST `…/revoke`: ends the session of a refresh or access token of this client. What is unknown, or
+/// somebody else's, is left alone and not told apart (RFC 7009 §2.2).
+pub async fn revoke(
+    State(identity): State<Identity>,
+    issuer: Issuer,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    let form = client_form(&headers, &body)?;
+    let client = identity.authenticate(&issuer, &headers, &form).await?;
+    let token = form.need("token")?;
+    let session = match identity.refresh_session(&issuer, token, &client.id).await? {
+        Some((session, _)) => Some((session.id, session.member.to_string())),
+        None => {
+            let held = identity.held(&issuer, token).await?;
+            let held = held.filter(|held| held.claims.client_id == client.id);
+            held.map(|held| (held.claims.sid, held.claims.sub))
+        }
+    };
+    if let Some((session, member)) = session {
+        let mut write = identity.store().write().await?;
+        identity.of(&issuer.tenant).delete_session(&mut write, &session).await?;
+        identity
+            .of(&issuer.tenant)
+            .audit(&mut write, &member, "session.ended", "its token was revoked")
+            .await?;
+        write.commit().await.map_err(StoreError::from)?;
+    }
+    Ok(StatusCode::OK.into_response())
+}
+
+impl Identity {
+    /// The session of an unspent refresh token of this client and issuer.
+    async fn refresh_session(
+        &self,
+        issuer: &Issuer,
+        token: &str,
+        client: &str,
+    ) -> Answer<Option<(SessionRow, SessionUse)>> {
+        if !opaque::has_form(token) {
+            return Ok(None);
+        }
+        let found = self.of(&issuer.tenant).session_of_refresh(&opaque::hash(token)).await?;
+        let own = found.filter(|(_, used)| used.client == client && used.stage == issuer.stage_text());
+        match own {
+            Some((session, used)) => {
+                let active = self.active(&issuer.tenant, session.member).await?.is_some();
+                Ok(active.then_some((session, used)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// What introspection says about an access token.
+    async fn access_said(&self, issuer: &Issuer, token: &str) -> Answer<Value> {
+        let inactive = json!({ "active": false });
+        let Some(claims) = self.own_claims(issuer, token).await? else { return Ok(inactive) };
+        let scope = if claims.is_client() {
+            let client = self.of(&issuer.tenant).client_with_id(&claims.client_id).await?;
+            if client.is_none_or(|client| client.suspended) {
+                return Ok(inactive);
+            }
+            String::new()
+        } else {
+            let Some(held) = self.held(issuer, token).await? else { return Ok(inactive) };
+            held.used.scope
+        };
+        let mut said = json!({
+            "active": true,
+            "token_type": "Bearer",
+            "client_id": claims.client_id,
+            "sub": claims.sub,
+            "aud": claims.aud,
+            "iss": claims.iss,
+            "exp": claims.exp,
+            "nbf": claims.nbf,
+            "iat": claims.iat,
+            "jti": claims.jti,
+            "sid": claims.sid,
+        });
+        if !scope.is_empty() {
+            said["scope"] = scope.into();
+        }
+        Ok(said)
+    }
+
+    /// The access token of a member whose session is alive.
+    async fn held(&self, issuer: &Issuer, token: &str) -> Answer<Option<Held>> {
+        let Some(claims) = self.own_claims(issuer, token).await? else { return Ok(None) };
+        let Some((session, used)) = self.of(&issuer.tenant).session_with_id(&claims.sid).await? else {
+            return Ok(None);
+        };
+        let member = self.active(&issuer.tenant, session.member).await?;
+        Ok(member.filter(|member| member.id.to_string() == claims.sub).map(|member| Held {
+            claims,
+            used,
+            member,
+        }))
+    }
+
+    /// Claims of an access token that this issuer signed and whose time is now, whatever its audience.
+    async fn own_claims(&self, issuer: &Issuer, token: &str) -> Answer<Option<Claims>> {
+        let Some(audience) = audience(token) else { return Ok(None) };
+        let keys = self.of(&issuer.tenant).signing_keys(issuer.stage.as_ref()).await?;
+        let signed_by = snapshot::Issuer {
+            url: issuer.url.clone(),
+            keys: keys.into_iter().map(|key| key.public).collect(),
+            token_epoch: token_epoch(),
+        };
+        let org = issuer.tenant.id.to_string();
+        let expect = Expect {
+            audience: &audience,
+            org: &org,
+            stage: issuer.stage.as_ref().map_or(PLATFORM_STAGE, StageName::as_str),
+            life_max_s: claims::CLIENT_LIFE_S,
+        };
+        Ok(verify(token, &signed_by, &expect, now_s().unsigned_abs()).ok())
+    }
+}
+
+/// The audience that a token names. The check of its signature covers it.
+fn audience(token: &str) -> Option<String> {
+    if token.len() > verify::TOKEN_BYTES_MAX {
+        return None;
+    }
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let claims: Value = serde_json::from_slice(&bytes).ok()?;
+    Some(claims.get("aud")?.as_str()?.to_owned())
+}

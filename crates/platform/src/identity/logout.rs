@@ -1,0 +1,158 @@
+//! Signing out: by the page that asks, or for a client (OpenID Connect RP-Initiated Logout).
+
+use super::{
+    Fault, Identity,
+    authorize::{SIGN_IN_COOKIE, redirect, with_query},
+    fault::Answer,
+    form::Form,
+    issuer::Issuer,
+    login::{add_cookie, demand_own_form, form_token},
+    pages,
+    tenant::{cookie, set_cookie},
+};
+use axum::{
+    body::Bytes,
+    extract::{RawQuery, State},
+    http::HeaderMap,
+    response::Response,
+};
+use bastide_identity::{IdClaims, opaque};
+use bastide_store::StoreError;
+use bastide_types::Code;
+
+/// What a client asks for.
+pub struct Wish {
+    hint: Option<IdClaims>,
+    /// Where to go afterwards, checked against the client's registration.
+    pub back: Option<String>,
+    /// Fields that the page that asks sends back.
+    pub fields: Vec<(&'static str, String)>,
+}
+
+/// GET `…/logout`: asks, because a link of another site must not sign anybody out. A client that shows the ID
+/// token of this very sign-in need not be asked about.
+pub async fn page(
+    State(identity): State<Identity>,
+    issuer: Issuer,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Answer {
+    let form = Form::read(query.unwrap_or_default().as_bytes())?;
+    identity.sign_out_wish(&issuer, &headers, &form).await
+}
+
+/// POST `…/logout`: the answer of that page, or a client's form.
+pub async fn submit(
+    State(identity): State<Identity>,
+    issuer: Issuer,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    let form = Form::read(&body)?;
+    if form.get("form_token").is_none() {
+        return identity.sign_out_wish(&issuer, &headers, &form).await;
+    }
+    demand_own_form(&identity, &issuer.tenant, &headers, &form)?;
+    let wish = identity.wish(&issuer, &form).await?;
+    if let Some(secret) = cookie(&headers, SIGN_IN_COOKIE) {
+        identity.end(&issuer.tenant, secret).await?;
+    }
+    identity.end_hinted(&issuer, &wish).await?;
+    signed_out(&issuer, &wish)
+}
+
+impl Identity {
+    async fn sign_out_wish(&self, issuer: &Issuer, headers: &HeaderMap, form: &Form) -> Answer {
+        let wish = self.wish(issuer, form).await?;
+        let here = match cookie(headers, SIGN_IN_COOKIE) {
+            Some(secret) => self.of(&issuer.tenant).session("provider", &opaque::hash(secret)).await?,
+            None => None,
+        };
+        let same = match (&wish.hint, &here) {
+            (Some(hint), Some(here)) => hint.sub == here.member.to_string(),
+            // Nobody is signed in with this browser: nobody can be annoyed.
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if !same {
+            return pages::logout(issuer, &form_token(headers)?, &wish);
+        }
+        if let Some(secret) = cookie(headers, SIGN_IN_COOKIE) {
+            self.end(&issuer.tenant, secret).await?;
+        }
+        self.end_hinted(issuer, &wish).await?;
+        signed_out(issuer, &wish)
+    }
+
+    /// Reads what a client asks for.
+    ///
+    /// # Errors
+    /// When hint, client and redirect do not belong together: then nobody is signed out or sent anywhere.
+    async fn wish(&self, issuer: &Issuer, form: &Form) -> Answer<Wish> {
+        let invalid = |because: &str| Fault::from(Code::OAuthInvalid.because(because));
+        let hint = match form.get("id_token_hint") {
+            Some(text) => {
+                let read = self.hinted(issuer, text).await?;
+                Some(read.ok_or_else(|| invalid("`id_token_hint` is no ID token of this issuer."))?)
+            }
+            None => None,
+        };
+        let named = form.get("client_id");
+        if hint.as_ref().is_some_and(|hint| named.is_some_and(|id| id != hint.aud)) {
+            return Err(invalid("`client_id` is not the client of `id_token_hint`."));
+        }
+        let client = named.or(hint.as_ref().map(|hint| hint.aud.as_str()));
+        let back = match form.get("post_logout_redirect_uri") {
+            Some(uri) => Some(self.way_back(issuer, client, uri, form.get("state")).await?),
+            None => None,
+        };
+        let names = ["id_token_hint", "client_id", "post_logout_redirect_uri", "state"];
+        let fields = names.into_iter().filter_map(|name| Some((name, form.get(name)?.to_owned()))).collect();
+        Ok(Wish { hint, back, fields })
+    }
+
+    async fn way_back(
+        &self,
+        issuer: &Issuer,
+        client: Option<&str>,
+        uri: &str,
+        state: Option<&str>,
+    ) -> Answer<String> {
+        let found = match client {
+            Some(id) => self.of(&issuer.tenant).client_with_id(id).await?,
+            None => None,
+        };
+        if !found.is_some_and(|client| client.post_logout_redirect_uris.iter().any(|known| known == uri)) {
+            let because = "`post_logout_redirect_uri` does not belong to this client.";
+            return Err(Code::OAuthInvalid.because(because).into());
+        }
+        Ok(match state {
+            Some(state) => {
+                let mut query = url::form_urlencoded::Serializer::new(String::new());
+                with_query(uri, &query.append_pair("state", state).finish())
+            }
+            None => uri.to_owned(),
+        })
+    }
+
+    /// Ends the session that the ID token was made for, with its sign-in.
+    async fn end_hinted(&self, issuer: &Issuer, wish: &Wish) -> Answer<()> {
+        let Some(hint) = &wish.hint else { return Ok(()) };
+        let mut write = self.store().write().await?;
+        let store = self.of(&issuer.tenant);
+        if let Some(member) = store.end_sign_in_of(&mut write, &hint.sid).await? {
+            store.audit(&mut write, &member.to_string(), "logout", &hint.aud).await?;
+        }
+        write.commit().await.map_err(StoreError::from)?;
+        Ok(())
+    }
+}
+
+fn signed_out(issuer: &Issuer, wish: &Wish) -> Answer {
+    let mut response: Response = match &wish.back {
+        Some(back) => redirect(back),
+        None => pages::message(&issuer.tenant, "You are signed out.")?,
+    };
+    add_cookie(&mut response, &set_cookie(SIGN_IN_COOKIE, "", 0));
+    Ok(response)
+}
