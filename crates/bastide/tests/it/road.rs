@@ -86,6 +86,8 @@ async fn one_command_brings_the_network_up() -> Result<()> {
         names_lead_only_where_they_should(&town).await?;
         the_cache_keeps_what_is_for_everybody(&town).await?;
         a_user_signs_in_and_protected_routes_open(&town).await?;
+        a_client_is_registered_and_finds_its_issuers(&town).await?;
+        a_sign_out_ends_the_session_at_the_platform(&town).await?;
         the_cache_says_what_it_does_and_why(&town).await?;
         a_purge_reaches_the_edge(&town).await?;
         if isolates() {
@@ -95,6 +97,54 @@ async fn one_command_brings_the_network_up() -> Result<()> {
         wrong_input_is_said_clearly(&town).await
     };
     outcome.await.map_err(|error| anyhow::anyhow!("{error:?}\n{}", product.logs()))
+}
+
+async fn a_client_is_registered_and_finds_its_issuers(town: &Town<'_>) -> Result<()> {
+    let create = |id: &str, kind: &str, redirect: &str| {
+        let arguments =
+            ["--json", "client", "create", "--id", id, "--kind", kind, "--redirect-uri", redirect];
+        town.product.cli(&[&arguments[..], &["--post-logout-redirect-uri", redirect]].concat(), "")
+    };
+    let made: serde_json::Value =
+        serde_json::from_str(&create("web", "confidential", "https://rp.example/cb?a=b")?)?;
+    let secret = made["secret"].as_str().context("a secret, once")?;
+    let native = create("native", "public", "http://127.0.0.1/cb")?;
+    assert!(!native.contains("secret"), "a public client has none: {native}");
+    assert!(create("native", "public", "http://127.0.0.1/cb").is_err(), "the id is taken");
+    let shown = town.product.cli(&["client", "show", "web"], "")?;
+    assert!(shown.contains("https://rp.example/cb?a=b") && !shown.contains(secret), "{shown}");
+    for (base, stage) in [("/identity", ""), ("/identity/s/production", "/s/production")] {
+        let below = town.url(PLATFORM, &format!("{base}/.well-known/openid-configuration"));
+        let above = town.url(PLATFORM, &format!("/.well-known/oauth-authorization-server{base}"));
+        let (below, above) = (town.client.get(&below).await?.json()?, town.client.get(&above).await?.json()?);
+        assert_eq!(below, above);
+        assert_eq!(below["issuer"], town.url(PLATFORM, &format!("/identity{stage}")));
+    }
+    town.product.cli(&["client", "suspend", "web"], "")?;
+    assert!(town.product.cli(&["client", "list"], "")?.contains("web\tconfidential\tweb\ttrue"));
+    town.product.cli(&["client", "delete", "web"], "")?;
+    assert!(!town.product.cli(&["client", "list"], "")?.contains("web"));
+    Ok(())
+}
+
+async fn a_sign_out_ends_the_session_at_the_platform(town: &Town<'_>) -> Result<()> {
+    let file = town.product.scratch().join("config/bastide/credentials.json");
+    let kept = fs::read(&file)?;
+    town.product.cli(&["logout"], "")?;
+    assert!(!fs::read_to_string(&file)?.contains("refresh_token"));
+    fs::write(&file, kept)?;
+    let refused = town.product.cli(&["whoami"], "").err().context("the session has ended")?;
+    assert!(format!("{refused:#}").contains("your sign-in has ended"), "{refused:#}");
+    // Without a Platform to reach, the credential is forgotten, and it says what that means.
+    fs::write(
+        &file,
+        r#"{"current":"https://x.localhost:1","servers":{"https://x.localhost:1":{"member":{"refresh_token":"x"}}}}"#,
+    )?;
+    let offline = town.product.try_cli(&["logout"], "")?;
+    assert!(offline.status.success() && String::from_utf8_lossy(&offline.stderr).contains("warning"));
+    assert!(!fs::read_to_string(&file)?.contains("refresh_token"));
+    let login = ["login", &town.url(PLATFORM, ""), "--email", "admin@demo.localhost", "--password-stdin"];
+    town.product.cli(&login, PASSWORD).map(drop)
 }
 
 async fn replicas_take_turns(town: &Town<'_>) -> Result<()> {
