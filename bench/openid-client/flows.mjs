@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import * as oidc from 'openid-client';
 
 const { ORIGIN, MEMBER, PASSWORD } = process.env;
-const [web, spa, job] = ['WEB', 'SPA', 'JOB'].map((name) => JSON.parse(process.env[name]));
+const [web, spa, job, tv] = ['WEB', 'SPA', 'JOB', 'TV'].map((name) => JSON.parse(process.env[name]));
 let steps = 0;
 const step = (what) => { steps += 1; console.log(`ok ${steps} ${what}`); };
 
@@ -73,6 +73,16 @@ async function codeFlow(config, browser, redirect_uri, more = {}) {
   });
 }
 
+/** Signs in at the page for codes and allows what asks. */
+async function allow(browser, link) {
+  const page = await browser.go(new URL(link));
+  const typed = page.page.includes('name="password"') ? { username: MEMBER, password: PASSWORD } : {};
+  const code = new URL(link).searchParams.get('user_code');
+  const question = await browser.submit(page, { ...typed, user_code: code });
+  const done = await browser.submit(question, { decision: 'allow' });
+  assert.match(done.page, /is signed in/);
+}
+
 const issuers = [`${ORIGIN}/identity`, `${ORIGIN}/identity/s/development`];
 for (const issuer of issuers) {
   const browser = new Browser();
@@ -130,5 +140,13 @@ for (const issuer of issuers) {
   const token = await oidc.clientCredentialsGrant(service);
   assert.equal((await oidc.tokenIntrospection(service, token.access_token)).sub, job.id);
   step('client credentials');
+  const device = await oidc.discovery(new URL(issuer), tv.id, undefined, oidc.None());
+  const waiting = await oidc.initiateDeviceAuthorization(device, { scope: 'openid email' });
+  await allow(new Browser(), waiting.verification_uri_complete);
+  const shown = await oidc.pollDeviceAuthorizationGrant(device, waiting);
+  assert.equal(shown.claims().email, MEMBER);
+  step('device code');
 }
+await allow(new Browser(), process.env.CLI_LINK);
+step('the command line is allowed');
 console.log(`openid-client: all ${steps} steps`);

@@ -35,6 +35,9 @@ pub struct LoginArgs {
     /// Read the password from standard input
     #[arg(long)]
     pub password_stdin: bool,
+    /// Sign in with the browser of another machine: shows a code to type there
+    #[arg(long, conflicts_with_all = ["invitation", "email", "password_stdin", "client_id"])]
+    pub device: bool,
     /// Sign in as an API client
     #[arg(long, requires = "client_secret_stdin")]
     pub client_id: Option<String>,
@@ -69,7 +72,9 @@ pub async fn login(context: &Context, args: LoginArgs) -> Result<()> {
         oauth::client_token(&client, &server, &id, &secret, None).await?;
         Credential::Client { id, secret }
     } else {
-        let tokens = if args.password_stdin {
+        let tokens = if args.device {
+            at_another_machine(&client, &server).await?
+        } else if args.password_stdin {
             without_browser(&client, &server, args.invitation.as_deref(), args.email.as_deref()).await?
         } else {
             with_browser(&client, &server).await?
@@ -147,6 +152,19 @@ async fn say(stream: &mut TcpStream, status: &str, text: &str) {
     // The browser may have gone; the code counts all the same.
     let _ = stream.write_all(answer.as_bytes()).await;
     let _ = stream.shutdown().await;
+}
+
+/// Shows a code for the browser of another machine and waits.
+async fn at_another_machine(client: &Client, server: &str) -> Result<oauth::Tokens> {
+    let device = oauth::Waiting::begin(client, server).await?;
+    eprintln!(
+        "Open {} in a browser and type the code\n\n  {}\n\nor open {}\nIt is good for {} minutes.",
+        device.verification_uri,
+        device.user_code,
+        device.verification_uri_complete,
+        device.expires_in / 60
+    );
+    device.wait(client, server).await
 }
 
 /// Fills in the pages of the Identity Service itself.

@@ -6,6 +6,7 @@ use aws_lc_rs::{digest, rand};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bastide_types::Secret;
 use serde::Deserialize;
+use std::time::Duration;
 use url::Url;
 
 /// Client id of the command line, known to every Platform.
@@ -28,6 +29,55 @@ pub struct Request {
     state: String,
     verifier: String,
     redirect_uri: String,
+}
+
+/// A login that waits for its user at another machine (RFC 8628).
+#[derive(Debug, Deserialize)]
+pub struct Waiting {
+    device_code: Secret,
+    /// What the user types.
+    pub user_code: String,
+    /// Where the user types it.
+    pub verification_uri: String,
+    /// The same with the code in it.
+    pub verification_uri_complete: String,
+    /// Seconds until it ends.
+    pub expires_in: u64,
+    /// Seconds between two questions.
+    interval: u64,
+}
+
+impl Waiting {
+    /// Begins a login.
+    pub async fn begin(client: &Client, server: &str) -> Result<Self> {
+        let url = format!("{}/device_authorization", issuer(server));
+        client.post_form(&url, &[], &[("client_id", CLIENT_ID)]).await?.json()
+    }
+
+    /// Waits for the user's word.
+    pub async fn wait(mut self, client: &Client, server: &str) -> Result<Tokens> {
+        let url = format!("{}/token", issuer(server));
+        let form = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
+            ("client_id", CLIENT_ID),
+            ("device_code", self.device_code.expose()),
+        ];
+        loop {
+            tokio::time::sleep(Duration::from_secs(self.interval)).await;
+            let answer = client.post_form(&url, &[], &form).await?;
+            if answer.status.is_success() {
+                return answer.json();
+            }
+            let said: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            match said["error"].as_str() {
+                Some("authorization_pending") => {}
+                Some("slow_down") => self.interval += 5,
+                Some("access_denied") => bail!("the sign-in was refused"),
+                Some("expired_token") => bail!("nobody signed in in time"),
+                _ => return Err(answer.refusal()),
+            }
+        }
+    }
 }
 
 /// Base of a Platform's Identity Service.

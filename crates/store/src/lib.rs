@@ -11,6 +11,7 @@ mod audit;
 mod clients;
 mod customers;
 mod deploy;
+mod devices;
 mod domains;
 mod grants;
 mod identity;
@@ -29,6 +30,7 @@ pub use audit::AuditRow;
 pub use clients::{ClientRow, ClientSecretRow, IdKeyRow};
 pub use customers::{CustomerRow, NewStage, StageRow};
 pub use deploy::{NewOperation, OperationRow, ReplicaRow, StepRow};
+pub use devices::{DeviceOutcome, DeviceRow};
 pub use domains::{
     CLAIM_LIFE_S, DomainCheck, DomainRow, DomainState, NewCertificate, OrderRow, ServedDomain, UnsealedKey,
 };
@@ -122,6 +124,7 @@ impl Store {
             migration(9, "waf", include_str!("../migrations/0009_waf.sql")),
             migration(10, "domain", include_str!("../migrations/0010_domain.sql")),
             migration(12, "provider", include_str!("../migrations/0012_provider.sql")),
+            migration(14, "device", include_str!("../migrations/0014_device.sql")),
         ])
         .run(&pool)
         .await?;

@@ -70,9 +70,9 @@ impl Prompt {
 
 /// A sign-in of this browser.
 pub struct SignIn {
-    session: SessionRow,
-    used: SessionUse,
-    member: MemberRow,
+    pub session: SessionRow,
+    pub used: SessionUse,
+    pub member: MemberRow,
 }
 
 /// GET `…/authorize`.
@@ -232,7 +232,8 @@ impl Identity {
         Ok(Some(sign_in))
     }
 
-    async fn signed_in(&self, tenant: &Tenant, headers: &HeaderMap) -> Answer<Option<SignIn>> {
+    /// Who is signed in here with this browser.
+    pub(super) async fn signed_in(&self, tenant: &Tenant, headers: &HeaderMap) -> Answer<Option<SignIn>> {
         let Some(secret) = cookie(headers, SIGN_IN_COOKIE) else { return Ok(None) };
         let store = self.of(tenant);
         let Some(found) = store.session("provider", &opaque::hash(secret)).await? else { return Ok(None) };

@@ -50,7 +50,7 @@ pub(super) fn router(app: App) -> Router {
 pub(crate) struct ClientView {
     id: String,
     name: String,
-    /// `public`, `confidential` or `service`.
+    /// `public`, `confidential`, `service` or `device`.
     kind: String,
     redirect_uris: Vec<String>,
     post_logout_redirect_uris: Vec<String>,
@@ -74,7 +74,7 @@ pub(crate) struct SecretView {
 pub(crate) struct NewClient {
     id: String,
     name: Option<String>,
-    /// `public`, `confidential` or `service`.
+    /// `public`, `confidential`, `service` or `device`.
     kind: String,
     /// Compared as text; on loopback any port is the same.
     #[serde(default)]
@@ -90,7 +90,7 @@ pub(crate) struct NewClient {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct CreatedClient {
     id: String,
-    /// Shown this once; public clients have none.
+    /// Shown this once; public clients and devices have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     secret: Option<Secret>,
@@ -152,7 +152,7 @@ pub(crate) async fn create(
         Err(other) => return Err(other.into()),
     }
     let mut secret = None;
-    if row.kind != "public" {
+    if keeps_secret(&row) {
         let made = Opaque::generate().map_err(ApiError::from)?;
         store.add_client_secret(&mut write, &row.id, &made.hash, None, SECRETS_MAX).await?;
         secret = Some(made.secret);
@@ -218,8 +218,8 @@ pub(crate) async fn add_secret(
     }
     let store = caller.store(&app);
     let row = store.client_with_id(&id).await?.ok_or_else(|| ApiError::new(Code::ApiUnknown))?;
-    if row.kind == "public" {
-        return Err(ApiError::because(Code::InputInvalid, "a public client keeps no secret"));
+    if !keeps_secret(&row) {
+        return Err(ApiError::because(Code::InputInvalid, "a client of this kind keeps no secret"));
     }
     let made = Opaque::generate().map_err(ApiError::from)?;
     let until = days.map(|days| now_s() + i64::from(days) * 86_400);
@@ -254,12 +254,13 @@ fn checked(new: NewClient) -> Result<ClientRow, ApiError> {
     if new.id.is_empty() || new.id.len() > 63 || !new.id.bytes().all(plain) || reserved {
         return invalid("id: at most 63 of a-z, 0-9, `-`, `_`; not beginning with `bastide-`".into());
     }
-    if !matches!(new.kind.as_str(), "public" | "confidential" | "service") {
-        return invalid("kind: public, confidential, service (device is not offered yet)".into());
+    if !matches!(new.kind.as_str(), "public" | "confidential" | "service" | "device") {
+        return invalid("kind: public, confidential, service, device".into());
     }
-    let service = new.kind == "service";
-    if service != new.redirect_uris.is_empty() || (service && !new.post_logout_redirect_uris.is_empty()) {
-        return invalid("redirect_uris: at least one, and none for a service".into());
+    let no_browser = matches!(new.kind.as_str(), "service" | "device");
+    if no_browser != new.redirect_uris.is_empty() || (no_browser && !new.post_logout_redirect_uris.is_empty())
+    {
+        return invalid("redirect_uris: at least one, and none for a service or device".into());
     }
     if new.redirect_uris.len().max(new.post_logout_redirect_uris.len()) > REDIRECTS_MAX {
         return invalid(format!("redirect_uris: at most {REDIRECTS_MAX}"));
@@ -282,6 +283,10 @@ fn checked(new: NewClient) -> Result<ClientRow, ApiError> {
         roles: new.roles,
         suspended: false,
     })
+}
+
+fn keeps_secret(row: &ClientRow) -> bool {
+    matches!(row.kind.as_str(), "confidential" | "service")
 }
 
 fn view(row: ClientRow, secrets: Vec<ClientSecretRow>) -> ClientView {

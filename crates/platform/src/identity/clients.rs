@@ -23,6 +23,8 @@ pub enum Kind {
     Confidential,
     /// Acts for itself, without users.
     Service,
+    /// Has users but no browser, and keeps no secret.
+    Device,
 }
 
 /// A client that may ask for something.
@@ -44,6 +46,7 @@ impl Client {
             "public" => Kind::Public,
             "confidential" => Kind::Confidential,
             "service" => Kind::Service,
+            "device" => Kind::Device,
             _ => return None,
         };
         Some(Self { id: row.id.clone(), name: row.name.clone(), kind, row: Some(row) })
@@ -52,6 +55,11 @@ impl Client {
     /// The command line: known to every organization, public, with loopback redirects.
     pub fn command_line() -> Self {
         Self { id: CLI.to_owned(), name: "Bastide command line".to_owned(), kind: Kind::Public, row: None }
+    }
+
+    /// Whether it keeps a secret.
+    pub fn has_secret(&self) -> bool {
+        matches!(self.kind, Kind::Confidential | Kind::Service)
     }
 
     /// Whether users sign in for it.
@@ -148,7 +156,7 @@ impl Identity {
             }
             None => {
                 let found = self.client_with_users(&issuer.tenant, &id).await?;
-                found.filter(|client| client.kind == Kind::Public)
+                found.filter(|client| !client.has_secret())
             }
             Some(secret) => {
                 let row = self.of(&issuer.tenant).client(&id, &opaque::hash(secret.expose())).await?;
@@ -169,7 +177,7 @@ impl Identity {
         form: &Form,
     ) -> Answer<Client> {
         let client = self.authenticate(issuer, headers, form).await?;
-        if client.kind == Kind::Public { Err(self.client_refused(&issuer.tenant).await?) } else { Ok(client) }
+        if client.has_secret() { Ok(client) } else { Err(self.client_refused(&issuer.tenant).await?) }
     }
 
     async fn client_refused(&self, tenant: &Tenant) -> Answer<Fault> {

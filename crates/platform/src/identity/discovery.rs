@@ -14,6 +14,8 @@ const PUBLIC: [(&str, &str); 2] =
     [("cache-control", "public, max-age=60"), ("access-control-allow-origin", "*")];
 /// Scopes that mean something here.
 pub(super) const SCOPES: [&str; 4] = ["openid", "profile", "email", "offline_access"];
+/// Grant of programs without a browser (RFC 8628 §3.4).
+pub(super) const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 /// `acr` of a sign-in with a password.
 pub(super) const ACR: &str = "password";
 
@@ -26,6 +28,7 @@ pub async fn document(issuer: Issuer) -> Response {
         "issuer": issuer.url,
         "authorization_endpoint": at("authorize"),
         "token_endpoint": at("token"),
+        "device_authorization_endpoint": at("device_authorization"),
         "userinfo_endpoint": at("userinfo"),
         "revocation_endpoint": at("revoke"),
         "introspection_endpoint": at("introspect"),
@@ -34,7 +37,7 @@ pub async fn document(issuer: Issuer) -> Response {
         "scopes_supported": SCOPES,
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
+        "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials", DEVICE_GRANT],
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
         "revocation_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],

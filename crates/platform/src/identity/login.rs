@@ -96,7 +96,12 @@ impl Identity {
     /// # Errors
     /// One and the same for a wrong address, a wrong password and a member who is not active; another one
     /// while the address is locked.
-    async fn check_password(&self, tenant: &Tenant, email: &str, password: Secret) -> Answer<MemberRow> {
+    pub(super) async fn check_password(
+        &self,
+        tenant: &Tenant,
+        email: &str,
+        password: Secret,
+    ) -> Answer<MemberRow> {
         let store = self.of(tenant);
         if email.is_empty() || email.len() > EMAIL_BYTES_MAX {
             return Err(Code::LoginFailed.into());

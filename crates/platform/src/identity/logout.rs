@@ -151,7 +151,7 @@ impl Identity {
 fn signed_out(issuer: &Issuer, wish: &Wish) -> Answer {
     let mut response: Response = match &wish.back {
         Some(back) => redirect(back),
-        None => pages::message(&issuer.tenant, "You are signed out.")?,
+        None => pages::message(&issuer.tenant, "Sign out", "You are signed out.")?,
     };
     add_cookie(&mut response, &set_cookie(SIGN_IN_COOKIE, "", 0));
     Ok(response)

@@ -8,6 +8,7 @@
 mod authorize;
 mod client_api;
 mod clients;
+mod device;
 mod discovery;
 mod fault;
 mod form;
@@ -133,6 +134,8 @@ fn issuer_routes(base: &str) -> Router<Identity> {
         .route(&at("login"), post(login::login))
         .route(&at("continue"), post(authorize::go_on))
         .route(&at("token"), post(token::token))
+        .route(&at("device_authorization"), post(device::begin))
+        .route(&at("device"), get(device::page).post(device::submit))
         .route(&at("userinfo"), get(inspect::userinfo).post(inspect::userinfo))
         .route(&at("introspect"), post(inspect::introspect))
         .route(&at("revoke"), post(inspect::revoke))

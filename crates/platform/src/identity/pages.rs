@@ -1,7 +1,13 @@
 //! The few pages of the Identity Service: plain HTML forms, no script.
 
 use super::{
-    authorize::Request, fault::Answer, issuer::Issuer, login::with_form_cookie, logout::Wish, tenant::Tenant,
+    authorize::Request,
+    device::Shown,
+    fault::Answer,
+    issuer::Issuer,
+    login::{status_of, with_form_cookie},
+    logout::Wish,
+    tenant::Tenant,
 };
 use askama::Template;
 use axum::{
@@ -46,9 +52,19 @@ struct InvitePage<'a> {
 }
 
 #[derive(Template)]
+#[template(path = "identity/device.html")]
+struct DevicePage<'a> {
+    customer: &'a str,
+    action: &'a str,
+    form_token: &'a str,
+    shown: &'a Shown<'a>,
+}
+
+#[derive(Template)]
 #[template(path = "identity/message.html")]
 struct MessagePage<'a> {
     customer: &'a str,
+    title: &'a str,
     message: &'a str,
     /// The form that confirms it, if it is a question: where it goes and its hidden fields.
     form: Option<(&'a str, Vec<(&'a str, &'a str)>)>,
@@ -151,6 +167,7 @@ pub fn logout(issuer: &Issuer, form_token: &Secret, wish: &Wish) -> Answer {
     fields.extend(wish.fields.iter().map(|(name, value)| (*name, value.as_str())));
     let page = MessagePage {
         customer: issuer.tenant.name.as_str(),
+        title: "Sign out",
         message: "Sign out of all browser sessions of this sign-in?",
         form: Some((&action, fields)),
     };
@@ -158,9 +175,26 @@ pub fn logout(issuer: &Issuer, form_token: &Secret, wish: &Wish) -> Answer {
     Ok(with_form_cookie(html(StatusCode::OK, page.render()?, &target), form_token))
 }
 
+/// The page that takes the code of a device, or asks about its program.
+pub fn device(issuer: &Issuer, form_token: &Secret, shown: &Shown<'_>) -> Answer {
+    let (action, customer) = (issuer.path("device"), issuer.tenant.name.as_str());
+    let page = DevicePage { customer, action: &action, form_token: form_token.expose(), shown };
+    let status = shown.problem.map_or(StatusCode::OK, status_of);
+    Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
+}
+
+/// The same with what went wrong, and the seconds after which to try again.
+pub fn refused_device(issuer: &Issuer, form_token: &Secret, shown: &Shown<'_>, retry: Option<i64>) -> Answer {
+    let mut page = device(issuer, form_token, shown)?;
+    if let Some(seconds) = retry {
+        page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    Ok(page)
+}
+
 /// A page that only says something.
-pub fn message(tenant: &Tenant, message: &str) -> Answer {
-    let page = MessagePage { customer: tenant.name.as_str(), message, form: None };
+pub fn message(tenant: &Tenant, title: &str, message: &str) -> Answer {
+    let page = MessagePage { customer: tenant.name.as_str(), title, message, form: None };
     Ok(html(StatusCode::OK, page.render()?, ""))
 }
 

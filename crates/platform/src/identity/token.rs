@@ -4,10 +4,11 @@ use super::{
     CLI, Fault, Identity, SESSION_LIFE_S,
     authorize::known_scopes,
     clients::{Client, Kind},
+    discovery::DEVICE_GRANT,
     fault::{Answer, oauth, text},
     form::Form,
     id_token::has,
-    issue::{Holder, Issued},
+    issue::{Holder, Issued, Target},
     issuer::Issuer,
     tenant::Tenant,
 };
@@ -23,15 +24,22 @@ use bastide_identity::{
     pkce,
 };
 use bastide_store::{
-    ClientRow, CodeOutcome, CodeRow, NewSession, RefreshBy, RefreshOutcome, SessionUse, StoreError, Write,
-    now_s,
+    ClientRow, CodeOutcome, CodeRow, DeviceRow, MemberRow, NewSession, RefreshBy, RefreshOutcome, SessionUse,
+    StoreError, Write, now_s,
 };
-use bastide_types::Secret;
+use bastide_types::{Secret, UserId};
 use serde_json::{Value, json};
 
 const FORM_TYPE: &str = "application/x-www-form-urlencoded";
 /// How long a confidential client may ask again with a refresh token whose answer was lost, in seconds.
 const RETRY_S: i64 = 10;
+
+/// A session that tokens are made for.
+struct Begun {
+    session: String,
+    used: SessionUse,
+    nonce: Option<String>,
+}
 
 /// POST `…/token`.
 pub async fn token(
@@ -49,6 +57,10 @@ pub async fn token(
         "refresh_token" => {
             let client = identity.authenticate(&issuer, &headers, &form).await?;
             identity.by_refresh(&issuer, &client, &form).await
+        }
+        DEVICE_GRANT => {
+            let client = identity.authenticate(&issuer, &headers, &form).await?;
+            identity.by_device(&issuer, &client, &form).await
         }
         "client_credentials" => {
             let client = identity.authenticate_by_secret(&issuer, &headers, &form).await?;
@@ -106,12 +118,59 @@ impl Identity {
         self.of(tenant).describe_session(&mut write, &session, &used).await?;
         self.of(tenant).add_refresh(&mut write, &refresh.hash, &session).await?;
         write.commit().await.map_err(StoreError::from)?;
+        let begun = Begun { session, used, nonce: row.nonce };
+        self.answer_member(issuer, client, member, &begun, target.as_ref(), &refresh.secret).await
+    }
+
+    /// Begins the session of a program that its user allowed elsewhere. It goes on when that browser signs
+    /// out.
+    pub(super) async fn begin_device(
+        &self,
+        issuer: &Issuer,
+        client: &Client,
+        row: &DeviceRow,
+        member: UserId,
+        since: i64,
+        target: Option<&Target>,
+    ) -> Answer {
+        let tenant = &issuer.tenant;
+        let member = self.active(tenant, member).await?.ok_or_else(spent)?;
+        let (refresh, hidden) = (Opaque::generate()?, Opaque::generate()?.hash);
+        let used = SessionUse {
+            client: client.id.clone(),
+            stage: row.stage.clone(),
+            scope: row.scope.clone(),
+            since,
+        };
+        let until = now_s() + SESSION_LIFE_S;
+        let new = NewSession { kind: "program", hash: &hidden, parent: None, member: member.id, until };
+        let mut write = self.store().write().await?;
+        let store = self.of(tenant);
+        let session = store.add_session(&mut write, &new).await?;
+        store.describe_session(&mut write, &session, &used).await?;
+        store.add_refresh(&mut write, &refresh.hash, &session).await?;
+        store.audit(&mut write, &member.id.to_string(), "session.begun", &session).await?;
+        write.commit().await.map_err(StoreError::from)?;
+        let begun = Begun { session, used, nonce: None };
+        self.answer_member(issuer, client, member, &begun, target, &refresh.secret).await
+    }
+
+    /// The tokens of a member's session.
+    async fn answer_member(
+        &self,
+        issuer: &Issuer,
+        client: &Client,
+        member: MemberRow,
+        begun: &Begun,
+        target: Option<&Target>,
+        refresh: &Secret,
+    ) -> Answer {
+        let Begun { session, used, nonce } = begun;
         let member = client.bound(member);
-        let holder = Holder::Member { member: &member, session: &session, client_id: &client.id };
-        let issued = self.issue_at(issuer, &holder, target.as_ref()).await?;
-        let nonce = row.nonce.as_deref();
-        let id_token = self.id_token(issuer, &member, &session, &used, nonce, &issued.token).await?;
-        Ok(answer(&issued, Some(&refresh.secret), id_token, &used.scope))
+        let holder = Holder::Member { member: &member, session, client_id: &client.id };
+        let issued = self.issue_at(issuer, &holder, target).await?;
+        let id_token = self.id_token(issuer, &member, session, used, nonce.as_deref(), &issued.token).await?;
+        Ok(answer(&issued, Some(refresh), id_token, &used.scope))
     }
 
     /// Takes a code and checks that it belongs to this client, redirect, verifier and issuer. Whatever comes
@@ -180,11 +239,9 @@ impl Identity {
         if let Some(scope) = narrowed {
             used.scope = scope;
         }
-        let member = client.bound(self.active(tenant, session.member).await?.ok_or_else(spent)?);
-        let holder = Holder::Member { member: &member, session: &session.id, client_id: &client.id };
-        let issued = self.issue_at(issuer, &holder, target.as_ref()).await?;
-        let id_token = self.id_token(issuer, &member, &session.id, &used, None, &issued.token).await?;
-        Ok(answer(&issued, Some(&successor.secret), id_token, &used.scope))
+        let member = self.active(tenant, session.member).await?.ok_or_else(spent)?;
+        let begun = Begun { session: session.id, used, nonce: None };
+        self.answer_member(issuer, client, member, &begun, target.as_ref(), &successor.secret).await
     }
 
     /// The scopes of this one answer, all of them given before (RFC 6749 §6). `None` when the token is not

@@ -341,7 +341,7 @@ async fn a_client_that_could_do_harm_is_not_registered() {
         ("web", "confidential", "[]", "[]"),
         ("web", "public", r#"["javascript:alert(1)"]"#, "[]"),
         ("web", "service", r#"["https://a.example/cb"]"#, "[]"),
-        ("web", "device", "[]", "[]"),
+        ("web", "device", r#"["https://a.example/cb"]"#, "[]"),
         ("web", "other", "[]", "[]"),
         ("web", "service", "[]", r#"["operator"]"#),
         ("bastide-cli", "service", "[]", "[]"),

@@ -24,7 +24,7 @@ use tower::ServiceExt;
 pub(super) const PASSWORD: &str = "Correct-horse-1";
 pub(super) const EMAIL: &str = "ann@example.com";
 pub(super) const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
-const LOOPBACK: &str = "http://127.0.0.1:4711/callback";
+pub(super) const LOOPBACK: &str = "http://127.0.0.1:4711/callback";
 const CALLBACK: &str = "https://acme.platform.localhost:8443/.bastide/callback";
 pub(super) const SHOP: &str = "https://acme--development.apps.localhost:8443/shop";
 
@@ -135,7 +135,7 @@ impl World {
     }
 
     /// Opens the sign-in page of a request and sends its form.
-    async fn sign_in(&self, browser: &mut Browser, request: &str, password: &str) -> Answer {
+    pub(super) async fn sign_in(&self, browser: &mut Browser, request: &str, password: &str) -> Answer {
         let page = self.browse(browser, Method::GET, &format!("/identity/authorize?{request}"), "").await;
         assert_eq!(page.status, 200, "{}", page.body);
         let form = filled(&page.body, &[("username", EMAIL), ("password", password)]);

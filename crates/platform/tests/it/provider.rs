@@ -7,7 +7,7 @@ use aws_lc_rs::{digest, signature};
 use axum::http::{Method, StatusCode, header};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bastide_identity::{claims::USER_LIFE_S, opaque};
-use bastide_store::{ClientRow, CodeOutcome, RefreshBy, RefreshOutcome, now_s};
+use bastide_store::{ClientRow, CodeOutcome, DeviceOutcome, DeviceRow, RefreshBy, RefreshOutcome, now_s};
 use bastide_types::StageName;
 use serde_json::Value;
 
@@ -34,6 +34,8 @@ async fn world() -> World {
     own.put_client(&mut write, &row("gone", "confidential", &[WEB]), &opaque::hash("gone")).await.unwrap();
     own.suspend_client(&mut write, "gone", true).await.unwrap();
     own.add_client(&mut write, &row("native", "public", &native)).await.unwrap();
+    own.add_client(&mut write, &row("tv", "device", &[])).await.unwrap();
+    own.add_client(&mut write, &row("car", "device", &[])).await.unwrap();
     write.commit().await.unwrap();
     world
 }
@@ -138,8 +140,8 @@ async fn every_issuer_describes_itself_and_everything_described_is_there() {
             assert_ne!((got.as_u16(), posted.as_u16()), (404, 404), "{name}");
             walked += 1;
         }
-        assert_eq!(walked, 7);
-        for absent in ["registration_endpoint", "device_authorization_endpoint", "check_session_iframe"] {
+        assert_eq!(walked, 8);
+        for absent in ["registration_endpoint", "backchannel_logout_supported", "check_session_iframe"] {
             assert!(document.get(absent).is_none());
         }
     }
@@ -289,6 +291,7 @@ async fn redirects_of_registered_clients_match_exactly() {
         ("native", "http://localhost:50123/cb", false),
         ("gone", WEB, false),
         ("automation", WEB, false),
+        ("tv", WEB, false),
         ("nobody", WEB, false),
     ] {
         let path = format!("/identity/authorize?{}", request(client, redirect, &[("prompt", "none")]));
@@ -606,4 +609,141 @@ async fn suspending_a_client_ends_its_sessions() {
     own.suspend_client(&mut write, "web", false).await.unwrap();
     write.commit().await.unwrap();
     assert_eq!(world.refreshed(&by_web, &tokens.text("refresh_token")).await.text("error"), "invalid_grant");
+}
+
+impl World {
+    async fn device(&self) -> Answer {
+        let form = [("client_id", "tv"), ("scope", "openid email")];
+        let answer = self.post("/identity/device_authorization", &form).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer
+    }
+
+    async fn asked(&self, base: &str, client: &str, device_code: &str) -> Answer {
+        let grant = ("grant_type", "urn:ietf:params:oauth:grant-type:device_code");
+        let form = [grant, ("client_id", client), ("device_code", device_code)];
+        self.post(&format!("{base}/token"), &form).await
+    }
+
+    /// Opens the page for codes, types, and sends its form.
+    async fn typed(&self, browser: &mut Browser, typed: &[(&str, &str)]) -> Answer {
+        let page = self.browse(browser, Method::GET, "/identity/device", "").await;
+        self.browse(browser, Method::POST, "/identity/device", &filled(&page.body, typed)).await
+    }
+}
+
+const ANN: [(&str, &str); 2] = [("username", EMAIL), ("password", PASSWORD)];
+
+#[tokio::test]
+async fn a_device_waits_for_a_member_s_word_and_hears_it_once() {
+    let world = world().await;
+    let begun = world.device().await;
+    let (device_code, user_code) = (begun.text("device_code"), begun.text("user_code"));
+    assert_eq!(begun.text("verification_uri"), format!("{ISSUER}/device"));
+    assert_eq!(begun.text("verification_uri_complete"), format!("{ISSUER}/device?user_code={user_code}"));
+    assert_eq!(
+        (begun.json()["interval"].as_i64(), begun.json()["expires_in"].as_i64()),
+        (Some(5), Some(600))
+    );
+    let waiting = world.asked("/identity", "tv", &device_code).await;
+    assert_eq!(
+        (waiting.status, waiting.text("error")),
+        (StatusCode::BAD_REQUEST, "authorization_pending".into())
+    );
+    let mut browser = Browser::default();
+    let page = format!("/identity/device?user_code={user_code}&decision=allow");
+    let page = world.browse(&mut browser, Method::GET, &page, "").await;
+    assert!(page.body.contains(&user_code) && page.body.contains("name=\"password\""));
+    // However it is typed; and a yes in the form that signs in is none: nobody has seen who asks.
+    let lower = user_code.to_lowercase().replace('-', " ");
+    let eager = [ANN[0], ANN[1], ("user_code", lower.as_str()), ("decision", "allow")];
+    let question = world.typed(&mut browser, &eager).await;
+    assert!(
+        question.body.contains("<strong>tv</strong>") && question.body.contains(EMAIL),
+        "{}",
+        question.body
+    );
+    assert_ne!(world.asked("/identity", "tv", &device_code).await.status, 200);
+    let yes = filled(&question.body, &[("decision", "allow")]);
+    let foreign = world.browse(&mut Browser::default(), Method::POST, "/identity/device", &yes).await;
+    assert_eq!(foreign.status, 403, "only from our own page in this browser");
+    assert_eq!(world.browse(&mut browser, Method::POST, "/identity/device", &yes).await.status, 200);
+    let tokens = world.asked("/identity", "tv", &device_code).await;
+    let claims = world.checked("/identity", &tokens.text("id_token")).await;
+    assert_eq!((&claims["aud"], &claims["email"]), (&"tv".into(), &EMAIL.into()));
+    assert_eq!(world.asked("/identity", "tv", &device_code).await.text("error"), "invalid_grant", "once");
+    let refreshed = world.refreshed(&[("client_id", "tv")], &tokens.text("refresh_token")).await;
+    assert_eq!(world.userinfo(&refreshed.text("access_token")).await.text("email"), EMAIL);
+    assert!(world.audited("device.allowed").await);
+    // A code that has been decided takes no second word.
+    let again = world.browse(&mut browser, Method::POST, "/identity/device", &yes).await;
+    assert_eq!(again.status, 400);
+}
+
+#[tokio::test]
+async fn a_device_hears_no_and_every_other_refusal() {
+    let world = world().await;
+    let form = |client: &'static str| [("client_id", client)];
+    for (client, error) in
+        [("web", "invalid_client"), ("native", "unauthorized_client"), ("x", "invalid_client")]
+    {
+        let answer = world.post("/identity/device_authorization", &form(client)).await;
+        assert_eq!(answer.text("error"), error, "{client}");
+    }
+    let begun = world.device().await;
+    let (device_code, user_code) = (begun.text("device_code"), begun.text("user_code"));
+    for (base, client, code, error) in [
+        ("/identity", "car", &*device_code, "invalid_grant"),
+        ("/identity", "native", &device_code, "unauthorized_client"),
+        ("/identity", "nobody", &device_code, "invalid_client"),
+        ("/identity/s/development", "tv", &device_code, "invalid_grant"),
+        ("/identity", "tv", "guess", "invalid_grant"),
+        ("/identity", "tv", "", "invalid_request"),
+    ] {
+        assert_eq!(world.asked(base, client, code).await.text("error"), error, "{base} {client} {code}");
+    }
+    let mut browser = Browser::default();
+    let question = world.typed(&mut browser, &[ANN[0], ANN[1], ("user_code", &user_code)]).await;
+    let no = filled(&question.body, &[("decision", "deny")]);
+    assert_eq!(world.browse(&mut browser, Method::POST, "/identity/device", &no).await.status, 200);
+    assert_eq!(world.asked("/identity", "tv", &device_code).await.text("error"), "access_denied");
+    // One whose time is over, and one that asks too often.
+    let own = world.store.customer(world.acme);
+    let row = |user_code: &str, until: i64| DeviceRow {
+        user_code: user_code.into(),
+        client: "tv".into(),
+        stage: String::new(),
+        scope: String::new(),
+        until,
+        every_s: 3600,
+    };
+    let mut write = world.store.write().await.unwrap();
+    own.add_device(&mut write, &opaque::hash("late"), &row("BBBBBCCCCC", now_s() - 1)).await.unwrap();
+    own.add_device(&mut write, &opaque::hash("eager"), &row("DDDDDFFFFF", now_s() + 600)).await.unwrap();
+    write.commit().await.unwrap();
+    assert_eq!(world.asked("/identity", "tv", "late").await.text("error"), "expired_token");
+    assert_eq!(world.asked("/identity", "tv", "eager").await.text("error"), "authorization_pending");
+    assert_eq!(world.asked("/identity", "tv", "eager").await.text("error"), "slow_down");
+    let mut write = world.store.write().await.unwrap();
+    let asked = own.ask_device(&mut write, &opaque::hash("eager"), "tv", "").await.unwrap();
+    assert_eq!(asked, DeviceOutcome::TooOften);
+}
+
+#[tokio::test]
+async fn guesses_of_a_user_code_are_limited() {
+    let world = world().await;
+    let user_code = world.device().await.text("user_code");
+    let mut browser = Browser::default();
+    let refused = world.typed(&mut browser, &[("user_code", user_code.as_str())]).await;
+    assert_eq!(refused.status, 401, "a code alone is worth nothing");
+    let wrong = world.typed(&mut browser, &[ANN[0], ANN[1], ("user_code", "BBBBB-BBBBB")]).await;
+    assert_eq!(wrong.status, 400, "{}", wrong.body);
+    world.sign_in(&mut browser, &request("bastide-cli", super::identity::LOOPBACK, &[]), PASSWORD).await;
+    // As if many came before: a wait long enough for the slowest machine.
+    let own = world.store.customer(world.acme);
+    let ann = own.member_with_email(EMAIL).await.unwrap().unwrap();
+    assert_eq!(own.count_login(&format!("user-code/{}", ann.id), -9).await.unwrap(), Ok(()));
+    let locked = world.typed(&mut browser, &[("user_code", &user_code)]).await;
+    assert_eq!(locked.status, 429, "even the right one");
+    assert!(locked.headers.contains_key(header::RETRY_AFTER));
 }
