@@ -42,13 +42,28 @@ pub enum DeviceOutcome {
 const SLOWER_S: i64 = 5;
 
 impl CustomerStore<'_> {
-    /// Remembers a program that waits. Those whose time has been over for an hour are forgotten.
-    pub async fn add_device(&self, write: &mut Write, hash: &[u8; 32], device: &DeviceRow) -> Result<()> {
+    /// Remembers a program that waits; false when `most` wait already. Those whose time has been over for an
+    /// hour are forgotten.
+    pub async fn add_device(
+        &self,
+        write: &mut Write,
+        hash: &[u8; 32],
+        device: &DeviceRow,
+        most: i64,
+    ) -> Result<bool> {
         sqlx::query("DELETE FROM device WHERE customer = ? AND until < ?")
             .bind(self.customer.to_string())
             .bind(now_s() - 3600)
             .execute(&mut **write)
             .await?;
+        let row = sqlx::query("SELECT COUNT(*) FROM device WHERE customer = ? AND until > ?")
+            .bind(self.customer.to_string())
+            .bind(now_s())
+            .fetch_one(&mut **write)
+            .await?;
+        if row.try_get::<i64, _>(0)? >= most {
+            return Ok(false);
+        }
         sqlx::query(
             "INSERT INTO device (customer, hash, user_code, client, stage, scope, until, every) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         )
@@ -62,7 +77,7 @@ impl CustomerStore<'_> {
         .bind(device.every_s)
         .execute(&mut **write)
         .await?;
-        Ok(())
+        Ok(true)
     }
 
     /// The client that waits under this code at this issuer for a member's word.

@@ -283,6 +283,9 @@ fn what_is_wrong(form: &Form, request: &Request) -> Option<(&'static str, &'stat
     if form.get("registration").is_some() {
         return Some(("registration_not_supported", "Clients are registered by an administrator."));
     }
+    if form.get("response_type").is_none() {
+        return Some(("invalid_request", "The response_type is missing."));
+    }
     if form.get("response_type") != Some("code") {
         return Some(("unsupported_response_type", "The response_type is `code`."));
     }

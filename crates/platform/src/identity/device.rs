@@ -27,6 +27,8 @@ use serde_json::json;
 const LIFE_S: i64 = 600;
 /// Seconds that a program waits between two questions.
 const EVERY_S: i64 = 5;
+/// Programs of one organization that may wait at the same time: anybody may ask for codes.
+const WAITING_MAX: i64 = 1000;
 /// Wrong codes that a member may type before waiting begins.
 const FREE_TRIES: i64 = 5;
 
@@ -63,7 +65,9 @@ pub async fn begin(
         every_s: EVERY_S,
     };
     let mut write = identity.store().write().await?;
-    identity.of(&issuer.tenant).add_device(&mut write, &device_code.hash, &row).await?;
+    if !identity.of(&issuer.tenant).add_device(&mut write, &device_code.hash, &row, WAITING_MAX).await? {
+        return Err(Fault::Refused(Code::Overloaded.problem(), Some(LIFE_S)));
+    }
     write.commit().await.map_err(StoreError::from)?;
     let (page, shown) = (format!("{}/device", issuer.url), spelled(&user_code));
     let body = json!({

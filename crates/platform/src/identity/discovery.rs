@@ -9,9 +9,8 @@ use axum::{
 use bastide_identity::id_token::RSA_EXPONENT;
 use serde_json::json;
 
-/// Keys and endpoints change rarely and are public, also for scripts of other sites.
-const PUBLIC: [(&str, &str); 2] =
-    [("cache-control", "public, max-age=60"), ("access-control-allow-origin", "*")];
+/// Keys and endpoints change rarely and are public.
+const PUBLIC: [(&str, &str); 1] = [("cache-control", "public, max-age=60")];
 /// Scopes that mean something here.
 pub(super) const SCOPES: [&str; 4] = ["openid", "profile", "email", "offline_access"];
 /// Grant of programs without a browser (RFC 8628 §3.4).

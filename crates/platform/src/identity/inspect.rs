@@ -33,23 +33,36 @@ struct Held {
     member: MemberRow,
 }
 
-/// GET and POST `…/userinfo`: by the token in the header, never in query or form.
+/// GET `…/userinfo`: by the token in the header.
 pub async fn userinfo(State(identity): State<Identity>, issuer: Issuer, headers: HeaderMap) -> Answer {
+    identity.userinfo(&issuer, in_header(&headers)).await
+}
+
+/// POST `…/userinfo`: by the token in the header or in the form (RFC 6750 §2.2), never by both. In the query
+/// none counts: addresses end up in logs.
+pub async fn userinfo_form(
+    State(identity): State<Identity>,
+    issuer: Issuer,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    let form = if body.is_empty() { None } else { Some(client_form(&headers, &body)?) };
+    let token = match form.as_ref().and_then(|form| form.get("access_token")) {
+        Some(_) if headers.contains_key(header::AUTHORIZATION) => {
+            return Ok(bearer(StatusCode::BAD_REQUEST, Some("invalid_request")));
+        }
+        Some(token) => Some(token),
+        None => in_header(&headers),
+    };
+    identity.userinfo(&issuer, token).await
+}
+
+/// The token of the one `Authorization` field.
+fn in_header(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else {
-        return Ok(bearer(StatusCode::UNAUTHORIZED, None));
-    };
-    let token = value.to_str().ok().and_then(|value| value.split_once(' '));
-    let Some(token) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) else {
-        return Ok(bearer(StatusCode::UNAUTHORIZED, None));
-    };
-    let Some(held) = identity.held(&issuer, token.1.trim()).await? else {
-        return Ok(bearer(StatusCode::UNAUTHORIZED, Some("invalid_token")));
-    };
-    if !has(&held.used.scope, "openid") {
-        return Ok(bearer(StatusCode::FORBIDDEN, Some("insufficient_scope")));
-    }
-    Ok(Json(Value::Object(about(&held.member, &held.used.scope))).into_response())
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 /// A refusal in the form of RFC 6750 §3.
@@ -58,6 +71,7 @@ fn bearer(status: StatusCode, error: Option<&'static str>) -> Response {
         Some("insufficient_scope") => {
             "Bearer realm=\"bastide\", error=\"insufficient_scope\", scope=\"openid\""
         }
+        Some("invalid_request") => "Bearer realm=\"bastide\", error=\"invalid_request\"",
         Some(_) => "Bearer realm=\"bastide\", error=\"invalid_token\"",
         None => "Bearer realm=\"bastide\"",
     };
@@ -124,6 +138,17 @@ pub async fn revoke(
 }
 
 impl Identity {
+    async fn userinfo(&self, issuer: &Issuer, token: Option<&str>) -> Answer {
+        let Some(token) = token else { return Ok(bearer(StatusCode::UNAUTHORIZED, None)) };
+        let Some(held) = self.held(issuer, token).await? else {
+            return Ok(bearer(StatusCode::UNAUTHORIZED, Some("invalid_token")));
+        };
+        if !has(&held.used.scope, "openid") {
+            return Ok(bearer(StatusCode::FORBIDDEN, Some("insufficient_scope")));
+        }
+        Ok(Json(Value::Object(about(&held.member, &held.used.scope))).into_response())
+    }
+
     /// The session of an unspent refresh token of this client and issuer.
     async fn refresh_session(
         &self,

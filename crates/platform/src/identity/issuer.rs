@@ -63,6 +63,11 @@ impl Identity {
         if !keys.is_empty() {
             return Ok(keys);
         }
+        let _one = self.0.id_key.lock().await;
+        let keys = store.id_keys(issuer.stage.as_ref()).await?;
+        if !keys.is_empty() {
+            return Ok(keys);
+        }
         let made = tokio::task::spawn_blocking(IdKey::generate).await.map_err(|_| Fault::Hash)??;
         let (key, private) = made;
         let row = IdKeyRow { kid: key.kid, n: key.n, private };

@@ -8,6 +8,7 @@
 mod authorize;
 mod client_api;
 mod clients;
+mod cors;
 mod device;
 mod discovery;
 mod fault;
@@ -76,12 +77,15 @@ struct Inner {
     store: Store,
     domains: Domains,
     hasher: password::Hasher,
+    /// Held while a key for ID tokens is made: many who ask at once cost one.
+    id_key: tokio::sync::Mutex<()>,
 }
 
 impl Identity {
     /// Makes the service.
     pub fn new(store: Store, domains: Domains) -> Self {
-        Self(Arc::new(Inner { store, domains, hasher: password::Hasher::new() }))
+        let (hasher, id_key) = (password::Hasher::new(), tokio::sync::Mutex::new(()));
+        Self(Arc::new(Inner { store, domains, hasher, id_key }))
     }
 
     fn store(&self) -> &Store {
@@ -126,18 +130,21 @@ impl Identity {
 /// The endpoints of an issuer, below its path; its RFC 8414 document lies above all paths (§3.1).
 fn issuer_routes(base: &str) -> Router<Identity> {
     let at = |endpoint: &str| format!("{base}/{endpoint}");
-    Router::new()
+    let for_scripts = Router::new()
         .route(&at(".well-known/openid-configuration"), get(discovery::document))
         .route(&format!("/.well-known/oauth-authorization-server{base}"), get(discovery::document))
         .route(&at("jwks"), get(discovery::keys))
+        .route(&at("token"), post(token::token))
+        .route(&at("device_authorization"), post(device::begin))
+        .route(&at("userinfo"), get(inspect::userinfo).post(inspect::userinfo_form))
+        .route(&at("revoke"), post(inspect::revoke))
+        .route_layer(middleware::from_fn(cors::for_scripts));
+    Router::new()
         .route(&at("authorize"), get(authorize::authorize).post(authorize::authorize_form))
         .route(&at("login"), post(login::login))
         .route(&at("continue"), post(authorize::go_on))
-        .route(&at("token"), post(token::token))
-        .route(&at("device_authorization"), post(device::begin))
         .route(&at("device"), get(device::page).post(device::submit))
-        .route(&at("userinfo"), get(inspect::userinfo).post(inspect::userinfo))
         .route(&at("introspect"), post(inspect::introspect))
-        .route(&at("revoke"), post(inspect::revoke))
         .route(&at("logout"), get(logout::page).post(logout::submit))
+        .merge(for_scripts)
 }

@@ -233,6 +233,7 @@ async fn a_sign_in_that_is_too_old_unwanted_or_somebody_elses_is_asked_for_again
         (("response_mode", "fragment"), "invalid_request"),
         (("response_type", "code id_token"), "unsupported_response_type"),
         (("response_type", "id_token"), "unsupported_response_type"),
+        (("response_type", ""), "invalid_request"),
         (("code_challenge", ""), "invalid_request"),
         (("code_challenge_method", "plain"), "invalid_request"),
         (("nonce", &"n".repeat(600)), "invalid_request"),
@@ -418,7 +419,7 @@ async fn a_confidential_client_may_ask_once_more_within_ten_seconds() {
 }
 
 #[tokio::test]
-async fn userinfo_wants_a_live_token_in_the_header() {
+async fn userinfo_wants_a_live_token_in_header_or_form() {
     let world = world().await;
     let tokens = world.web_tokens(&mut Browser::default(), &[]).await;
     let access = tokens.text("access_token");
@@ -443,11 +444,13 @@ async fn userinfo_wants_a_live_token_in_the_header() {
     }
     let path = format!("/identity/userinfo?access_token={access}");
     assert_eq!(world.send(ACME, Method::GET, &path, "", &[]).await.status, 401, "not in the query");
-    assert_eq!(
-        world.post("/identity/userinfo", &[("access_token", &access)]).await.status,
-        401,
-        "not in a form"
-    );
+    // RFC 6750 §2.2: in a form, but not in two places.
+    let form = encode(&[("access_token", &access)]);
+    let formed = world.send(ACME, Method::POST, "/identity/userinfo", &form, &[FORM]).await;
+    assert_eq!(formed.text("email"), EMAIL);
+    let both = [FORM, ("authorization", bearer.as_str())];
+    let both = world.send(ACME, Method::POST, "/identity/userinfo", &form, &both).await;
+    assert_eq!((both.status, both.text("error")), (StatusCode::BAD_REQUEST, "invalid_request".into()));
     let twice = [("authorization", bearer.as_str()), ("authorization", bearer.as_str())];
     assert_eq!(world.send(ACME, Method::GET, "/identity/userinfo", "", &twice).await.status, 401);
     for path in ["/identity/s/development/userinfo", "/identity/s/production/userinfo"] {
@@ -718,8 +721,8 @@ async fn a_device_hears_no_and_every_other_refusal() {
         every_s: 3600,
     };
     let mut write = world.store.write().await.unwrap();
-    own.add_device(&mut write, &opaque::hash("late"), &row("BBBBBCCCCC", now_s() - 1)).await.unwrap();
-    own.add_device(&mut write, &opaque::hash("eager"), &row("DDDDDFFFFF", now_s() + 600)).await.unwrap();
+    own.add_device(&mut write, &opaque::hash("late"), &row("BBBBBCCCCC", now_s() - 1), 9).await.unwrap();
+    own.add_device(&mut write, &opaque::hash("eager"), &row("DDDDDFFFFF", now_s() + 600), 9).await.unwrap();
     write.commit().await.unwrap();
     assert_eq!(world.asked("/identity", "tv", "late").await.text("error"), "expired_token");
     assert_eq!(world.asked("/identity", "tv", "eager").await.text("error"), "authorization_pending");
@@ -727,6 +730,9 @@ async fn a_device_hears_no_and_every_other_refusal() {
     let mut write = world.store.write().await.unwrap();
     let asked = own.ask_device(&mut write, &opaque::hash("eager"), "tv", "").await.unwrap();
     assert_eq!(asked, DeviceOutcome::TooOften);
+    // Anybody may ask for codes, so that only so many wait.
+    let one = row("GGGGGHHHHH", now_s() + 600);
+    assert!(!own.add_device(&mut write, &opaque::hash("more"), &one, 1).await.unwrap());
 }
 
 #[tokio::test]
@@ -746,4 +752,34 @@ async fn guesses_of_a_user_code_are_limited() {
     let locked = world.typed(&mut browser, &[("user_code", &user_code)]).await;
     assert_eq!(locked.status, 429, "even the right one");
     assert!(locked.headers.contains_key(header::RETRY_AFTER));
+}
+
+#[tokio::test]
+async fn scripts_of_other_sites_reach_what_knows_no_cookies_and_nothing_else() {
+    let world = world().await;
+    let asks = [("origin", "https://app.example"), ("access-control-request-method", "POST")];
+    for (endpoint, open) in [
+        ("token", true),
+        ("userinfo", true),
+        ("revoke", true),
+        ("jwks", true),
+        ("device_authorization", true),
+        (".well-known/openid-configuration", true),
+        ("authorize", false),
+        ("login", false),
+        ("continue", false),
+        ("device", false),
+        ("logout", false),
+        ("introspect", false),
+    ] {
+        let path = format!("/identity/{endpoint}");
+        let before = world.send(ACME, Method::OPTIONS, &path, "", &asks).await;
+        let itself = world.send(ACME, Method::POST, &path, "", &[FORM, asks[0]]).await;
+        for answer in [&before, &itself] {
+            let origin = answer.headers.get(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+            assert_eq!(origin.is_some_and(|origin| origin == "*"), open, "{endpoint} {}", answer.status);
+            assert!(!answer.headers.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS));
+        }
+        assert_eq!(before.status == 204, open, "{endpoint}");
+    }
 }
