@@ -783,3 +783,32 @@ async fn scripts_of_other_sites_reach_what_knows_no_cookies_and_nothing_else() {
         assert_eq!(before.status == 204, open, "{endpoint}");
     }
 }
+
+#[tokio::test]
+async fn no_page_can_be_framed_stored_or_filled_with_script() {
+    let world = world().await;
+    let hostile = "\"><script>alert(1)</script>";
+    let mut browser = Browser::default();
+    world.web_code("/identity", &mut browser, &[]).await;
+    let consent = web(&[("prompt", "consent"), ("state", hostile), ("nonce", hostile)]);
+    let login = web(&[("prompt", "login"), ("state", hostile), ("login_hint", hostile)]);
+    let back = [("client_id", "web"), ("post_logout_redirect_uri", AFTER), ("state", hostile)];
+    for path in [
+        format!("/identity/authorize?{consent}"),
+        format!("/identity/authorize?{login}"),
+        format!("/identity/s/development/authorize?{login}"),
+        format!("/identity/logout?{}", encode(&back)),
+        format!("/identity/device?{}", encode(&[("user_code", hostile)])),
+    ] {
+        let page = world.browse(&mut browser, Method::GET, &path, "").await;
+        assert_eq!(page.status, 200, "{path}");
+        assert!(page.body.contains("<form") && !page.body.contains("<script"), "{}", page.body);
+        let policy = page.headers["content-security-policy"].to_str().unwrap();
+        assert!(
+            policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"),
+            "{policy}"
+        );
+        assert_eq!(page.headers["cache-control"], "no-store", "{path}");
+        assert_eq!(page.headers["x-content-type-options"], "nosniff", "{path}");
+    }
+}
