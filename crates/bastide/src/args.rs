@@ -27,6 +27,8 @@ pub enum Command {
     Up(UpArgs),
     /// Stop what `up` started
     Down(DownArgs),
+    /// After the executable was replaced: let the running installation use it, without losing a request (operator)
+    Upgrade(UpgradeArgs),
     /// Check whether this machine is ready, before `up`
     Check(UpArgs),
     /// Show, export or install the local CA, so that browsers trust the addresses of this installation
@@ -171,6 +173,17 @@ pub struct DownArgs {
     pub yes: bool,
 }
 
+/// Arguments of `upgrade`.
+#[derive(Debug, Clone, Args)]
+pub struct UpgradeArgs {
+    /// Where the installation lives
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Only this process, such as edge or gateway-a; may be given more than once [default: all but the broker]
+    #[arg(long, value_name = "PROCESS")]
+    pub only: Vec<String>,
+}
+
 /// Arguments of `trust`.
 #[derive(Debug, Clone, Args)]
 pub struct TrustArgs {
@@ -286,6 +299,10 @@ pub struct EdgeArgs {
     /// Address that serves figures of the cache in the Prometheus text format, at /metrics
     #[arg(long, value_name = "ADDR", conflicts_with = "no_cache")]
     pub metrics: Option<std::net::SocketAddr>,
+    /// Socket file of this edge: started again with the same file, another one takes over from it, and no request is
+    /// lost (see docs/upgrade.md)
+    #[arg(long, value_name = "FILE")]
+    pub takeover: Option<PathBuf>,
     /// Inspect nothing
     #[arg(long, conflicts_with_all = ["waf_rules", "waf_mode", "waf_paranoia", "waf_set", "waf_audit"])]
     pub no_waf: bool,

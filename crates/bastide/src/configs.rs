@@ -50,8 +50,10 @@ pub struct Choices {
 /// Most connections of an app to its database, in each stage.
 const POSTGRES_CONNECTIONS_MAX: u32 = 50;
 
+/// Name of the broker's process.
+pub const BROKER: &str = "nats";
 /// Names of the processes that listen inside.
-pub const LISTENING: [&str; 5] = ["nats", "gateway-a", "gateway-b", "platform-1", "platform-2"];
+pub const LISTENING: [&str; 5] = [BROKER, "gateway-a", "gateway-b", "platform-1", "platform-2"];
 
 /// Writes all configurations; the processes to run, broker first.
 pub fn write(
@@ -222,6 +224,7 @@ impl Machine<'_> {
             domains: choices.domains.clone(),
             certificates: certificates.collect(),
             sealing_key_file: Some(layout.edge_sealing_key()),
+            takeover_socket: Some(layout.edge_takeover()),
             gateways,
             node: self.node("edge"),
             bus: self.bus("edge"),
@@ -245,7 +248,13 @@ impl Machine<'_> {
         command.extend(
             broker.command_line(&self.layout.nats().join("nats.conf")).into_iter().map(PathBuf::from),
         );
-        Process { name: "nats".into(), command, ready: Ready::Port(self.ports.address("nats")), grace_s: 10 }
+        Process {
+            name: "nats".into(),
+            command,
+            ready: Ready::Port(self.ports.address("nats")),
+            grace_s: 10,
+            takes_over: false,
+        }
     }
 
     fn role<C: Serialize>(&self, role: &str, name: &str, config: &C) -> Result<Process> {
@@ -263,6 +272,7 @@ impl Machine<'_> {
         ];
         // The runtime stops apps, each with its own grace.
         let grace_s = if role == "runtime" { 75 } else { 20 };
-        Ok(Process { name: name.to_owned(), command, ready: Ready::Mark, grace_s })
+        let takes_over = role == "edge";
+        Ok(Process { name: name.to_owned(), command, ready: Ready::Mark, grace_s, takes_over })
     }
 }

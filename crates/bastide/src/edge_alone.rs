@@ -40,6 +40,7 @@ pub fn run(args: EdgeArgs) -> Result<()> {
         cache: !args.no_cache,
         compress: !args.no_compression,
         metrics: args.metrics,
+        takeover_socket: args.takeover,
         waf,
     };
     let stop = CancellationToken::new();
@@ -48,7 +49,7 @@ pub fn run(args: EdgeArgs) -> Result<()> {
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || runtime.block_on(cancel_on_signal(waiting)))?;
-    let ready = |addr| eprintln!("Serving {scheme}://{addr} for {origin}");
+    let ready = move |addr| eprintln!("Serving {scheme}://{addr} for {origin}");
     bastide_edge::run_alone(config, ready, stop).context("the edge cannot run")
 }
 

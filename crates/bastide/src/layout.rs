@@ -69,6 +69,10 @@ paths! {
     verify_door => "run/sockets/verify.sock";
     /// Control socket of the egress role.
     egress_control => "run/sockets/egress-control.sock";
+    /// Where the next edge takes over from the one that serves.
+    edge_takeover => "run/sockets/edge-takeover.sock";
+    /// The operator's door to the supervisor, for upgrades.
+    upgrade_door => "run/sockets/upgrade.sock";
     /// There when the runtime is told to end for good, with all replicas.
     down_mark => "run/down";
     /// Runtime agent: images, replicas, state.

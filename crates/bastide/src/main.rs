@@ -18,6 +18,7 @@ mod roles;
 mod supervisor;
 mod trust;
 mod up;
+mod upgrade;
 mod verify;
 mod waf;
 
@@ -72,6 +73,10 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         // The supervisor starts its children from its only thread, which lives as long as they do.
         Command::Up(args) => single_threaded()?.block_on(up::run(args))?,
         Command::Down(args) => down::run(&up::layout(args.data.data.as_deref()), args.purge, args.yes)?,
+        Command::Upgrade(args) => {
+            let layout = up::layout(args.data.data.as_deref());
+            single_threaded()?.block_on(upgrade::ask(&layout, args.only))?;
+        }
         Command::Check(args) => {
             let checks = check::run(&up::subject(&args, &up::layout(args.data.data.as_deref())));
             print!("{}", check::report(&checks));

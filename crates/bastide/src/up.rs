@@ -3,12 +3,13 @@
 use crate::{
     args::{UpArgs, WafMode as WafModeArg},
     bootstrap, check,
-    configs::{self, Choices, LISTENING},
+    configs::{self, BROKER, Choices, LISTENING},
     files, first_run, isolation,
     layout::{Layout, default_root},
     ports::Ports,
     roles::cancel_on_signal,
     supervisor::{self, Change, Identity, Process},
+    upgrade::{self, Switch},
 };
 use anyhow::{Context, Result, bail};
 use bastide_bus::broker::{self, Search};
@@ -22,7 +23,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long everything may take to become ready before `up` says what is missing and goes on waiting.
@@ -159,7 +160,11 @@ async fn supervise(
         let report = first_run::run(layout, &domains, args, &executable).await?;
         files::write_private(&layout.up(), report.json().as_bytes())?;
         println!("{}", report.text(layout, begun.elapsed()));
-        renew_for_ever(layout, &domains).await
+        tokio::try_join!(
+            renew_for_ever(layout, &domains),
+            upgrade::serve(layout, &executable, &fleet.switches),
+        )
+        .map(|((), ())| ())
     };
     let outcome = tokio::select! {
         outcome = work => outcome,
@@ -197,6 +202,8 @@ fn lock(layout: &Layout) -> Result<File> {
 /// The running processes, each with its own switch, so that they stop from the outside in.
 struct Fleet {
     members: Vec<(CancellationToken, TaskTracker)>,
+    /// For upgrades, in the order of the start.
+    switches: Vec<Switch>,
     ready: watch::Receiver<BTreeSet<String>>,
     names: BTreeSet<String>,
 }
@@ -205,23 +212,34 @@ impl Fleet {
     fn start(layout: &Layout, processes: Vec<Process>) -> Self {
         let (sender, ready) = watch::channel(BTreeSet::new());
         let names = processes.iter().map(|process| process.name.clone()).collect();
-        let mut members = Vec::new();
+        let (mut members, mut switches) = (Vec::new(), Vec::new());
         for process in processes {
             let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
             let seen = sender.clone();
-            tracker.spawn(supervisor::keep(layout.clone(), process, stop.clone(), move |process, change| {
-                seen.send_modify(|ready| {
-                    match change {
-                        Change::Ready => ready.insert(process.name.clone()),
-                        Change::Restarted => ready.remove(&process.name),
-                    };
-                });
-                tracing::info!(process = process.name, ?change);
-            }));
+            let (renewals, asked) = mpsc::channel(1);
+            // The broker is no part of this executable.
+            if process.name != BROKER {
+                switches.push(Switch { process: process.name.clone(), renewals });
+            }
+            tracker.spawn(supervisor::keep(
+                layout.clone(),
+                process,
+                stop.clone(),
+                asked,
+                move |process, change| {
+                    seen.send_modify(|ready| {
+                        match change {
+                            Change::Ready => ready.insert(process.name.clone()),
+                            Change::Restarted => ready.remove(&process.name),
+                        };
+                    });
+                    tracing::info!(process = process.name, ?change);
+                },
+            ));
             tracker.close();
             members.push((stop, tracker));
         }
-        Self { members, ready, names }
+        Self { members, switches, ready, names }
     }
 
     async fn all_ready(&self) -> Result<()> {

@@ -10,12 +10,13 @@ use crate::{
     metrics,
     refusal::Refusal,
     rules::Places,
+    succession::{Begun, Succession},
     waf::{Inspection, Waf},
 };
 use bastide_cache::Limits as CacheLimits;
 use bastide_proxy::{
     Limits, Listener, Place, Pool, PoolLimits, RefusedHead, Request, Response, Service, Upstream,
-    UpstreamError, UpstreamTls, accept_tls, allowed_cores, reuse_port_listener, run_workers, serve, upgrade,
+    UpstreamError, UpstreamTls, accept_tls, allowed_cores, run_workers, serve, upgrade,
 };
 use bastide_types::{Code, RequestId};
 use bastide_waf::Settings;
@@ -48,10 +49,11 @@ struct Alone {
     tasks: TaskTracker,
 }
 
-/// Runs until `stop`, one worker thread per core that this process may use. `ready` hears the address.
+/// Runs until `stop`, or until another edge has taken over and nothing goes on here: one worker thread per core that
+/// this process may use. `ready` hears the address.
 pub fn run_alone(
     config: StandAlone,
-    ready: impl FnOnce(std::net::SocketAddr),
+    ready: impl FnOnce(std::net::SocketAddr) + Send + 'static,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let origin = origin(&config.origin)?;
@@ -85,24 +87,43 @@ pub fn run_alone(
         let plot = Plot::alone(&store.cache);
         (store, plot)
     });
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(Error::Listen)?;
+    let leave = CancellationToken::new();
+    let mut succession = control.block_on(Succession::begin(config.takeover_socket.as_deref()))?;
+    let listening = succession.listen(config.listen, allowed_cores())?;
+    let addr = listening[0].local_addr().map_err(Error::Listen)?;
     if let (Some(addr), Some((store, plot))) = (config.metrics, &cache) {
-        figures(addr, store.clone(), plot.clone(), stop.clone())?;
+        for tcp in succession.listen(addr, 1)? {
+            let plot = plot.clone();
+            let counts = move || metrics::Line {
+                labels: "app=\"origin\"".into(),
+                counts: plot.space.tally().counts(),
+            };
+            let lines = Arc::new(move || vec![counts()]);
+            control.spawn(metrics::serve_at(tcp, store.clone(), lines, leave.clone(), stop.clone()));
+        }
     }
     let shared =
         Arc::new(Shared { origin, waf, cache, compress: config.compress, loop_id: headers::LoopId::alone() });
-    let first = reuse_port_listener(config.listen).map_err(Error::Listen)?;
-    let addr = first.local_addr().map_err(Error::Listen)?;
-    let mut listening = vec![first];
-    for _ in 1..allowed_cores() {
-        listening.push(reuse_port_listener(addr).map_err(Error::Listen)?);
-    }
-    ready(addr);
+    let begun = Arc::new(Begun::default());
+    let settling = (begun.clone(), leave.clone(), stop.clone());
+    control.spawn(async move {
+        let (begun, leave, stop) = settling;
+        begun.all().await;
+        succession.settle(|| ready(addr), &leave, &stop).await;
+    });
     let watcher = watch_rules(shared.clone(), stop.clone()).map_err(Error::Listen)?;
     let count = listening.len();
     let listening = std::sync::Mutex::new(listening);
     let served = run_workers(count, |_| {
         let tcp = listening.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
-        let (tls, shared, stop) = (tls.clone(), shared.clone(), stop.clone());
+        let (tls, shared, begun) = (tls.clone(), shared.clone(), begun.clone());
+        let (leave, stop) = (leave.clone(), stop.clone());
         async move {
             let tcp = tcp.ok_or_else(|| std::io::Error::other("a worker has no listener"))?;
             let alone = Arc::new(Alone {
@@ -110,34 +131,18 @@ pub fn run_alone(
                 pool: Arc::new(Pool::new(PoolLimits { idle_max: 256, ..PoolLimits::default() })),
                 tasks: TaskTracker::new(),
             });
-            serve(Listener::new(tcp, tls, Limits::default()), alone, stop).await
+            let listener = Listener { leave, ..Listener::new(tcp, tls, Limits::default()) };
+            begun.one_of(count);
+            serve(listener, alone, stop).await
         }
     });
     stop.cancel();
+    control.shutdown_timeout(Duration::from_secs(2));
     if let Some(watcher) = watcher {
         // It ends within moments; a panic there is no reason to say that serving failed.
         let _ = watcher.join();
     }
     served.map_err(Error::Listen)?.map_err(Error::Listen)
-}
-
-/// Serves the cache's figures on a thread of its own.
-fn figures(
-    addr: std::net::SocketAddr,
-    store: Arc<Store>,
-    plot: Arc<Plot>,
-    stop: CancellationToken,
-) -> Result<(), Error> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Listen)?;
-    let lines = Arc::new(move || {
-        vec![metrics::Line { labels: "app=\"origin\"".into(), counts: plot.space.tally().counts() }]
-    });
-    let guard = runtime.enter();
-    let served = metrics::listen(addr, store, lines, stop)?;
-    drop(guard);
-    let thread = std::thread::Builder::new().name("figures".into());
-    thread.spawn(move || runtime.block_on(served)).map(drop).map_err(Error::Listen)
 }
 
 /// Looks every other second whether there are other rules, on a thread of its own: workers never compile.

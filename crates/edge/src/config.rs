@@ -28,6 +28,10 @@ pub struct Config {
     /// Key with which private keys of custom domains are opened; without one, no custom domain is served.
     #[serde(default)]
     pub sealing_key_file: Option<PathBuf>,
+    /// Socket file at which another edge takes over from this one, and this one from the one that serves; without one,
+    /// no other edge can.
+    #[serde(default)]
+    pub takeover_socket: Option<PathBuf>,
     /// Gateways by zone.
     pub gateways: BTreeMap<ZoneName, SocketAddr>,
     /// Own certificate and the CA of the others.
@@ -104,6 +108,9 @@ pub struct ListenerLimits {
     pub tunnel_idle_timeout_ms: NonZeroU64,
     /// How long requests may go on when the edge stops, in milliseconds. Default 10 000.
     pub drain_ms: NonZeroU64,
+    /// How long requests and WebSockets may go on in an edge from which another one took over, in milliseconds.
+    /// Default 3 600 000.
+    pub takeover_drain_ms: NonZeroU64,
     /// Connections at once, per core. Default 10 000.
     pub connections_max: NonZeroUsize,
     /// Connections at once of one client (IPv4 address or IPv6 /64), per core. Default 1 000.
@@ -131,6 +138,7 @@ impl Default for ListenerLimits {
             body_idle_timeout_ms: millis(limits.body_idle_timeout),
             tunnel_idle_timeout_ms: millis(limits.tunnel_idle_timeout),
             drain_ms: millis(limits.drain),
+            takeover_drain_ms: millis(limits.takeover_drain),
             connections_max: size(limits.connections_max),
             connections_per_client_max: count(limits.connections_per_client_max),
             handshakes_per_client_max: count(limits.handshakes_per_client_max),
@@ -152,6 +160,7 @@ impl ListenerLimits {
             body_idle_timeout: millis(self.body_idle_timeout_ms),
             tunnel_idle_timeout: millis(self.tunnel_idle_timeout_ms),
             drain: millis(self.drain_ms),
+            takeover_drain: millis(self.takeover_drain_ms),
             connections_max: self.connections_max.get(),
             connections_per_client_max: self.connections_per_client_max.get(),
             handshakes_per_client_max: self.handshakes_per_client_max.get(),
@@ -186,6 +195,8 @@ pub struct StandAlone {
     pub compress: bool,
     /// Address that serves figures of the cache.
     pub metrics: Option<SocketAddr>,
+    /// Socket file at which one edge takes over from another.
+    pub takeover_socket: Option<PathBuf>,
     /// WAF; nothing is inspected without.
     pub waf: Option<WafConfig>,
 }

@@ -34,6 +34,15 @@ pub enum Error {
     /// Listener.
     #[error("cannot listen")]
     Listen(#[source] std::io::Error),
+    /// The edge that serves does not give its sockets, or they can be given to nobody.
+    #[error("cannot take over at {}", door.display())]
+    Takeover {
+        /// The socket file.
+        door: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// Origin of a stand-alone edge.
     #[error("the origin `{origin}` cannot be used: {why}")]
     Origin {

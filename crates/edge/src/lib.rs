@@ -22,6 +22,7 @@ mod refusal;
 pub mod rules;
 mod site;
 mod station;
+mod succession;
 mod view;
 pub mod waf;
 

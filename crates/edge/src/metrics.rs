@@ -1,13 +1,11 @@
 //! Figures for a scraper, in the Prometheus text format: on an address of its own that only the operator's network
 //! should reach, since it names all customers' apps.
 
-use crate::{Error, cache::Store, view::View};
+use crate::{cache::Store, view::View};
 use bastide_cache::Counts;
-use bastide_proxy::{
-    Body, Limits, Listener, RefusedHead, Request, Response, Service, reuse_port_listener, serve,
-};
+use bastide_proxy::{Body, Limits, Listener, RefusedHead, Request, Response, Service, serve};
 use http::{HeaderValue, Method, StatusCode, header};
-use std::{fmt::Write, future::Future, net::SocketAddr, sync::Arc};
+use std::{fmt::Write, net::TcpListener, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 /// Most apps that have lines of their own; the others are one, with empty labels.
@@ -23,24 +21,19 @@ pub(crate) struct Line {
 /// Who gives the lines when a scraper asks.
 pub(crate) type Lines = Arc<dyn Fn() -> Vec<Line> + Send + Sync>;
 
-/// Serves figures until `stop`.
-///
-/// # Errors
-/// [`Error::Listen`] when the address is taken.
-pub(crate) fn listen(
-    addr: SocketAddr,
+/// Serves figures until `stop`, or until another edge does.
+pub(crate) async fn serve_at(
+    tcp: TcpListener,
     store: Arc<Store>,
     lines: Lines,
+    leave: CancellationToken,
     stop: CancellationToken,
-) -> Result<impl Future<Output = ()>, Error> {
-    let tcp = reuse_port_listener(addr).map_err(Error::Listen)?;
+) {
     let limits = Limits { connections_max: 16, ..Limits::default() };
-    let listener = Listener { tcp, tls: None, limits, proxies: Vec::new() };
-    Ok(async move {
-        if let Err(error) = serve(listener, Arc::new(Figures { store, lines }), stop).await {
-            tracing::error!(%error, "figures are not served");
-        }
-    })
+    let listener = Listener { leave, ..Listener::new(tcp, None, limits) };
+    if let Err(error) = serve(listener, Arc::new(Figures { store, lines }), stop).await {
+        tracing::error!(%error, "figures are not served");
+    }
 }
 
 /// The lines of all apps of a view.

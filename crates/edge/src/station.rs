@@ -12,6 +12,7 @@ use crate::{
     metrics,
     rules::Places,
     site,
+    succession::{Begun, Succession},
     view::{self, View},
     waf::{
         Waf,
@@ -22,7 +23,7 @@ use bastide_bus::{Bus, VerifyKey};
 use bastide_cache::Limits as CacheLimits;
 use bastide_proxy::{
     Accept, Body, Limits, Listener, Pool, PoolLimits, RefusedHead, Request, Response, Service, allowed_cores,
-    reuse_port_listener, run_workers, serve,
+    run_workers, serve,
 };
 use bastide_tls::{CertificateStore, SealingKey};
 use bastide_types::{
@@ -33,6 +34,7 @@ use http::{HeaderValue, StatusCode, header};
 use ipnet::IpNet;
 use std::{
     fs, io,
+    net::TcpListener,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -44,7 +46,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Runs an edge until `stop`, then drains: one worker thread per core, and one for everything else.
-/// `ready` is called once, when it listens and has a Snapshot.
+/// `ready` is called once, when it listens and has a Snapshot. Also ends when another edge has taken over and the
+/// last request here has its answer.
 pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationToken) -> Result<(), Error> {
     let certificates = CertificateStore::new();
     let files = certificates::Files::load(&config.certificates, certificates.clone())?;
@@ -64,6 +67,8 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
         .enable_all()
         .build();
     let control = control.map_err(Error::Listen)?;
+    let leave = CancellationToken::new();
+    let mut succession = control.block_on(Succession::begin(config.takeover_socket.as_deref()))?;
     let bus = control.block_on(Bus::connect(&config.bus))?;
     let (sender, view) = watch::channel(None);
     let shared = Arc::new(Shared {
@@ -80,40 +85,52 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
     });
     let guard = control.enter();
     follow(&bus, &config.state_dir, verify_key, (shared.clone(), custom), sender, &stop);
-    answer_questions(&bus, &shared, &stop);
+    answer_questions(&bus, &shared, &leave);
     drop(guard);
     let proxies = config.settings.proxy_protocol_from.clone();
-    let plain = Redirect { domains: config.domains.clone(), view: shared.view.clone() };
-    control.spawn(redirect(config.http, plain, proxies, stop.clone())?);
+    let listening = succession.listen(config.https, allowed_cores())?;
+    let plain = succession.listen(config.http, 1)?;
+    let figures = config.settings.metrics.map(|addr| succession.listen(addr, 1)).transpose()?;
+    if succession.takes_over() {
+        // Others are served meanwhile: whoever comes to us must be, too.
+        control.block_on(has_view(&shared, &stop));
+    }
+    for tcp in plain {
+        let service = Redirect { domains: config.domains.clone(), view: shared.view.clone() };
+        control.spawn(redirect((tcp, proxies.clone()), service, leave.clone(), stop.clone()));
+    }
     control.spawn(files.watch());
-    control.spawn(watch_rules(shared.clone(), config.waf_status.clone()));
-    if let Some(addr) = config.settings.metrics {
+    control.spawn(watch_rules(shared.clone(), config.waf_status.clone(), leave.clone()));
+    for tcp in figures.into_iter().flatten() {
         let view = shared.view.clone();
         let lines =
             Arc::new(move || view.borrow().clone().map_or_else(Vec::new, |view| metrics::of_apps(&view)));
-        control.spawn(metrics::listen(addr, shared.store.clone(), lines, stop.clone())?);
+        control.spawn(metrics::serve_at(tcp, shared.store.clone(), lines, leave.clone(), stop.clone()));
     }
-    let mut seen = shared.view.clone();
-    let (waiting, listening) = (stop.clone(), listeners(config.https)?);
+    let begun = Arc::new(Begun::default());
+    let settling = (shared.clone(), begun.clone(), leave.clone(), stop.clone());
     control.spawn(async move {
-        tokio::select! {
-            there = seen.wait_for(Option::is_some) => if there.is_ok() { ready() },
-            () = waiting.cancelled() => {}
+        let (shared, begun, leave, stop) = settling;
+        begun.all().await;
+        if has_view(&shared, &stop).await {
+            succession.settle(ready, &leave, &stop).await;
         }
     });
     let limits = config.settings.limits.limits();
     let accept = accept(certificates, tls);
+    let count = listening.len();
     let listening = std::sync::Mutex::new(listening);
-    let served = run_workers(allowed_cores(), |_| {
+    let served = run_workers(count, |_| {
         let tcp = listening.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
-        let (accept, shared, stop) = (accept.clone(), shared.clone(), stop.clone());
-        let (limits, proxies) = (limits.clone(), config.settings.proxy_protocol_from.clone());
+        let (accept, shared, begun) = (accept.clone(), shared.clone(), begun.clone());
+        let (limits, proxies) = (limits.clone(), proxies.clone());
+        let (leave, stop) = (leave.clone(), stop.clone());
         async move {
             let tcp = tcp.ok_or_else(|| io::Error::other("a worker has no listener"))?;
             let pool = Arc::new(Pool::new(PoolLimits::default()));
             let edge = Arc::new(Edge { shared, pool, tasks: TaskTracker::new() });
-            let listener =
-                Listener { tcp, tls: Some(accept), limits: limits.clone(), proxies: proxies.clone() };
+            let listener = Listener { tcp, tls: Some(accept), limits, proxies, leave };
+            begun.one_of(count);
             serve(listener, edge, stop).await
         }
     });
@@ -122,8 +139,13 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
     served.map_err(Error::Listen)?.map_err(Error::Listen)
 }
 
-fn listeners(addr: std::net::SocketAddr) -> Result<Vec<std::net::TcpListener>, Error> {
-    (0..allowed_cores()).map(|_| reuse_port_listener(addr).map_err(Error::Listen)).collect()
+/// Waits for the first view; false when the edge ends before.
+async fn has_view(shared: &Shared, stop: &CancellationToken) -> bool {
+    let mut view = shared.view.clone();
+    tokio::select! {
+        there = view.wait_for(Option::is_some) => there.is_ok(),
+        () = stop.cancelled() => false,
+    }
 }
 
 fn accept(store: Arc<CertificateStore>, config: Arc<rustls::ServerConfig>) -> Accept {
@@ -205,8 +227,9 @@ async fn sites(
     made.await.ok()
 }
 
-/// Looks every other second whether there are other rules, and tells people what is in force.
-async fn watch_rules(shared: Arc<Shared>, status: Option<PathBuf>) {
+/// Looks every other second whether there are other rules, and tells people what is in force, unless another edge
+/// does.
+async fn watch_rules(shared: Arc<Shared>, status: Option<PathBuf>, leave: CancellationToken) {
     let mut told = None;
     loop {
         let looking = shared.clone();
@@ -216,6 +239,7 @@ async fn watch_rules(shared: Arc<Shared>, status: Option<PathBuf>) {
         });
         if let (Ok(now), Some(file)) = (looked.await, &status)
             && told.as_ref() != Some(&now)
+            && !leave.is_cancelled()
         {
             match write_status(file, &now) {
                 Ok(()) => told = Some(now),
@@ -241,20 +265,17 @@ fn sealing_key(path: Option<&Path>) -> Result<Option<SealingKey>, Error> {
 }
 
 /// Plain HTTP: the way to HTTPS, and answers for authorities that check a domain.
-fn redirect(
-    addr: std::net::SocketAddr,
+async fn redirect(
+    (tcp, proxies): (TcpListener, Vec<IpNet>),
     service: Redirect,
-    proxies: Vec<IpNet>,
+    leave: CancellationToken,
     stop: CancellationToken,
-) -> Result<impl Future<Output = ()>, Error> {
-    let tcp = reuse_port_listener(addr).map_err(Error::Listen)?;
+) {
     let limits = Limits { connections_max: 1000, ..Limits::default() };
-    let listener = Listener { tcp, tls: None, limits, proxies };
-    Ok(async move {
-        if let Err(error) = serve(listener, Arc::new(service), stop).await {
-            tracing::error!(%error, "plain HTTP is not served");
-        }
-    })
+    let listener = Listener { tcp, tls: None, limits, proxies, leave };
+    if let Err(error) = serve(listener, Arc::new(service), stop).await {
+        tracing::error!(%error, "plain HTTP is not served");
+    }
 }
 
 struct Redirect {

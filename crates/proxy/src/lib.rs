@@ -25,6 +25,7 @@ pub mod problem;
 pub mod proxy_protocol;
 pub mod raw_head;
 pub mod relay;
+pub mod takeover;
 pub mod upgrade;
 pub mod worker;
 

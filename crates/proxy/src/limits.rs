@@ -36,6 +36,8 @@ pub struct Limits {
     pub connection_window_bytes: u32,
     /// How long requests may go on when the listener stops. Default 10 s.
     pub drain: Duration,
+    /// How long requests and tunnels may go on when another process has taken the socket over. Default 1 h.
+    pub takeover_drain: Duration,
     /// Unread request body that is read and thrown away to keep the connection. Default 64 KiB.
     pub discard_bytes_max: u64,
 }
@@ -72,6 +74,7 @@ impl Default for Limits {
             stream_window_bytes: 256 * 1024,
             connection_window_bytes: 1024 * 1024,
             drain: Duration::from_secs(10),
+            takeover_drain: Duration::from_hours(1),
             discard_bytes_max: 64 * 1024,
         }
     }

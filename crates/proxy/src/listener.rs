@@ -34,12 +34,15 @@ pub struct Listener {
     pub limits: Limits,
     /// Peers whose connections begin with a PROXY header ([`proxy_protocol`]).
     pub proxies: Vec<IpNet>,
+    /// Cancelled when another process has taken the socket over ([`crate::takeover`]): it accepts from then on, and
+    /// what goes on here gets `limits.takeover_drain`.
+    pub leave: CancellationToken,
 }
 
 impl Listener {
     /// A listener to which everybody speaks for themselves.
-    pub const fn new(tcp: std::net::TcpListener, tls: Option<Accept>, limits: Limits) -> Self {
-        Self { tcp, tls, limits, proxies: Vec::new() }
+    pub fn new(tcp: std::net::TcpListener, tls: Option<Accept>, limits: Limits) -> Self {
+        Self { tcp, tls, limits, proxies: Vec::new(), leave: CancellationToken::new() }
     }
 }
 
@@ -51,7 +54,17 @@ struct Shared<S> {
     proxies: Vec<IpNet>,
     crowd: Arc<Crowd>,
     shaking: Arc<Crowd>,
-    stop: CancellationToken,
+    ending: Ending,
+}
+
+/// How connections learn that there is an end.
+#[derive(Clone)]
+pub(crate) struct Ending {
+    /// Each answer is the last of its connection; a connection between two requests waits for one more, since a client
+    /// may be sending it this moment. Cancelled by `stop`, too.
+    pub(crate) leave: CancellationToken,
+    /// Connections between two requests end.
+    pub(crate) stop: CancellationToken,
 }
 
 /// TLS by one configuration, whatever name the client asks for.
@@ -63,14 +76,16 @@ pub fn accept_tls(config: Arc<rustls::ServerConfig>) -> Accept {
     })
 }
 
-/// Serves until `stop`, then drains: idle connections close, requests in flight get `limits.drain`.
+/// Serves until `stop`, then drains: idle connections close, requests in flight get `limits.drain`. After
+/// `listener.leave` nothing is accepted, and nothing is cut before `stop` or the end of `limits.takeover_drain`.
 pub async fn serve<S: Service>(
     listener: Listener,
     service: Arc<S>,
     stop: CancellationToken,
 ) -> io::Result<()> {
     // Asked at each request: a token of its own has a lock of its own.
-    let stop = stop.child_token();
+    let ending = Ending { leave: CancellationToken::new(), stop: stop.child_token() };
+    let (left, stop) = (listener.leave, ending.stop.clone());
     listener.tcp.set_nonblocking(true)?;
     keep_alive(&listener.tcp);
     let tcp = TcpListener::from_std(listener.tcp)?;
@@ -83,17 +98,19 @@ pub async fn serve<S: Service>(
         proxies: listener.proxies,
         crowd: Crowd::new(limits.connections_per_client_max),
         shaking: Crowd::new(limits.handshakes_per_client_max),
-        stop: stop.clone(),
+        ending: ending.clone(),
     });
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
     loop {
         let permit = tokio::select! {
             () = stop.cancelled() => break,
+            () = left.cancelled() => break,
             permit = permits.clone().acquire_owned() => permit.expect("permits are never closed"),
         };
         let (stream, addr) = tokio::select! {
             () = stop.cancelled() => break,
+            () = left.cancelled() => break,
             accepted = tcp.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -112,7 +129,13 @@ pub async fn serve<S: Service>(
         });
     }
     drop(tcp);
+    ending.leave.cancel();
     connections.close();
+    tokio::select! {
+        () = connections.wait() => return Ok(()),
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(limits.takeover_drain) => stop.cancel(),
+    }
     if tokio::time::timeout(limits.drain, connections.wait()).await.is_err() {
         cut.cancel();
         connections.wait().await;
@@ -152,10 +175,10 @@ impl<S: Service> Shared<S> {
         let Some(_present) = self.crowd.enter(addr.ip()) else {
             return tracing::debug!(%addr, "a client has too many connections");
         };
-        let (service, limits, stop) = (self.service.clone(), self.limits.clone(), self.stop.clone());
+        let (service, limits, ending) = (self.service.clone(), self.limits.clone(), self.ending.clone());
         let Some(tls) = &self.tls else {
             let peer = Arc::new(Peer { addr, local, tls: None });
-            return h1::serve(stream, peer, service, limits, stop).await;
+            return h1::serve(stream, peer, service, limits, ending).await;
         };
         let Some(shaking) = self.shaking.enter(addr.ip()) else {
             return tracing::debug!(%addr, "a client has too many handshakes");
@@ -178,9 +201,9 @@ impl<S: Service> Shared<S> {
         let http2 = info.alpn.as_deref() == Some(b"h2");
         let peer = Arc::new(Peer { addr, local, tls: Some(info) });
         if http2 {
-            h2::serve(stream, peer, service, limits, stop).await;
+            h2::serve(stream, peer, service, limits, ending.leave).await;
         } else {
-            h1::serve(stream, peer, service, limits, stop).await;
+            h1::serve(stream, peer, service, limits, ending).await;
         }
     }
 

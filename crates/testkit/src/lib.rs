@@ -3,6 +3,9 @@
 
 mod client;
 mod dns;
+pub mod edge;
+pub mod floods;
+pub mod load;
 pub mod neighbours;
 pub mod postgres;
 mod product;

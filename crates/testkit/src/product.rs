@@ -175,8 +175,18 @@ impl Product {
 
     /// Runs the command line against it.
     pub fn try_cli(&self, arguments: &[&str], input: &str) -> Result<std::process::Output> {
+        self.try_cli_of(&self.executable, arguments, input)
+    }
+
+    /// Runs the command line of this executable against it.
+    pub fn try_cli_of(
+        &self,
+        executable: &Path,
+        arguments: &[&str],
+        input: &str,
+    ) -> Result<std::process::Output> {
         use std::io::Write;
-        let mut child = Command::new(&self.executable)
+        let mut child = Command::new(executable)
             .args(arguments)
             .env("BASTIDE_DATA", self.data())
             .env("XDG_CONFIG_HOME", self.dir.path().join("config"))

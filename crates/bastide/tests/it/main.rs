@@ -3,9 +3,11 @@
 mod alone;
 mod alone_streams;
 mod domains;
+mod floods;
 mod house;
 mod isolated;
 mod neighbours;
 mod road;
 mod stage;
+mod takeover;
 mod verified;

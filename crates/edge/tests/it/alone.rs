@@ -42,6 +42,7 @@ fn start(origin: SocketAddr, cache: bool, waf: Option<WafConfig>) -> Edge {
         cache,
         compress: true,
         metrics: None,
+        takeover_socket: None,
         waf,
     };
     let own = stop.clone();
@@ -183,6 +184,7 @@ fn a_directory_without_rules_is_an_error() {
         cache: false,
         compress: true,
         metrics: None,
+        takeover_socket: None,
         waf: Some(waf),
     };
     let error = run_alone(config, |_| {}, CancellationToken::new()).unwrap_err();

@@ -147,6 +147,7 @@ fn what_is_not_stored_is_not_held_back() {
         cache: true,
         compress: true,
         metrics: None,
+        takeover_socket: None,
         waf: None,
     };
     let edge = Alone::start(config);

@@ -27,6 +27,7 @@ impl Origin {
             cache: true,
             compress: true,
             metrics: None,
+            takeover_socket: None,
             waf: None,
         };
         (Self { listener }, Alone::start(config))

@@ -173,6 +173,7 @@ pub fn before(origin: &Origin) -> StandAlone {
         cache: true,
         compress: true,
         metrics: None,
+        takeover_socket: None,
         waf: None,
     }
 }

@@ -186,6 +186,7 @@ fn an_origin_that_is_none_is_refused_at_start() {
             cache: false,
             compress: true,
             metrics: None,
+            takeover_socket: None,
             waf: None,
         };
         let refused = run_alone(config, |_| panic!("{wrong} serves"), CancellationToken::new());

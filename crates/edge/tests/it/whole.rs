@@ -185,6 +185,7 @@ fn world_with(roles: [Role; 2], change: impl FnOnce(&mut Config)) -> World {
         domains: snapshot.domains.clone(),
         certificates: certificates.into(),
         sealing_key_file: None,
+        takeover_socket: None,
         gateways: zones,
         node: node(&ca, dir.path(), Role::Edge, "edge-1"),
         bus: bastide_bus::Config {

@@ -7,7 +7,8 @@ use super::{
     response::{self, Asked, WriteError},
 };
 use crate::{
-    Body, HeadFault, Interim, Limits, Peer, RawHead, RefusedHead, Request, Response, Service, upgrade,
+    Body, HeadFault, Interim, Limits, Peer, RawHead, RefusedHead, Request, Response, Service,
+    listener::Ending, upgrade,
 };
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, Version};
@@ -17,7 +18,6 @@ use tokio::{
     sync::oneshot,
     time::{Instant, timeout, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
 
 /// After the last answer the client's bytes are read for so long and thrown away, so that a client in the
 /// middle of an upload sees the answer instead of a reset.
@@ -51,22 +51,22 @@ struct Connection<S, W> {
     peer: Arc<Peer>,
     service: Arc<S>,
     limits: Arc<Limits>,
-    stop: CancellationToken,
+    ending: Ending,
 }
 
 /// Serves one connection to its end.
-pub async fn serve<S: Service, T: Transport>(
+pub(crate) async fn serve<S: Service, T: Transport>(
     io: T,
     peer: Arc<Peer>,
     service: Arc<S>,
     limits: Arc<Limits>,
-    stop: CancellationToken,
+    ending: Ending,
 ) {
     let (read, write) = io.halves();
     let out = BytesMut::with_capacity(2048);
-    let mut connection = Connection { write, out, peer, service, limits, stop };
+    let mut connection = Connection { write, out, peer, service, limits, ending };
     let after = connection.requests(Reader::new(read)).await;
-    let Connection { mut write, limits, stop, .. } = connection;
+    let Connection { mut write, limits, ending, .. } = connection;
     match after {
         After::Next(_) => {}
         After::Close(reader) => {
@@ -75,7 +75,7 @@ pub async fn serve<S: Service, T: Transport>(
             if let Some(reader) = reader {
                 tokio::select! {
                     () = linger(reader) => {}
-                    () = stop.cancelled() => {}
+                    () = ending.stop.cancelled() => {}
                 }
             }
         }
@@ -100,7 +100,7 @@ impl<S: Service, W: AsyncWrite + Unpin> Connection<S, W> {
             let next = tokio::select! {
                 biased;
                 next = next_head(&mut reader, &self.limits) => next,
-                () = self.stop.cancelled() => return After::Close(None),
+                () = self.ending.stop.cancelled() => return After::Close(None),
             };
             let (bytes, fault) = match next {
                 Ok(Next::Head(bytes)) => match head::parse(&bytes, &self.limits) {
@@ -188,7 +188,7 @@ impl<S: Service, W: AsyncWrite + Unpin> Connection<S, W> {
         let short_rest = back
             .as_ref()
             .is_none_or(|back| !back.failed && back.decoder.left_at_least() <= self.limits.discard_bytes_max);
-        asked.keep_alive &= !self.stop.is_cancelled() && !open_end && short_rest;
+        asked.keep_alive &= !self.ending.leave.is_cancelled() && !open_end && short_rest;
         match self.write(response, &asked).await {
             Ok(true) => match (kept, back, given) {
                 (Some(reader), _, _) => After::Next(reader),

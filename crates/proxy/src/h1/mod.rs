@@ -6,5 +6,5 @@ pub mod head;
 mod response;
 pub mod transport;
 
-pub use connection::serve;
+pub(crate) use connection::serve;
 pub use transport::Transport;

@@ -27,7 +27,11 @@ fn start(proxies: &[&str], limits: Limits, tls: Option<Accept>) -> (SocketAddr, 
     let addr = tcp.local_addr().unwrap();
     let proxies = proxies.iter().map(|net| net.parse().unwrap()).collect();
     let stop = CancellationToken::new();
-    tokio::spawn(serve(Listener { tcp, tls, limits, proxies }, Arc::new(Who), stop.clone()));
+    tokio::spawn(serve(
+        Listener { tcp, tls, limits, proxies, leave: CancellationToken::new() },
+        Arc::new(Who),
+        stop.clone(),
+    ));
     (addr, stop.drop_guard())
 }
 

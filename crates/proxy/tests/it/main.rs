@@ -12,6 +12,7 @@ mod raw_h2;
 mod recorded;
 mod smuggling;
 mod streams;
+mod takeover;
 
 use bastide_proxy::{
     Accept, Body, Limits, Listener, Peer, RawHead, RefusedHead, Request, Response, Service, serve,
