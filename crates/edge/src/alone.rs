@@ -217,10 +217,7 @@ impl Alone {
 
     async fn send(&self, cx: &Context, mut request: Request) -> Result<Response, Refusal> {
         let wanted = request.extensions().get::<upgrade::Wanted>().cloned();
-        headers::prepare(cx, &self.shared.loop_id, &mut request, DEADLINE)?;
-        for ours in [bastide_types::header::CLIENT_IP, bastide_types::header::DEADLINE_MS] {
-            request.headers_mut().remove(ours);
-        }
+        headers::prepare(cx, &self.shared.loop_id, request.headers_mut())?;
         if let Some(wanted) = wanted {
             request.extensions_mut().insert(wanted);
         }

@@ -1,7 +1,7 @@
 //! What the edge says to those behind it and to the client.
 
 use crate::context::Context;
-use bastide_proxy::{Request, Response, headers as hygiene};
+use bastide_proxy::{Response, headers as hygiene};
 use bastide_types::{Code, Domains, RequestId, header};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
@@ -43,25 +43,23 @@ pub(crate) fn varies_on_ours(headers: &HeaderMap) -> bool {
     named.len() < count
 }
 
-/// Says what those behind us need to know; [`clean`] went before.
-pub(crate) fn prepare(
-    cx: &Context,
-    own: &LoopId,
-    request: &mut Request,
-    deadline: Duration,
-) -> Result<(), Refusal> {
-    let headers = request.headers_mut();
+/// Says what everybody behind us may know; [`clean`] went before.
+pub(crate) fn prepare(cx: &Context, own: &LoopId, headers: &mut HeaderMap) -> Result<(), Refusal> {
     if hygiene::loops(headers, &own.0) {
         return Err(Refusal::new(Code::LoopDetected));
     }
     hygiene::set_forwarded(headers, cx.client, cx.scheme(), &cx.authority);
     set(headers, header::REQUEST_ID, &cx.id.to_string());
-    set(headers, header::CLIENT_IP, &cx.client.to_string());
-    set(headers, header::DEADLINE_MS, &deadline.as_millis().to_string());
     set(headers, "traceparent", &traceparent(cx));
     hygiene::append(headers, "via", via(cx.raw.version));
     hygiene::append(headers, "cdn-loop", &own.0);
     Ok(())
+}
+
+/// Says what only our own gateways should know.
+pub(crate) fn prepare_for_gateway(cx: &Context, headers: &mut HeaderMap, deadline: Duration) {
+    set(headers, header::CLIENT_IP, &cx.client.to_string());
+    set(headers, header::DEADLINE_MS, &deadline.as_millis().to_string());
 }
 
 /// The protocol as it was received, and who we are (RFC 9110 §7.6.3).

@@ -156,7 +156,8 @@ impl Edge {
         mut request: Request,
     ) -> Result<Response, Refusal> {
         let left = self.limit(found).saturating_sub(cx.begun.elapsed());
-        headers::prepare(cx, &self.shared.loop_id, &mut request, left)?;
+        headers::prepare(cx, &self.shared.loop_id, request.headers_mut())?;
+        headers::prepare_for_gateway(cx, request.headers_mut(), left);
         let deadline = tokio::time::Instant::now() + left;
         self.shared.gateways.send(&self.pool, cx, view, &found.target, request, deadline).await
     }

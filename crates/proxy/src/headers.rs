@@ -83,17 +83,20 @@ const MEANINGFUL: &[&str] = &[
 /// Fields that must stay end-to-end may not be nominated away (`Host`, `Content-Length`, `Authorization`
 /// and the like): such a nomination is ignored.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Most heads have none: a look at each name there is costs less than a search for each of ours.
+    let known = headers.keys().filter(|name| HOP_BY_HOP.contains(&name.as_str()));
+    let known: Vec<HeaderName> = known.cloned().collect();
+    if known.is_empty() {
+        return; // without Connection nothing is nominated
+    }
     let nominated: Vec<HeaderName> = list(headers, header::CONNECTION)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| !END_TO_END.contains(&name.as_str()) && !is_ours(name.as_str()))
         .collect();
     // The one word of TE that everybody behind us understands (RFC 9110 §10.1.4): gRPC needs it.
     let trailers = list(headers, header::TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
-    for name in nominated {
+    for name in known.into_iter().chain(nominated) {
         headers.remove(name);
-    }
-    for name in HOP_BY_HOP {
-        headers.remove(*name);
     }
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
