@@ -19,6 +19,7 @@ mod publish;
 mod scale;
 mod services;
 mod session;
+mod site;
 mod status;
 pub mod waf;
 
@@ -100,6 +101,9 @@ pub enum Command {
     /// Programs that sign your users in, or act for themselves
     #[command(subcommand)]
     Client(clients::ClientCommand),
+    /// How the hosts of a stage behave: error pages, maintenance, redirects, security fields
+    #[command(subcommand)]
+    Site(site::SiteCommand),
     /// Customers (for operators)
     #[command(subcommand)]
     Customer(org::CustomerCommand),
@@ -129,6 +133,7 @@ pub async fn run(context: Context, command: Command) -> Result<()> {
         Command::Cache(command) => cache::cache(&context, command).await,
         Command::Domain(command) => domain::domain(&context, command).await,
         Command::Client(command) => clients::client(&context, command).await,
+        Command::Site(command) => site::site(&context, command).await,
         Command::Customer(command) => org::customer(&context, command).await,
         Command::Explain { code } => explain(&context, &code),
     }

@@ -1,5 +1,6 @@
 //! What the stops know of one request.
 
+use crate::front::Front;
 use bastide_proxy::{Peer, RawHead};
 use bastide_types::RequestId;
 use std::{
@@ -23,6 +24,10 @@ pub(crate) struct Context {
     pub(crate) begun: Instant,
     pub(crate) at: SystemTime,
     pub(crate) site: Option<Arc<SiteNames>>,
+    /// What the customer wants to happen at this host, once it is known whose it is.
+    pub(crate) front: Option<Arc<Front>>,
+    /// Whether the host is a domain of the customer's own.
+    pub(crate) is_custom: bool,
     pub(crate) verdict: &'static str,
     pub(crate) cache: Option<bastide_cache::Status>,
 }

@@ -75,6 +75,7 @@ fn via(version: http::Version) -> &'static str {
 pub(crate) fn finish(cx: &Context, response: &mut Response, hsts: Option<&'static str>) {
     let headers = response.headers_mut();
     headers.remove(header::CACHEABLE);
+    headers.remove(header::REFUSAL);
     headers.remove(http::header::SERVER);
     // It would lead all apps of the host elsewhere, and it is about a connection that is not ours.
     headers.remove(http::header::ALT_SVC);

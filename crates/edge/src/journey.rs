@@ -16,7 +16,7 @@ use crate::{
 use bastide_cache::{Because, Status};
 use bastide_proxy::{HeadFault, Pool, RawHead, RefusedHead, Request, Response, Service, forwarded};
 use bastide_tls::CertificateStore;
-use bastide_types::{Code, RequestId};
+use bastide_types::{Code, Problem, RequestId, header};
 use http::{HeaderMap, HeaderValue, Method};
 use ipnet::IpNet;
 use std::{
@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 
 /// The stops of a request here, in order, as `docs/life-of-a-request.md` lists them.
 pub const STOPS: &[&str] =
-    &["edge.site", "edge.waf", "edge.cache", "edge.gateway", "edge.waf-answer", "edge.answer"];
+    &["edge.site", "edge.waf", "edge.front", "edge.cache", "edge.gateway", "edge.waf-answer", "edge.answer"];
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -70,7 +70,19 @@ impl Edge {
         tracing::debug!(name: "edge.waf", request = %cx.id, verdict = cx.verdict);
         headers::clean(request.headers_mut());
         let (hsts, wish, is_head) = (found.hsts, Wish::of(&request), request.method() == Method::HEAD);
-        let response = self.cached(cx, view, found, request, inspection).await?;
+        let wants_html = Problem::wants_html(text(request.headers().get(http::header::ACCEPT)));
+        let response = match front(cx, &found) {
+            Ok(None) => self.cached(cx, view, found, request, inspection).await?,
+            Ok(Some(sent)) => {
+                inspection.conclude(Some(sent.status().as_u16()));
+                sent
+            }
+            Err(refusal) => {
+                inspection.conclude(Some(refusal.status()));
+                return Err(refusal);
+            }
+        };
+        let response = if wants_html { dressed(cx, response) } else { response };
         Ok((pass(cx, wish, is_head, response), hsts))
     }
 
@@ -87,7 +99,7 @@ impl Edge {
         let store = &self.shared.store;
         let (plot, is_public) = match &found.target {
             Target::App { plot, is_public, .. } => (plot.clone(), *is_public),
-            Target::Platform | Target::Stage => (None, false),
+            Target::Platform | Target::Stage | Target::Nowhere => (None, false),
         };
         let behind = Beyond { edge: self.clone(), view: view.clone(), found: Arc::new(found) };
         let answer = match &plot {
@@ -121,8 +133,9 @@ impl Edge {
             return Err(self.ambiguous(cx, view, refusal));
         }
         site::keep_challenges(request)?;
+        let seen = request.uri().clone();
         site::settle_root(&view.snapshot, &cx.host, request)?;
-        let found = site::find(cx, view, request, self.shared.body_limits)?;
+        let found = site::find(cx, view, request, &seen, self.shared.body_limits)?;
         tracing::debug!(name: "edge.site", request = %cx.id, host = cx.host, site = ?cx.site);
         Ok(found)
     }
@@ -144,7 +157,7 @@ impl Edge {
     fn limit(&self, found: &Found) -> Duration {
         match found.target {
             Target::Platform => self.shared.deadline * 5,
-            Target::App { .. } | Target::Stage => self.shared.deadline,
+            Target::App { .. } | Target::Stage | Target::Nowhere => self.shared.deadline,
         }
     }
 
@@ -189,13 +202,43 @@ impl Behind for Beyond {
                 return Err(refusal);
             }
         };
-        let response = self.edge.shared.waf.inspect_answer(cx, inspection, response).await?;
+        let mut response = self.edge.shared.waf.inspect_answer(cx, inspection, response).await?;
         tracing::debug!(name: "edge.waf-answer", request = %cx.id, verdict = cx.verdict);
+        if let Some(front) = &cx.front {
+            let status = response.status();
+            front.fields.add_to_answer(status, cx.is_custom, response.headers_mut());
+        }
         Ok(response)
     }
 
     fn tasks(&self) -> &TaskTracker {
         &self.edge.tasks
+    }
+}
+
+/// What the customer wants to happen here before anything behind is asked: closed, sent elsewhere, or nothing there.
+fn front(cx: &Context, found: &Found) -> Result<Option<Response>, Refusal> {
+    tracing::debug!(name: "edge.front", request = %cx.id, closed = found.closed, sent = found.sent.is_some());
+    if let Some(seconds) = found.closed {
+        return Err(Refusal::new(Code::Maintenance).retry_after(seconds));
+    }
+    if let (Some(front), Some(sent)) = (&cx.front, &found.sent)
+        && let Some(response) = front.sent(sent, cx.is_custom)
+    {
+        return Ok(Some(response));
+    }
+    match found.target {
+        Target::Nowhere => Err(Refusal::new(Code::SiteUnknown)),
+        Target::Platform | Target::Stage | Target::App { .. } => Ok(None),
+    }
+}
+
+/// An answer in which the gateway refuses, in the customer's words; what an app says stays as it is.
+fn dressed(cx: &Context, response: Response) -> Response {
+    let code = text(response.headers().get(header::REFUSAL)).and_then(Code::from_text);
+    match (&cx.front, code) {
+        (Some(front), Some(code)) => front.dress(&code.problem().of_request(cx.id), cx.is_custom, response),
+        _ => response,
     }
 }
 
@@ -250,6 +293,8 @@ pub(crate) fn context(request: &Request, believed: &[IpNet]) -> Option<Context> 
         begun: Instant::now(),
         at: SystemTime::now(),
         site: None,
+        front: None,
+        is_custom: false,
         verdict: "none",
         cache: None,
     })
@@ -271,7 +316,15 @@ impl Service for Edge {
             Ok(answer) => answer,
             Err(refusal) => {
                 cx.cache = None;
-                (refusal.response(cx.id, text(accept.as_ref())), None)
+                let problem = refusal.problem().clone().of_request(cx.id);
+                let response = refusal.response(cx.id, text(accept.as_ref()));
+                let response = match &cx.front {
+                    Some(front) if Problem::wants_html(text(accept.as_ref())) => {
+                        front.dress(&problem, cx.is_custom, response)
+                    }
+                    _ => response,
+                };
+                (response, None)
             }
         };
         headers::finish(&cx, &mut response, hsts);

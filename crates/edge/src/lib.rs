@@ -6,13 +6,13 @@
 mod access_log;
 pub mod alone;
 mod cache;
-pub mod canonical;
 mod certificates;
 mod compress;
 pub mod config;
 mod context;
 mod custom;
 mod error;
+mod front;
 mod gateways;
 mod headers;
 mod journey;
@@ -27,6 +27,7 @@ mod view;
 pub mod waf;
 
 pub use alone::run_alone;
+pub use bastide_types::canonical;
 pub use config::{Config, StandAlone};
 pub use error::Error;
 pub use journey::STOPS;

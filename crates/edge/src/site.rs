@@ -4,6 +4,7 @@ use crate::{
     cache::Plot,
     canonical::canonical,
     context::{Context, SiteNames},
+    front::Sent,
     refusal::Refusal,
     view::View,
     waf::force::Policy,
@@ -11,6 +12,7 @@ use crate::{
 use bastide_balancer::AppKey;
 use bastide_proxy::Request;
 use bastide_types::{AccessRule, AppName, Code, Site, Snapshot, access::rule_for};
+use http::Uri;
 use std::sync::Arc;
 
 /// A site of a Bastide.
@@ -20,6 +22,10 @@ pub(crate) struct Found {
     pub(crate) body_bytes_max: u64,
     /// Value of Strict-Transport-Security; custom domains are their owners' to decide about.
     pub(crate) hsts: Option<&'static str>,
+    /// For how many seconds it is closed for this client.
+    pub(crate) closed: Option<u32>,
+    /// Where the customer wants such requests to be sent.
+    pub(crate) sent: Option<Sent>,
 }
 
 /// Where it leads.
@@ -28,6 +34,8 @@ pub(crate) enum Target {
     Platform,
     /// A stage's host, but no app: the gateway's own pages.
     Stage,
+    /// No app of a stage that has something to say there: a redirect, or a page.
+    Nowhere,
     /// An app.
     App {
         key: AppKey,
@@ -99,11 +107,13 @@ pub(crate) fn policy_of<'v>(view: &'v View, host: &str) -> &'v Arc<Policy> {
     of_stage.unwrap_or(view.waf.platform())
 }
 
-/// Finds the site. An unknown host and an unknown app are refused in the same words.
+/// Finds the site. An unknown host and an unknown app are refused in the same words, unless the stage has words of its
+/// own. `seen` is the target as the client sees it.
 pub(crate) fn find(
     cx: &mut Context,
     view: &View,
     request: &Request,
+    seen: &Uri,
     limits: (u64, u64),
 ) -> Result<Found, Refusal> {
     let unknown = || Refusal::new(Code::SiteUnknown);
@@ -122,24 +132,41 @@ pub(crate) fn find(
                 target: Target::Platform,
                 body_bytes_max: if upload { upload_bytes_max } else { body_bytes_max },
                 hsts: Some(PLATFORM_HSTS),
+                closed: None,
+                sent: None,
             })
         }
         Site::Runtime(name, stage_name) => {
             let (customer, stage) = snapshot.stage(&name, &stage_name).ok_or_else(unknown)?;
+            let front = view.fronts.of(customer.id, &stage_name);
+            cx.front = Some(front.clone());
+            cx.is_custom = snapshot.hosts.contains_key(cx.host.as_str());
             let (segment, below) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
             let mut names =
                 SiteNames { customer: name.to_string(), stage: Some(stage_name.to_string()), app: None };
-            let hsts = (!snapshot.hosts.contains_key(cx.host.as_str())).then_some(RUNTIME_HSTS);
+            let hsts = (!cx.is_custom).then_some(RUNTIME_HSTS);
+            let client = cx.client;
+            let sent = front.redirect(&snapshot.domains, &cx.host, seen);
             let found = |app: Option<&AppName>, target| {
                 let waf = view.waf.of(customer.id, &stage_name, app).unwrap_or(view.waf.platform()).clone();
-                Found { waf, target, body_bytes_max, hsts }
+                let closed = match target {
+                    Target::Platform | Target::Stage => None,
+                    Target::App { .. } | Target::Nowhere => front.closed(app, client),
+                };
+                Found { waf, target, body_bytes_max, hsts, closed, sent }
             };
             if segment == ".bastide" {
                 cx.site = Some(names.into());
                 return Ok(found(None, Target::Stage));
             }
-            let app_name = AppName::new(segment).map_err(|_| unknown())?;
-            let app = stage.apps.get(&app_name).ok_or_else(unknown)?;
+            let known = AppName::new(segment).ok().and_then(|name| Some((stage.apps.get(&name)?, name)));
+            let Some((app, app_name)) = known else {
+                if front.speaks_for_nothing() {
+                    cx.site = Some(names.into());
+                    return Ok(found(None, Target::Nowhere));
+                }
+                return Err(unknown());
+            };
             names.app = Some(app_name.to_string());
             cx.site = Some(names.into());
             let is_public = *rule_for(&app.routes, &format!("/{below}")) == AccessRule::Public;

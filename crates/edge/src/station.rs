@@ -5,6 +5,7 @@ use crate::{
     cache::{Store, told},
     certificates,
     custom::{self, CustomSites},
+    front::Fronts,
     gateways::Gateways,
     headers::LoopId,
     journey::{Edge, Shared},
@@ -13,7 +14,7 @@ use crate::{
     rules::Places,
     site,
     succession::{Begun, Succession},
-    view::{self, View},
+    view::{self, View, Worked},
     waf::{
         Waf,
         force::{self, Sites},
@@ -173,25 +174,21 @@ fn follow(
     let mut facts = bastide_bus::facts::follow(bus, dir, stop.clone());
     // Its owner is the control runtime, which outlives the workers.
     tokio::spawn(async move {
-        let mut made: Option<(Arc<Snapshot>, Arc<view::Plots>, Arc<Sites>)> = None;
+        let mut made: Option<Worked> = None;
         loop {
             let snapshot = snapshots.borrow_and_update().clone();
             let known = facts.borrow_and_update().clone();
             if let Some(snapshot) = snapshot {
-                let same = made.as_ref().filter(|(same, ..)| Arc::ptr_eq(same, &snapshot));
-                if same.is_none() {
-                    custom.apply(&snapshot);
-                }
-                let (plots, sites) = match same {
-                    Some((_, plots, sites)) => (plots.clone(), sites.clone()),
-                    None => {
-                        let last = made.take().map(|(_, _, sites)| sites);
-                        let Some(sites) = sites(&shared, &snapshot, last).await else { return };
-                        (view::plots(&snapshot, &shared.store.cache), sites)
+                let worked = match made.take() {
+                    Some(same) if Arc::ptr_eq(&same.snapshot, &snapshot) => same,
+                    last => {
+                        custom.apply(&snapshot);
+                        let Some(worked) = work_out(&shared, snapshot, last).await else { return };
+                        worked
                     }
                 };
-                made = Some((snapshot.clone(), plots.clone(), sites.clone()));
-                sender.send_replace(Some(Arc::new(View::new(snapshot, &known, plots, sites))));
+                made = Some(worked.clone());
+                sender.send_replace(Some(Arc::new(View::new(worked, &known))));
             }
             let changed = tokio::select! {
                 changed = snapshots.changed() => changed,
@@ -214,17 +211,17 @@ fn answer_questions(bus: &Bus, shared: &Arc<Shared>, stop: &CancellationToken) {
     });
 }
 
-/// Brings the WAF policies of a Snapshot into force, off the way of requests; none when the edge ends.
-async fn sites(
-    shared: &Arc<Shared>,
-    snapshot: &Arc<Snapshot>,
-    last: Option<Arc<Sites>>,
-) -> Option<Arc<Sites>> {
-    let (shared, snapshot) = (shared.clone(), snapshot.clone());
-    let made = tokio::task::spawn_blocking(move || {
-        Arc::new(Sites::new(&shared.waf.force, &snapshot, last.as_deref(), &shared.waf.default))
+/// Brings the policies and settings of a Snapshot into force, off the way of requests; none when the edge ends.
+async fn work_out(shared: &Arc<Shared>, snapshot: Arc<Snapshot>, last: Option<Worked>) -> Option<Worked> {
+    let shared = shared.clone();
+    let worked = tokio::task::spawn_blocking(move || {
+        let (policies, fronts) = last.map(|last| (last.waf, last.fronts)).unzip();
+        let waf = Sites::new(&shared.waf.force, &snapshot, policies.as_deref(), &shared.waf.default);
+        let fronts = Fronts::new(&snapshot, fronts.as_deref());
+        let plots = view::plots(&snapshot, &shared.store.cache, &fronts);
+        Worked { snapshot, plots, waf: Arc::new(waf), fronts: Arc::new(fronts) }
     });
-    made.await.ok()
+    worked.await.ok()
 }
 
 /// Looks every other second whether there are other rules, and tells people what is in force, unless another edge

@@ -1,6 +1,6 @@
 //! What the edge knows at one moment: a Snapshot and who is ready. Replaced whole.
 
-use crate::{cache::Plot, canonical::canonical, waf::force::Sites};
+use crate::{cache::Plot, canonical::canonical, front::Fronts, waf::force::Sites};
 use bastide_balancer::{AppKey, Directory};
 use bastide_bus::facts::Facts;
 use bastide_cache::{Cache, Scope, Site, Space};
@@ -14,15 +14,27 @@ pub(crate) struct View {
     pub(crate) plots: Arc<Plots>,
     /// WAF policies in force.
     pub(crate) waf: Arc<Sites>,
+    /// What customers want to happen at their hosts.
+    pub(crate) fronts: Arc<Fronts>,
+}
+
+/// What is worked out once for a Snapshot.
+#[derive(Clone)]
+pub(crate) struct Worked {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) plots: Arc<Plots>,
+    pub(crate) waf: Arc<Sites>,
+    pub(crate) fronts: Arc<Fronts>,
 }
 
 /// What the cache knows of each app, made once per Snapshot.
 pub(crate) type Plots = HashMap<AppKey, Arc<Plot>>;
 
 impl View {
-    pub(crate) fn new(snapshot: Arc<Snapshot>, facts: &Facts, plots: Arc<Plots>, waf: Arc<Sites>) -> Self {
+    pub(crate) fn new(worked: Worked, facts: &Facts) -> Self {
+        let Worked { snapshot, plots, waf, fronts } = worked;
         let directory = Directory::build(&snapshot, facts);
-        Self { snapshot, directory, plots, waf }
+        Self { snapshot, directory, plots, waf, fronts }
     }
 }
 
@@ -50,19 +62,20 @@ fn purge(cache: &Cache, space: &Space, purges: &Purges) {
     cache.apply_purges(space, &list, purges.before);
 }
 
-/// The plots of all apps: keys hold customer, stage, app and revision, so that a publish makes what is stored
-/// of the revision before it unreachable.
-pub(crate) fn plots(snapshot: &Snapshot, cache: &Cache) -> Arc<Plots> {
+/// The plots of all apps: keys hold customer, stage, app, revision and the security fields of the stage, so that a
+/// publish, or other fields, make what is stored unreachable.
+pub(crate) fn plots(snapshot: &Snapshot, cache: &Cache, fronts: &Fronts) -> Arc<Plots> {
     let mut plots = Plots::new();
     for customer in snapshot.customers.values() {
         for (stage_name, stage) in &customer.stages {
+            let fields = fronts.of(customer.id, stage_name).fields.mark().to_string();
             for (app_name, app) in &stage.apps {
                 let key = AppKey { customer: customer.id, stage: stage_name.clone(), app: app.id };
                 let (customer, app_id) = (customer.id.to_string(), app.id.to_string());
                 let revision = app.revision.to_string();
                 let plot = Plot {
                     space: cache.space(&customer, &[&customer, stage_name.as_str(), &app_id]),
-                    scope: Scope::new(&[&customer, stage_name.as_str(), &app_id, &revision]),
+                    scope: Scope::new(&[&customer, stage_name.as_str(), &app_id, &revision, &fields]),
                     site: Site::customer(),
                     mark: Some(revision),
                     path: format!("/{app_name}"),

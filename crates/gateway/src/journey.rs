@@ -95,7 +95,7 @@ impl Gateway {
         tracing::debug!(name: "gateway.replica", status = response.status().as_u16());
         let headers = response.headers_mut();
         bastide_proxy::headers::strip_hop_by_hop(headers);
-        for ours in [header::CACHEABLE, header::REPLICA, header::ZONE, header::ASSERTION] {
+        for ours in [header::CACHEABLE, header::REFUSAL, header::REPLICA, header::ZONE, header::ASSERTION] {
             headers.remove(ours);
         }
         Ok(response)

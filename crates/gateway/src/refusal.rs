@@ -1,7 +1,7 @@
 //! Why the gateway did not pass a request on, and how that is said.
 
 use bastide_proxy::{Response, problem_response};
-use bastide_types::{Code, Problem, RequestId};
+use bastide_types::{Code, Problem, RequestId, header};
 use http::{HeaderMap, HeaderValue};
 
 /// A refusal on its way to the client.
@@ -25,8 +25,14 @@ impl Refusal {
 
     /// The answer.
     pub(crate) fn response(self, id: RequestId, accept: Option<&str>) -> Response {
+        let code = HeaderValue::from_str(&self.problem.code);
         let mut response = problem_response(self.problem, id, accept);
-        response.headers_mut().extend(self.headers);
+        let headers = response.headers_mut();
+        headers.extend(self.headers);
+        // The edge may show a page of the customer's; answers of apps are never taken for ours.
+        if let Ok(code) = code {
+            headers.insert(header::REFUSAL, code);
+        }
         response
     }
 }

@@ -72,6 +72,16 @@ pub(crate) async fn newest(app: &App) -> std::result::Result<SnapshotHead, ApiEr
     }
 }
 
+/// Tells edges and gateways that there is a newer one. Without a bus they find out by themselves, only later.
+pub(crate) async fn hint(app: &App) -> std::result::Result<(), ApiError> {
+    let (epoch, revision, _) = app.store.version().await?;
+    if let Err(error) = app.bus.hint_snapshot(epoch, revision).await {
+        tracing::debug!(%error, "no hint of a Snapshot");
+        app.wake.notify_one();
+    }
+    Ok(())
+}
+
 async fn make(app: &App, epoch: u64, revision: u64, made_at: u64) -> Result<Snapshot> {
     let store = &app.store;
     let stages = store.stages().await?;
@@ -86,7 +96,7 @@ async fn make(app: &App, epoch: u64, revision: u64, made_at: u64) -> Result<Snap
             .map(|revision| ((revision.app, revision.number), revision))
             .collect();
         let names: BTreeMap<AppId, _> = own.apps().await?.into_iter().map(|app| (app.id, app.name)).collect();
-        let mut made = BTreeMap::new();
+        let (mut made, mut sites) = (BTreeMap::new(), own.site_documents().await?);
         for stage in stages.iter().filter(|stage| stage.customer == row.id) {
             let mut apps = apps(store, stage, &revisions, &names).await?;
             let layers = own.waf_layers(&stage.name).await?;
@@ -96,7 +106,8 @@ async fn make(app: &App, epoch: u64, revision: u64, made_at: u64) -> Result<Snap
             }
             let url = app.config.domains.stage_issuer(&row.name, &stage.name);
             let issuer = issuer(store, row.id, Some(&stage.name), url).await?;
-            let stage_made = Stage { account: stage.account.clone(), issuer, waf, apps };
+            let site = sites.remove(&stage.name);
+            let stage_made = Stage { account: stage.account.clone(), issuer, waf, site, apps };
             made.insert(stage.name.clone(), stage_made);
         }
         let issuer = issuer(store, row.id, None, app.config.domains.member_issuer(&row.name)).await?;

@@ -23,6 +23,7 @@ mod scram;
 mod seal;
 mod server;
 mod services;
+mod site;
 mod waf;
 
 pub use apps::{AppRow, RevisionRow};
@@ -42,6 +43,7 @@ pub use scale::ScalingRow;
 pub use seal::{Kek, SealError};
 pub use server::{PostgresAdmin, ServerError};
 pub use services::{PostgresRow, login_of};
+pub use site::SiteBytes;
 pub use waf::{OfficeLevel, WafLayerRow};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -123,6 +125,7 @@ impl Store {
             migration(8, "next look", include_str!("../migrations/0008_next_look.sql")),
             migration(9, "waf", include_str!("../migrations/0009_waf.sql")),
             migration(10, "domain", include_str!("../migrations/0010_domain.sql")),
+            migration(11, "site", include_str!("../migrations/0011_site.sql")),
             migration(12, "provider", include_str!("../migrations/0012_provider.sql")),
             migration(14, "device", include_str!("../migrations/0014_device.sql")),
         ])

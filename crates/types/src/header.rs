@@ -11,6 +11,9 @@ pub const DEADLINE_MS: &str = "x-bastide-deadline-ms";
 /// Gateway → edge: the response may be stored for everybody; the value is the revision it belongs
 /// to. The edge removes it before the client sees it.
 pub const CACHEABLE: &str = "x-bastide-cacheable";
+/// Gateway → edge: it is the gateway that refuses, not the app; the value is the code. The edge removes it before the
+/// client sees it.
+pub const REFUSAL: &str = "x-bastide-refusal";
 /// Gateway → edge and client: which replica answered.
 pub const REPLICA: &str = "x-bastide-replica";
 /// Gateway → edge and client: which zone answered.

@@ -65,6 +65,12 @@ codes! {
         "A response is stored, but it is stale and forbids to be used then (`must-revalidate`, `proxy-revalidate`, `s-maxage` or `no-cache`), and what stands behind the edge did not answer.";
     Overloaded = "B-EDGE-0529", 503, "Too many requests at once.",
         "A limit of requests in flight is reached. Retry after the time given.";
+    Maintenance = "B-SITE-0503", 503, "This is closed for maintenance.",
+        "Whoever looks after this stage or app has closed it for a while: `bastide site show`. Apps run on, and clients of listed addresses still get in. Retry after the time given.";
+    SiteInvalid = "B-SITE-0422", 422, "The settings of the site cannot be used.",
+        "The detail names the page, redirect or field, and what would do. Nothing was changed.";
+    SiteLimit = "B-SITE-0429", 429, "Too much for a site, or too often.",
+        "Settings of sites travel to every edge. The detail has the numbers: shorten pages or redirects, take some out, or wait a little.";
     NotSignedIn = "B-ID-0401", 401, "You are not signed in.",
         "This part needs a signed-in user. Sign in with the browser, or send `Authorization: Bearer <token>`; `bastide token` prints one.";
     TokenRefused = "B-ID-0402", 401, "The token is not valid here.",
@@ -212,23 +218,60 @@ impl Problem {
         let detail = self.detail.as_deref().map(|d| format!("<p>{}</p>", escape(d))).unwrap_or_default();
         format!(
             "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
-             <title>{status} {title}</title><h1>{title}</h1>{detail}<p><code>{code}</code></p>{id}</html>\n",
+             <meta name=color-scheme content=\"light dark\"><title>{status} {title}</title>\
+             <main><h1>{title}</h1>{detail}<p><code>{code}</code></p>{id}</main></html>\n",
             status = self.status,
             title = escape(&self.title),
             code = escape(&self.code),
         )
     }
 
-    /// Which of the two bodies an `Accept` field asks for: pages for browsers, JSON for the rest.
+    /// Which of the two bodies an `Accept` field asks for (RFC 9110 §12.5.1): a page for who names HTML and likes it
+    /// better than JSON, as browsers do; JSON for the rest.
     pub fn wants_html(accept: Option<&str>) -> bool {
-        accept.is_some_and(|accept| {
-            accept.split(',').any(|part| part.trim_start().to_ascii_lowercase().starts_with("text/html"))
-        })
+        let Some(accept) = accept else { return false };
+        let liked = |kinds: &[&str]| {
+            let members = accept.split(',').filter_map(|member| quality(member, kinds));
+            members.max().unwrap_or(0)
+        };
+        liked(&["text/html", "application/xhtml+xml"]) > liked(&["application/json", MEDIA_TYPE])
     }
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+/// The weight of a member of `Accept`, in thousandths, if it is one of these media types. One that cannot be read
+/// counts for nothing.
+fn quality(member: &str, kinds: &[&str]) -> Option<u16> {
+    let mut parts = member.split(';').map(str::trim);
+    let kind = parts.next()?;
+    kinds.iter().find(|known| kind.eq_ignore_ascii_case(known))?;
+    let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+    let Some(weight) = weight else { return Some(1000) };
+    let (whole, part) = weight.split_once('.').unwrap_or((weight, ""));
+    if part.len() > 3 || !part.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let thousandths: u16 = format!("{part:0<3}").parse().ok()?;
+    match (whole, thousandths) {
+        ("0", thousandths) => Some(thousandths),
+        ("1", 0) => Some(1000),
+        _ => None,
+    }
+}
+
+/// Text as HTML shows it, also between quotes.
+pub(crate) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]
@@ -251,6 +294,36 @@ mod tests {
     fn a_page_shows_the_detail_without_letting_it_in() {
         let page = Code::InputInvalid.because("<script>x</script>").html();
         assert!(!page.contains("<script>"));
+    }
+
+    #[test]
+    fn who_likes_html_better_than_json_gets_a_page() {
+        let check = |accept: &str, expected: bool| {
+            assert_eq!(Problem::wants_html(Some(accept)), expected, "{accept}");
+        };
+        check("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8", true);
+        check("Text/HTML; charset=utf-8", true);
+        check("application/json;q=0.5, text/html;q=0.9", true);
+        check("application/xhtml+xml", true);
+        for json in [
+            "",
+            "*/*",
+            "text/*",
+            "application/json",
+            "application/json, text/html",
+            "application/problem+json, text/html;q=0.9",
+            "application/json, text/plain, */*",
+            "text/html;q=0",
+            "text/html;q=0.000",
+            "text/html;q=1.5",
+            "text/html;q=0.1234",
+            "text/html;q=x",
+            "text/html;q=-1",
+            "text/htmlx",
+        ] {
+            check(json, false);
+        }
+        assert!(!Problem::wants_html(None));
     }
 
     #[test]

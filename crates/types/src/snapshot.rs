@@ -5,7 +5,7 @@
 
 use crate::{
     AppId, AppName, CustomerId, CustomerName, Digest, DomainName, Domains, Purges, ReplicaId, Route, Site,
-    StageName, WafPolicy, ZoneName,
+    SiteDocument, StageName, WafPolicy, ZoneName,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -84,6 +84,9 @@ pub struct Stage {
     pub issuer: Issuer,
     /// WAF policy of its hosts.
     pub waf: Digest,
+    /// How its hosts behave by themselves, if anything was said about it. Read by the edge, and by nobody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<SiteDocument>,
     /// Apps that serve here, by name.
     pub apps: BTreeMap<AppName, App>,
 }

@@ -45,6 +45,7 @@ fn world(zones: &[&str]) -> (Snapshot, HashMap<String, ReplicaFacts>, AppKey) {
         account: "ACC".into(),
         issuer: issuer(),
         waf: Digest::from_sha256([0; 32]),
+        site: None,
         apps: [(AppName::new("shop").unwrap(), app)].into(),
     };
     let customer =

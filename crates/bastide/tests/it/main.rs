@@ -8,6 +8,7 @@ mod house;
 mod isolated;
 mod neighbours;
 mod road;
+mod site;
 mod stage;
 mod takeover;
 mod verified;

@@ -139,7 +139,11 @@ fn fields(list: &[(String, String)]) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{view::plots, waf::force::Sites};
+    use crate::{
+        front::Fronts,
+        view::{Worked, plots},
+        waf::force::Sites,
+    };
     use bastide_bus::facts::Facts;
     use bastide_cache::{Exchange, Limits, admit::admit};
     use bastide_types::{
@@ -163,7 +167,7 @@ mod tests {
         };
         let apps = BTreeMap::from([(AppName::new("shop").unwrap(), shop)]);
         let waf = Digest::from_sha256([0; 32]);
-        let stage = Stage { account: String::new(), issuer: issuer.clone(), waf, apps };
+        let stage = Stage { account: String::new(), issuer: issuer.clone(), waf, site: None, apps };
         Customer { id: CustomerId::generate(), issuer, stages: [(StageName::production(), stage)].into() }
     }
 
@@ -189,9 +193,10 @@ mod tests {
             platform_waf: Digest::from_sha256([0; 32]),
         });
         let store = Store::new(Limits::default(), true);
-        let plots = plots(&snapshot, &store.cache);
-        let sites = Sites::under_built_in_rules(&snapshot);
-        let view = View::new(snapshot, &Facts::default(), plots, sites);
+        let fronts = Arc::<Fronts>::default();
+        let plots = plots(&snapshot, &store.cache, &fronts);
+        let waf = Sites::under_built_in_rules(&snapshot);
+        let view = View::new(Worked { snapshot, plots, waf, fronts }, &Facts::default());
         Town { store, view, acme: ids.0, beta: ids.1 }
     }
 

@@ -6,6 +6,7 @@ mod cache;
 mod client;
 mod collapsing;
 mod compressing;
+mod front;
 mod origin;
 mod proxying;
 mod stops;

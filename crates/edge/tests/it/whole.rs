@@ -11,7 +11,7 @@ use bastide_types::{
     snapshot::{App, Customer, Issuer, Stage},
     waf::{Beyond, BodyLimit},
 };
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, TcpListener},
@@ -26,8 +26,8 @@ use std::{
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-const APPS: &str = "demo.apps.localhost";
-const PLATFORM: &str = "demo.platform.localhost";
+pub(crate) const APPS: &str = "demo.apps.localhost";
+pub(crate) const PLATFORM: &str = "demo.platform.localhost";
 
 fn revision() -> Digest {
     Digest::from_sha256([7; 32])
@@ -59,6 +59,18 @@ impl Service for Gateway {
             headers.insert(header::CACHEABLE, HeaderValue::from_str(&mark.to_string()).unwrap());
         }
         headers.insert("cache-control", HeaderValue::from_static("public, max-age=60"));
+        if uri.contains("/framed") {
+            headers.insert("x-frame-options", HeaderValue::from_static("DENY"));
+        }
+        if uri.contains("/refused") {
+            headers.insert(header::REFUSAL, HeaderValue::from_static("B-GW-0503"));
+            headers.insert("retry-after", HeaderValue::from_static("1"));
+        }
+        if uri.contains("/refused") || uri.contains("/failing") {
+            headers.remove("cache-control");
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        let headers = response.headers_mut();
         headers.insert("server", HeaderValue::from_static("secret/1.0"));
         headers.insert(header::ZONE, HeaderValue::from_static(self.zone));
         response
@@ -69,10 +81,10 @@ impl Service for Gateway {
 }
 
 /// Everything that stands, until dropped.
-struct World {
+pub(crate) struct World {
     dir: tempfile::TempDir,
     public: LocalCa,
-    https: SocketAddr,
+    pub(crate) https: SocketAddr,
     http: SocketAddr,
     trust: Arc<rustls::ClientConfig>,
     count: Arc<AtomicUsize>,
@@ -98,7 +110,7 @@ fn issuer() -> Issuer {
 }
 
 /// One customer with the app `shop` in Production: one replica in each zone.
-fn snapshot() -> Snapshot {
+pub(crate) fn snapshot() -> Snapshot {
     let route = |path: &str, access| Route { path: path.into(), access };
     let zone = |name: &str| ZoneName::new(name).unwrap();
     let shop = App {
@@ -111,7 +123,8 @@ fn snapshot() -> Snapshot {
         purges: Purges::default(),
     };
     let apps = BTreeMap::from([(AppName::new("shop").unwrap(), shop)]);
-    let stage = Stage { account: "DEMO".into(), issuer: issuer(), waf: Digest::from_sha256([0; 32]), apps };
+    let waf = Digest::from_sha256([0; 32]);
+    let stage = Stage { account: "DEMO".into(), issuer: issuer(), waf, site: None, apps };
     let stages = BTreeMap::from([(StageName::production(), stage)]);
     let demo = Customer { id: CustomerId::generate(), issuer: issuer(), stages };
     Snapshot {
@@ -126,7 +139,7 @@ fn snapshot() -> Snapshot {
     }
 }
 
-fn write(path: PathBuf, bytes: impl AsRef<[u8]>) -> PathBuf {
+pub(crate) fn write(path: PathBuf, bytes: impl AsRef<[u8]>) -> PathBuf {
     std::fs::write(&path, bytes).unwrap();
     path
 }
@@ -149,7 +162,7 @@ fn world(roles: [Role; 2]) -> World {
 }
 
 /// The same, with another configuration of the edge.
-fn world_with(roles: [Role; 2], change: impl FnOnce(&mut Config)) -> World {
+pub(crate) fn world_with(roles: [Role; 2], change: impl FnOnce(&mut Config)) -> World {
     let (dir, now) = (tempfile::tempdir().unwrap(), OffsetDateTime::now_utc());
     let at = |name: &str| dir.path().join(name);
     let ca = LocalCa::create_internal(now).unwrap();
@@ -221,7 +234,7 @@ fn world_with(roles: [Role; 2], change: impl FnOnce(&mut Config)) -> World {
 }
 
 /// The last good Snapshot and facts, as an edge that ran before would have left them.
-fn write_state(dir: &Path, snapshot: &Snapshot) {
+pub(crate) fn write_state(dir: &Path, snapshot: &Snapshot) {
     let key = bastide_bus::SigningKey::from_pkcs8(&bastide_bus::SigningKey::generate().unwrap()).unwrap();
     let signed = key.sign(snapshot).unwrap();
     write(dir.join("snapshot.json"), bastide_bus::snapshot::serialize(snapshot, &signed).unwrap().1);
@@ -238,14 +251,14 @@ fn write_state(dir: &Path, snapshot: &Snapshot) {
 }
 
 impl World {
-    fn get(&self, host: &str, target: &str) -> Answer {
+    pub(crate) fn get(&self, host: &str, target: &str) -> Answer {
         self.get_with(host, target, "")
     }
-    fn get_with(&self, host: &str, target: &str, lines: &str) -> Answer {
+    pub(crate) fn get_with(&self, host: &str, target: &str, lines: &str) -> Answer {
         get_tls(self.https, &self.trust, host, host, target, lines).unwrap()
     }
     /// Requests that reached a gateway.
-    fn passed(&self) -> usize {
+    pub(crate) fn passed(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
     fn access_log(self) -> String {

@@ -1,6 +1,6 @@
 //! What edges store: purging it, its figures, and why a request is answered as it is.
 
-use crate::{ApiError, App, caller::Caller, domains};
+use crate::{ApiError, App, caller::Caller, domains, snapshot};
 use axum::{
     Json,
     extract::{Query, State, rejection::JsonRejection},
@@ -77,12 +77,7 @@ pub(crate) async fn purge(
     let detail = format!("{}: {of}: {what}", wanted.stage);
     own.audit(&mut write, &caller.who.sub, "cache.purge", &detail).await?;
     write.commit().await.map_err(StoreError::from)?;
-    let (epoch, revision, _) = app.store.version().await?;
-    if let Err(error) = app.bus.hint_snapshot(epoch, revision).await {
-        // The edges find out by themselves, only later.
-        tracing::debug!(%error, "no hint of a purge");
-        app.wake.notify_one();
-    }
+    snapshot::hint(&app).await?;
     let app = wanted.app.map(|name| name.to_string());
     Ok((StatusCode::ACCEPTED, Json(Purged { number, stage: wanted.stage.to_string(), app })))
 }

@@ -8,6 +8,7 @@ mod network;
 mod runtime;
 mod scale;
 mod services;
+mod site;
 mod waf;
 mod whoami;
 
@@ -37,6 +38,14 @@ pub fn router(app: App) -> Router {
         .route("/api/cache/why", post(cache::why))
         .route("/api/apps/{app}/scale", put(scale::replace))
         .route("/api/stages/{stage}/network", get(network::show).put(network::replace))
+        .route("/api/stages/{stage}/site", get(site::show).delete(site::reset))
+        .route(
+            "/api/stages/{stage}/site/pages/{page}",
+            get(site::page).put(site::put_page).delete(site::remove_page),
+        )
+        .route("/api/stages/{stage}/site/maintenance", put(site::maintenance))
+        .route("/api/stages/{stage}/site/redirects", put(site::redirects))
+        .route("/api/stages/{stage}/site/fields", put(site::fields))
         .route("/api/waf/policy", get(waf::show).put(waf::replace))
         .route("/api/operations/{id}", get(apps::operation))
         .route("/api/domains", get(domains::list).post(domains::add))
@@ -96,6 +105,14 @@ pub fn description() -> utoipa::openapi::OpenApi {
         runtime::show,
         services::list,
         services::rotate,
+        site::show,
+        site::reset,
+        site::page,
+        site::put_page,
+        site::remove_page,
+        site::maintenance,
+        site::redirects,
+        site::fields,
         scale::replace,
         scale::quota_of,
         scale::set_quota,

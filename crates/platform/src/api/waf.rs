@@ -3,6 +3,7 @@
 use crate::{
     ApiError, App,
     caller::Caller,
+    snapshot,
     waf::{Office, Place, id_of, judge},
 };
 use axum::{
@@ -112,12 +113,7 @@ pub(crate) async fn replace(
         own.audit(&mut write, "security office", "waf.policy", &detail).await?;
     }
     write.commit().await.map_err(StoreError::from)?;
-    let (epoch, revision, _) = app.store.version().await?;
-    if let Err(error) = app.bus.hint_snapshot(epoch, revision).await {
-        // The edges find out by themselves, only later.
-        tracing::debug!(%error, "no hint of a policy");
-        app.wake.notify_one();
-    }
+    snapshot::hint(&app).await?;
     Ok(Json(view(&app, &at).await?))
 }
 

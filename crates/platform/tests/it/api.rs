@@ -229,6 +229,8 @@ fn the_description_of_the_api_does_not_change_unseen() {
     DELETE /api/clients/{client}/secrets/{secret}
     DELETE /api/domains/{domain}/claim
     DELETE /api/locks/{label}/lock
+    DELETE /api/stages/{stage}/site
+    DELETE /api/stages/{stage}/site/pages/{page}
     GET /api/apps
     GET /api/apps/{app}
     GET /api/apps/{app}/egress
@@ -245,6 +247,8 @@ fn the_description_of_the_api_does_not_change_unseen() {
     GET /api/operations/{id}
     GET /api/runtime
     GET /api/stages/{stage}/network
+    GET /api/stages/{stage}/site
+    GET /api/stages/{stage}/site/pages/{page}
     GET /api/waf/policy
     GET /api/whoami
     POST /api/apps/{app}/deployments
@@ -265,6 +269,10 @@ fn the_description_of_the_api_does_not_change_unseen() {
     PUT /api/domains/{domain}/certificate
     PUT /api/stages/{stage}/default-domain
     PUT /api/stages/{stage}/network
+    PUT /api/stages/{stage}/site/fields
+    PUT /api/stages/{stage}/site/maintenance
+    PUT /api/stages/{stage}/site/pages/{page}
+    PUT /api/stages/{stage}/site/redirects
     PUT /api/waf/policy
     ");
     assert!(Path::new(env!("CARGO_MANIFEST_DIR")).exists());

@@ -15,4 +15,5 @@ mod provider;
 mod road;
 mod scale;
 mod services;
+mod site;
 mod waf;

@@ -4,6 +4,7 @@
 mod domains;
 mod postgres;
 mod purge;
+mod site;
 
 use bastide_store::{AuditRow, Kek, NewOperation, NewStage, RevisionRow, Store, StoreError, now_s};
 use bastide_types::{

@@ -1,4 +1,4 @@
-//! One canonical form of a path, for the router, the cache and the app alike.
+//! One canonical form of a path, for the router, the cache, rules of customers and the app alike.
 //!
 //! Unreserved characters are decoded, other escapes are written in capitals, dot segments (also encoded
 //! ones) are resolved, repeated slashes become one. `%2F` stays what it is: a character of a name, never a
