@@ -140,7 +140,7 @@ impl Alone {
         let (stop, (sender, ready)) = (CancellationToken::new(), mpsc::channel());
         let stopping = stop.clone();
         let thread = std::thread::spawn(move || {
-            run_alone(config, |addr| sender.send(addr).unwrap(), stopping).unwrap();
+            run_alone(config, move |addr| sender.send(addr).unwrap(), stopping).unwrap();
         });
         let addr = ready.recv_timeout(crate::client::LONG).unwrap();
         Self { addr, stop, thread: Some(thread) }

@@ -189,7 +189,7 @@ fn an_origin_that_is_none_is_refused_at_start() {
             takeover_socket: None,
             waf: None,
         };
-        let refused = run_alone(config, |_| panic!("{wrong} serves"), CancellationToken::new());
+        let refused = run_alone(config, move |_| panic!("{wrong} serves"), CancellationToken::new());
         assert!(matches!(refused, Err(Error::Origin { .. })), "{wrong}: {refused:?}");
     }
 }

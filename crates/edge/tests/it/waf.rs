@@ -120,7 +120,8 @@ fn what_holds_no_rules_is_an_error_at_start() {
     for rules in [empty, broken, dir.path().join("absent.conf")] {
         let waf = inspected(Mode::Block, rules.clone(), None);
         let config = StandAlone { waf: Some(waf), ..before(&origin) };
-        let refused = run_alone(config, |_| panic!("{rules:?} serves"), CancellationToken::new());
+        let shown = rules.clone();
+        let refused = run_alone(config, move |_| panic!("{shown:?} serves"), CancellationToken::new());
         assert!(
             matches!(refused, Err(Error::NoRules { .. } | Error::Rules(_) | Error::File { .. })),
             "{rules:?}: {refused:?}"

@@ -383,7 +383,16 @@ impl World {
         let idle = App { id: AppId::generate(), replicas: BTreeMap::new(), ..shop.clone() };
         let stage = |customer: &CustomerName, stage: StageName, key: &SigningKey, account: &str, apps| {
             let issuer = issuer(domains.stage_issuer(customer, &stage), key);
-            (stage, Stage { account: account.into(), issuer, waf: Digest::from_sha256([0; 32]), site: None, apps })
+            (
+                stage,
+                Stage {
+                    account: account.into(),
+                    issuer,
+                    waf: Digest::from_sha256([0; 32]),
+                    site: None,
+                    apps,
+                },
+            )
         };
         let (demo, other) = (name("demo"), name("other"));
         let app = |text: &str| AppName::new(text).unwrap();
