@@ -116,7 +116,9 @@ impl<F: Fn(&Process, Change)> Keeper<F> {
                 Ok(mut child) => match self.watch(&mut child).await {
                     End::Told => {
                         finish(&self.process, &mut child).await;
-                        (self.seen)(&self.process, Change::Restarted);
+                        if !self.stop.is_cancelled() {
+                            (self.seen)(&self.process, Change::Restarted);
+                        }
                         continue;
                     }
                     End::Died(end) => {

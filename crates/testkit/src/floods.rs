@@ -27,7 +27,8 @@ const END_HEADERS: u8 = 4;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Frames, or pairs of frames, of one write.
 const PIECE: u32 = 100;
-/// A connection that was not cut by then is closed by the attacker: some floods are only borne.
+/// A connection is closed by the attacker after that: some floods are only borne. Where it is to be cut, the attacker goes on
+/// more slowly.
 const PIECES_MAX: u32 = 400;
 
 /// One kind of flood.
@@ -136,9 +137,13 @@ async fn once(target: &Target, flood: Flood, tally: &Tally, over: &AtomicBool) -
     let mut answers = vec![0; 16 * 1024];
     let flooding = async {
         write.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await?;
-        for number in 0..PIECES_MAX {
-            if over.load(Ordering::Relaxed) {
+        for number in 0.. {
+            if over.load(Ordering::Relaxed) || (number >= PIECES_MAX && !flood.is_cut) {
                 break;
+            }
+            // All may have gone into buffers before the server looked at it.
+            if number >= PIECES_MAX {
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
             let piece = flood.piece(number);
             write.write_all(&piece).await?;

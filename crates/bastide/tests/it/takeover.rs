@@ -217,7 +217,12 @@ impl Place {
     fn put(&self, make: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
         let aside = self.0.with_extension("new");
         make(&aside)?;
-        Ok(fs::rename(aside, &self.0)?)
+        fs::rename(&aside, &self.0)?;
+        // Of two links to one file, `rename` leaves both.
+        if aside.exists() {
+            fs::remove_file(aside)?;
+        }
+        Ok(())
     }
 
     fn put_good(&self) -> Result<()> {
