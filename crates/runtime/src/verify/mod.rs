@@ -35,7 +35,7 @@ const TALK_LIMIT: Duration = Duration::from_secs(10);
 /// Longest time of one verification.
 const RUN_LIMIT: Duration = Duration::from_mins(10);
 /// Verifications until replicas and addresses stay as they are.
-const RUNS: usize = 3;
+const RUNS: usize = 5;
 /// Argument of the executable that makes it the prober.
 const PROBER: &str = "probe";
 
