@@ -207,6 +207,8 @@ fn public_builder() -> Result<rustls::ConfigBuilder<ServerConfig, rustls::server
 fn finish(mut config: ServerConfig, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsError::Config)?;
+    // All of them are good; auditors want the server to choose.
+    config.ignore_client_order = true;
     Ok(Arc::new(config))
 }
 
