@@ -5,6 +5,7 @@ use bastide_types::ZoneName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     path::PathBuf,
 };
 
@@ -33,16 +34,33 @@ pub enum Command {
     Check(UpArgs),
     /// Show, export or install the local CA, so that browsers trust the addresses of this installation
     Trust(TrustArgs),
+    /// The broker between Platform and stages (operator)
+    #[command(subcommand)]
+    Bus(BusCommand),
+    /// Write all that an installation cannot make anew into one file; it may run meanwhile (operator)
+    Backup(BackupArgs),
+    /// Put a backup back, where nothing runs (operator)
+    Restore(RestoreArgs),
     /// Prove that apps are kept apart: try every forbidden and every allowed path (operator)
     Verify(VerifyArgs),
-    /// Run the edge alone (CDN and WAF) in front of any HTTP origin
-    Edge(EdgeArgs),
+    /// Make one sign-in for an administrator of a customer who has no other way in; it is audited (operator)
+    BreakGlass(BreakGlassArgs),
+    /// A part of the network, alone or as others start it
+    #[command(flatten)]
+    Part(Part),
     /// The firewall: its policies, rules and log (security office)
     #[command(subcommand)]
     Waf(WafCommand),
     /// Use a Platform
     #[command(flatten)]
     Cli(bastide_cli::Command),
+}
+
+/// What runs for long, many of them beside each other.
+#[derive(Debug, Subcommand)]
+pub enum Part {
+    /// Run the edge alone (CDN and WAF) in front of any HTTP origin
+    Edge(EdgeArgs),
     /// Run one role; started by `up`
     #[command(name = "run-role", hide = true)]
     RunRole(RoleArgs),
@@ -73,6 +91,28 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<std::ffi::OsString>,
     },
+}
+
+/// How a part is started. It knows of no other command: their descriptions would keep a megabyte of each process.
+#[derive(Debug, Parser)]
+#[command(name = "bastide", version)]
+struct PartArguments {
+    #[command(flatten)]
+    common: bastide_cli::Common,
+    #[command(subcommand)]
+    part: Part,
+}
+
+impl Arguments {
+    /// Reads what was typed; help and errors end the process.
+    pub fn read() -> Self {
+        let first = std::env::args_os().nth(1).unwrap_or_default();
+        if !Part::has_subcommand(&first.to_string_lossy()) {
+            return Self::parse();
+        }
+        let PartArguments { common, part } = PartArguments::parse();
+        Self { common, command: Command::Part(part) }
+    }
 }
 
 /// Where an installation lives.
@@ -120,6 +160,13 @@ pub struct UpArgs {
     /// The nats-server to run [default: beside this executable, then on PATH]
     #[arg(long, value_name = "FILE")]
     pub nats_server: Option<PathBuf>,
+    /// Addresses of a NATS cluster that somebody else runs, such as tls://a.example:4222,tls://b.example:4222 (see docs/bus.md)
+    /// [default: a broker of its own]
+    #[arg(long, value_name = "URLS", requires = "bus_ca", conflicts_with = "nats_server")]
+    pub bus: Option<String>,
+    /// Certificate (PEM) of the authority of its servers
+    #[arg(long, value_name = "FILE", requires = "bus")]
+    pub bus_ca: Option<PathBuf>,
     /// WAF rules: files, directories or globs, in order
     /// [default: the imported ones, else Debian's modsecurity-crs, else a few built-in ones]
     #[arg(long, value_name = "PATH")]
@@ -137,12 +184,88 @@ pub struct UpArgs {
     /// postgres://name:password@db.example.com/postgres?sslmode=verify-full&sslrootcert=/etc/ca.pem
     #[arg(long, value_name = "FILE", env = "BASTIDE_POSTGRES")]
     pub postgres: Option<PathBuf>,
+    /// Passwords that nobody may choose: SHA-1 hashes as Pwned Passwords are distributed, or passwords; one a line, sorted
+    #[arg(long, value_name = "FILE")]
+    pub breached_passwords: Option<PathBuf>,
+    /// Settings of the Identity Service, as TOML: the SMTP server, hosts that it may ask (see docs/identity.md)
+    #[arg(long, value_name = "FILE")]
+    pub identity_settings: Option<PathBuf>,
+    /// Requests that a customer may make to each service of the Platform in a minute
+    #[arg(long, default_value = "100", value_name = "NUMBER")]
+    pub requests_per_minute: NonZeroU32,
+    /// Those of them that build, deploy or exchange something
+    #[arg(long, default_value = "10", value_name = "NUMBER")]
+    pub deployments_per_minute: NonZeroU32,
     /// Do not create the customer `demo` and its examples at the first start
     #[arg(long)]
     pub no_demo: bool,
     /// Directory with the examples [default: beside the executable's workspace]
     #[arg(long, value_name = "DIR")]
     pub examples: Option<PathBuf>,
+}
+
+/// Arguments of `break-glass`.
+#[derive(Debug, Clone, Args)]
+pub struct BreakGlassArgs {
+    /// Where the installation lives
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Name of the customer
+    pub customer: bastide_types::CustomerName,
+    /// E-mail address of the administrator [default: the first one]
+    #[arg(long)]
+    pub email: Option<String>,
+}
+
+/// What can be done with the broker.
+#[derive(Debug, Clone, Subcommand)]
+pub enum BusCommand {
+    /// Prove that stages are kept apart on it: try every subject of the system from two throw-away stages
+    Check(BusCheckArgs),
+    /// Print what each server of a cluster needs in its configuration (see docs/bus.md)
+    Config(BusConfigArgs),
+}
+
+/// Arguments of `bus config`.
+#[derive(Debug, Clone, Args)]
+pub struct BusConfigArgs {
+    /// Where the installation lives
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Directory on the server where it keeps accounts
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/nats/accounts")]
+    pub accounts_dir: PathBuf,
+}
+
+/// Arguments of `bus check`.
+#[derive(Debug, Clone, Args)]
+pub struct BusCheckArgs {
+    /// Where the installation lives
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
+/// Arguments of `backup`.
+#[derive(Debug, Clone, Args)]
+pub struct BackupArgs {
+    /// Where the installation lives
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// File to write; it must not exist yet
+    pub file: PathBuf,
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, Clone, Args)]
+pub struct RestoreArgs {
+    /// Where the installation lives
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// File that `bastide backup` wrote
+    pub file: PathBuf,
+    /// Put it in the place of the installation that is there; what it replaces is kept beside it
+    #[arg(long)]
+    pub replace: bool,
 }
 
 /// Arguments of `verify`.
@@ -332,19 +455,23 @@ mod tests {
     #[test]
     fn the_arguments_are_well_formed() {
         Arguments::command().debug_assert();
+        PartArguments::command().debug_assert();
     }
 
     #[test]
     fn the_stand_alone_edge_has_its_interface() {
         let typed = "bastide edge --origin http://127.0.0.1:9000 --listen 127.0.0.1:0 --tls-cert c --tls-key k --no-cache \
                      --waf-rules a b --waf-mode detect --waf-paranoia 4 --waf-set x=1 y=2 --waf-audit log";
-        let Command::Edge(edge) = Arguments::try_parse_from(typed.split_whitespace()).unwrap().command else {
+        let Command::Part(Part::Edge(edge)) =
+            Arguments::try_parse_from(typed.split_whitespace()).unwrap().command
+        else {
             panic!("not the edge")
         };
         assert_eq!(edge.waf_rules, [PathBuf::from("a"), "b".into()]);
         let again =
             "bastide edge --origin http://x --listen 127.0.0.1:0 --waf-rules a b --waf-rules c/*.conf";
-        let Command::Edge(again) = Arguments::try_parse_from(again.split_whitespace()).unwrap().command
+        let Command::Part(Part::Edge(again)) =
+            Arguments::try_parse_from(again.split_whitespace()).unwrap().command
         else {
             panic!("not the edge")
         };

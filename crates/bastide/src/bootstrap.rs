@@ -159,7 +159,8 @@ fn once(path: &Path, make: impl FnOnce() -> Result<Vec<u8>>) -> Result<()> {
     if path.exists() { Ok(()) } else { files::write_private(path, &make()?) }
 }
 
-fn broker(layout: &Layout, ports: &Ports, now: OffsetDateTime) -> Result<()> {
+/// Who makes accounts on the bus, made when there is nobody yet, and as this version defines those of its own.
+pub fn issuers(layout: &Layout, now: OffsetDateTime) -> Result<(Issuers, Authority)> {
     let dir = layout.nats();
     let now_s = u64::try_from(now.unix_timestamp())?;
     let issuers_file = dir.join("issuers.json");
@@ -177,6 +178,13 @@ fn broker(layout: &Layout, ports: &Ports, now: OffsetDateTime) -> Result<()> {
     if issuers.refresh(&authority, now_s)? {
         files::write_private(&issuers_file, &issuers.to_bytes())?;
     }
+    Ok((issuers, authority))
+}
+
+fn broker(layout: &Layout, ports: &Ports, now: OffsetDateTime) -> Result<()> {
+    let dir = layout.nats();
+    let now_s = u64::try_from(now.unix_timestamp())?;
+    let (issuers, _) = issuers(layout, now)?;
     let server = Server {
         port: ports.address("nats").port(),
         cert_file: layout.certificate("nats"),

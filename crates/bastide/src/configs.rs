@@ -35,6 +35,12 @@ pub struct Choices {
     pub edge: bastide_edge::config::Settings,
     /// Name servers and the authority for custom domains.
     pub custom_domains: bastide_platform::config::CustomDomains,
+    /// Passwords that nobody may choose.
+    pub breached_passwords: Option<PathBuf>,
+    /// SMTP server, and hosts that the Identity Service may ask.
+    pub identity: bastide_platform::config::IdentitySettings,
+    /// How many requests a customer may make to the API.
+    pub api_limits: bastide_platform::wire::pace::Limits,
     /// How apps run.
     pub driver: DriverKind,
     /// What keeps them apart.
@@ -45,6 +51,17 @@ pub struct Choices {
     pub runc: Option<PathBuf>,
     /// File with the address of a PostgreSQL server for databases of apps.
     pub postgres: Option<PathBuf>,
+    /// A broker that somebody else runs.
+    pub bus: Option<ExternalBus>,
+}
+
+/// A broker that somebody else runs.
+#[derive(Debug, Clone)]
+pub struct ExternalBus {
+    /// Its addresses.
+    pub url: String,
+    /// Certificate of the authority of its servers.
+    pub ca_file: PathBuf,
 }
 
 /// Most connections of an app to its database, in each stage.
@@ -55,17 +72,30 @@ pub const BROKER: &str = "nats";
 /// Names of the processes that listen inside.
 pub const LISTENING: [&str; 5] = [BROKER, "gateway-a", "gateway-b", "platform-1", "platform-2"];
 
+/// How the Platform's first replica reaches the system account of a broker that somebody else runs.
+pub fn system_bus(layout: &Layout, bus: &ExternalBus) -> bastide_bus::Config {
+    let name = "platform-1";
+    bastide_bus::Config {
+        url: bus.url.clone(),
+        ca_file: bus.ca_file.clone(),
+        creds_file: Some(layout.nats().join(format!("{name}.sys.creds"))),
+        jwt: None,
+        seed_file: None,
+        name: name.to_owned(),
+    }
+}
+
 /// Writes all configurations; the processes to run, broker first.
 pub fn write(
     layout: &Layout,
     ports: &Ports,
     choices: &Choices,
     executable: &Path,
-    broker: &bastide_bus::broker::Broker,
+    broker: Option<&bastide_bus::broker::Broker>,
 ) -> Result<Vec<Process>> {
     files::private_dir(&layout.sockets())?;
-    let machine = Machine { layout, ports, executable };
-    let mut processes = vec![machine.broker(broker)];
+    let machine = Machine { layout, ports, executable, bus: choices.bus.as_ref() };
+    let mut processes: Vec<_> = broker.map(|broker| machine.broker(broker)).into_iter().collect();
     for name in ["platform-1", "platform-2"] {
         processes.push(machine.role("platform", name, &machine.platform(name, choices))?);
     }
@@ -88,6 +118,7 @@ pub fn write(
             deadline_ms: 60_000,
             platform_deadline_ms: 300_000,
             tokens_max: 100_000,
+            silence_max_s: bastide_gateway::config::default_silence_max_s(),
         };
         processes.push(machine.role("gateway", name, &config)?);
     }
@@ -99,6 +130,7 @@ struct Machine<'a> {
     layout: &'a Layout,
     ports: &'a Ports,
     executable: &'a Path,
+    bus: Option<&'a ExternalBus>,
 }
 
 impl Machine<'_> {
@@ -116,8 +148,10 @@ impl Machine<'_> {
 
     fn bus_as(&self, name: &str, creds: &str) -> bastide_bus::Config {
         bastide_bus::Config {
-            url: format!("tls://{}", self.ports.address("nats")),
-            ca_file: self.layout.internal_ca(),
+            url: self
+                .bus
+                .map_or_else(|| format!("tls://{}", self.ports.address("nats")), |bus| bus.url.clone()),
+            ca_file: self.bus.map_or_else(|| self.layout.internal_ca(), |bus| bus.ca_file.clone()),
             creds_file: Some(self.layout.nats().join(creds)),
             jwt: None,
             seed_file: None,
@@ -160,6 +194,13 @@ impl Machine<'_> {
             }),
             replicas_per_customer: 200,
             registries: Vec::new(),
+            breached_passwords_file: choices.breached_passwords.clone(),
+            mail: choices.identity.mail.clone(),
+            outbound: choices.identity.outbound.clone(),
+            key_days: bastide_platform::config::default_key_days(),
+            api_limits: choices.api_limits,
+            audit_days: bastide_platform::config::default_audit_days(),
+            operation_days: bastide_platform::config::default_operation_days(),
             custom_domains: bastide_platform::config::CustomDomains {
                 edge_key_files: [&[layout.edge_sealing_public()], &choices.custom_domains.edge_key_files[..]]
                     .concat(),

@@ -5,7 +5,7 @@
 use crate::{args::UpArgs, bootstrap::zones, files, layout::Layout};
 use anyhow::{Context, Result, bail};
 use bastide_cli::{Client, client_token, pack};
-use bastide_types::{AppName, CustomerName, Domains, Secret, StageName};
+use bastide_types::{API, AppName, CustomerName, Domains, Secret, StageName};
 use bytes::Bytes;
 use http::{Method, header};
 use http_body_util::Full;
@@ -80,14 +80,14 @@ pub async fn run(layout: &Layout, domains: &Domains, args: &UpArgs, executable: 
         demo.remember(layout)?;
     }
     let stage = StageName::development();
-    for app in session.get("/api/apps").await?.as_array().into_iter().flatten() {
+    for app in session.get("/apps").await?.as_array().into_iter().flatten() {
         if let Some(app) = app["name"].as_str().and_then(|app| AppName::new(app).ok()) {
             report.apps.push(format!("{}/", domains.app_url(&name, &stage, &app)));
         }
     }
     report.platform_url = Some(session.url.clone());
     report.administrator_email = Some(ADMINISTRATOR.into());
-    let members = session.get("/api/members").await?;
+    let members = session.get("/members").await?;
     let invited = members
         .as_array()
         .into_iter()
@@ -115,7 +115,7 @@ async fn welcome(client: &Client, url: &str, id: &str, secret: &Secret) -> Resul
     let token = client_token(client, url, id, secret, None).await?.access_token;
     let session = Session { token, client: client.clone(), url: url.to_owned() };
     for _zone in zones() {
-        session.get("/api/whoami").await?;
+        session.get("/whoami").await?;
     }
     Ok(session)
 }
@@ -125,8 +125,7 @@ async fn create(layout: &Layout, domains: &Domains, client: &Client) -> Result<D
     let secret = Secret::new(fs::read_to_string(layout.operator_client())?.trim());
     let session = sign_in(client, &operator, OPERATOR_CLIENT, &secret).await?;
     let body = serde_json::json!({ "name": "demo", "administrator_email": ADMINISTRATOR });
-    let made =
-        session.send(Method::POST, "/api/customers", "application/json", body.to_string().into()).await?;
+    let made = session.send(Method::POST, "/customers", "application/json", body.to_string().into()).await?;
     let text =
         |value: &serde_json::Value| value.as_str().map(str::to_owned).context("the answer is incomplete");
     let demo = Demo {
@@ -199,7 +198,7 @@ impl Session {
     async fn send(&self, method: Method, path: &str, kind: &str, body: Bytes) -> Result<serde_json::Value> {
         let request = http::Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.url))
+            .uri(format!("{}{API}{path}", self.url))
             .header(header::AUTHORIZATION, format!("Bearer {}", self.token.expose()))
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, "bastide-up")
@@ -218,7 +217,7 @@ impl Session {
             name: AppName,
         }
         let named: Named = toml::from_str(&fs::read_to_string(dir.join("bastide.toml"))?)?;
-        let path = format!("/api/apps/{}/publish", named.app.name);
+        let path = format!("/apps/{}/publish", named.app.name);
         let begun = self.send(Method::POST, &path, "application/gzip", pack(dir)?.into()).await?;
         let operation = begun["operation"].as_str().context("the answer is incomplete")?.to_owned();
         tokio::time::timeout(DEPLOY_LIMIT, self.finished(&operation)).await.context("it took too long")?
@@ -226,7 +225,7 @@ impl Session {
 
     async fn finished(&self, operation: &str) -> Result<()> {
         loop {
-            let state = self.get(&format!("/api/operations/{operation}")).await?;
+            let state = self.get(&format!("/operations/{operation}")).await?;
             match state["status"].as_str() {
                 Some("running") => tokio::time::sleep(Duration::from_millis(50)).await,
                 Some("finished") => return Ok(()),

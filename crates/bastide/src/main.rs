@@ -3,7 +3,11 @@
 //! It reads arguments, environment and files once and hands values down; what a role does is in its crate.
 
 mod args;
+mod backup;
 mod bootstrap;
+mod break_glass;
+mod bus_check;
+mod bus_external;
 mod check;
 mod configs;
 mod down;
@@ -23,19 +27,21 @@ mod verify;
 mod waf;
 
 use anyhow::{Context, Result};
-use args::{Arguments, Command};
-use clap::Parser;
+use args::{Arguments, Command, Part};
 use std::{path::PathBuf, process::ExitCode};
 use tokio_util::sync::CancellationToken;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::read();
     // Before anything makes a thread: the shim forks.
-    if let Command::Shim { config } = &arguments.command {
+    if let Command::Part(Part::Shim { config }) = &arguments.command {
         return bastide_container::shim_main(config);
     }
     // It goes into namespaces, each thread for itself: it has only one.
-    if matches!(arguments.command, Command::Probe) {
+    if matches!(arguments.command, Command::Part(Part::Probe)) {
         return bastide_verify::prober_main();
     }
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
@@ -50,7 +56,7 @@ fn main() -> ExitCode {
             if let Some(problem) = error.downcast_ref::<bastide_types::Problem>() {
                 eprintln!("       bastide explain {}", problem.code);
             }
-            ExitCode::FAILURE
+            ExitCode::from(bastide_cli::exit::code(&error))
         }
     }
 }
@@ -58,8 +64,10 @@ fn main() -> ExitCode {
 /// Roles log to standard error, which the supervisor keeps in files; commands say only what goes wrong.
 fn log(command: &Command) {
     let default = match command {
-        Command::RunRole(_) => "info",
-        Command::Up(_) | Command::Edge(_) => "warn",
+        Command::Part(Part::RunRole(_)) => "info",
+        Command::Up(_) | Command::Part(Part::Edge(_)) => "warn",
+        // It lets the broker refuse it.
+        Command::Bus(_) => "error,async_nats=off",
         _ => "error",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("BASTIDE_LOG")
@@ -85,23 +93,49 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             }
         }
         Command::Trust(args) => trust::run(&up::layout(args.data.data.as_deref()), &args)?,
-        Command::Edge(args) => edge_alone::run(args)?,
-        Command::RunRole(args) => roles::run(args.role, &args.config, args.ready, args.supervised)?,
-        Command::StaticServer { root } => single_threaded()?.block_on(static_server(root))?,
-        Command::Shim { .. } => anyhow::bail!("a shim is started before anything else"),
-        Command::Probe => anyhow::bail!("a prober is started before anything else"),
+        Command::Part(part) => run_part(part)?,
         Command::Verify(args) => {
             let layout = up::layout(args.data.data.as_deref());
             return single_threaded()?.block_on(verify::run(&layout, args, common.json));
         }
-        Command::ExecChild { app, command } => {
-            let error = bastide_runtime::exec_child(&command, app);
-            return Err(error).with_context(|| format!("cannot start {}", command[0].to_string_lossy()));
+        Command::Bus(args::BusCommand::Check(args)) => {
+            let layout = up::layout(args.data.data.as_deref());
+            return single_threaded()?.block_on(bus_check::run(&layout, common.json));
+        }
+        Command::Bus(args::BusCommand::Config(args)) => {
+            print!("{}", bus_external::config(&up::layout(args.data.data.as_deref()), &args.accounts_dir)?);
+        }
+        Command::Backup(args) => {
+            let layout = up::layout(args.data.data.as_deref());
+            single_threaded()?.block_on(backup::backup(&layout, &args))?;
+        }
+        Command::Restore(args) => {
+            let layout = up::layout(args.data.data.as_deref());
+            single_threaded()?.block_on(backup::restore(&layout, &args))?;
+        }
+        Command::BreakGlass(args) => {
+            let layout = up::layout(args.data.data.as_deref());
+            single_threaded()?.block_on(break_glass::run(&layout, args, common.json))?;
         }
         Command::Waf(command) => single_threaded()?.block_on(waf::run(context(common), command))?,
         Command::Cli(command) => single_threaded()?.block_on(bastide_cli::run(context(common), command))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_part(part: Part) -> Result<()> {
+    match part {
+        Part::Edge(args) => edge_alone::run(args)?,
+        Part::RunRole(args) => roles::run(args.role, &args.config, args.ready, args.supervised)?,
+        Part::StaticServer { root } => single_threaded()?.block_on(static_server(root))?,
+        Part::Shim { .. } => anyhow::bail!("a shim is started before anything else"),
+        Part::Probe => anyhow::bail!("a prober is started before anything else"),
+        Part::ExecChild { app, command } => {
+            let error = bastide_runtime::exec_child(&command, app);
+            return Err(error).with_context(|| format!("cannot start {}", command[0].to_string_lossy()));
+        }
+    }
+    Ok(())
 }
 
 fn context(common: bastide_cli::Common) -> bastide_cli::Context {

@@ -10,10 +10,15 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     ops::Range,
+    time::Duration,
 };
 
 /// Where ports are chosen from.
 const RANGE: Range<u16> = 20_000..30_000;
+
+/// How often a port of an earlier start is tried, and the pause between two tries.
+const AGAIN: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Port of each process that listens inside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +31,8 @@ impl Ports {
         let mut ports: Self = files::read_json(&layout.ports())?.unwrap_or(Self(BTreeMap::new()));
         let mut held = Vec::new();
         for process in processes {
-            let listener = ports.0.get(*process).and_then(|port| bind(*port)).or_else(|| first_free(layout));
+            let listener =
+                ports.0.get(*process).and_then(|port| bind_again(*port)).or_else(|| first_free(layout));
             let listener = listener.context("no free port on loopback")?;
             ports.0.insert((*process).to_owned(), listener.local_addr()?.port());
             held.push(listener);
@@ -43,6 +49,17 @@ impl Ports {
 
 fn bind(port: u16) -> Option<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
+}
+
+/// A port of an earlier start is worth a moment: a process that is just ending, or that was forked and has not begun its
+/// own program yet, may still hold it.
+fn bind_again(port: u16) -> Option<TcpListener> {
+    (0..AGAIN).find_map(|turn| {
+        if turn > 0 {
+            std::thread::sleep(PAUSE);
+        }
+        bind(port)
+    })
 }
 
 /// The first free port from a place of the data directory's own, so that two installations on one
@@ -65,6 +82,20 @@ mod tests {
         let first = Ports::settle(&layout, &["a", "b"]).unwrap();
         assert_ne!(first.address("a"), first.address("b"));
         assert_eq!(Ports::settle(&layout, &["a", "b"]).unwrap(), first);
+    }
+
+    #[test]
+    fn a_port_that_is_held_for_a_moment_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        let first = Ports::settle(&layout, &["a"]).unwrap();
+        let held = TcpListener::bind(first.address("a")).unwrap();
+        let moment = std::thread::spawn(move || {
+            std::thread::sleep(PAUSE);
+            drop(held);
+        });
+        assert_eq!(Ports::settle(&layout, &["a"]).unwrap(), first);
+        moment.join().unwrap();
     }
 
     #[test]

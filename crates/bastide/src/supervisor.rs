@@ -325,50 +325,53 @@ pub fn end_what_is_left(layout: &Layout) -> Result<()> {
 }
 
 fn end_within(layout: &Layout, limit: Duration) -> Result<()> {
-    signal_all(&left(layout), Signal::SIGTERM);
-    let stuck = wait_for_end(layout, limit);
-    for (name, pid) in &stuck {
-        tracing::warn!(process = name, pid, "did not drain in time; killed");
+    let mut left = left(layout);
+    signal_all(&left, Signal::SIGTERM);
+    wait_for_end(&mut left, limit);
+    for (name, process) in &left {
+        tracing::warn!(process = name, pid = process.pid, "did not drain in time; killed");
     }
-    signal_all(&stuck, Signal::SIGKILL);
-    let stuck = wait_for_end(layout, KILL_LIMIT);
-    if !stuck.is_empty() {
-        bail!("processes of an earlier start cannot be killed: {stuck:?}");
+    signal_all(&left, Signal::SIGKILL);
+    wait_for_end(&mut left, KILL_LIMIT);
+    if !left.is_empty() {
+        bail!("processes of an earlier start cannot be killed: {left:?}");
     }
     Ok(())
 }
 
-/// Name and process id of what an earlier supervisor started and still runs.
-fn left(layout: &Layout) -> Vec<(String, i32)> {
+/// What an earlier supervisor started and still runs, with its name.
+fn left(layout: &Layout) -> Vec<(String, Identity)> {
     let root = layout.root().display().to_string();
     let files = fs::read_dir(layout.run()).into_iter().flatten().flatten().map(|entry| entry.path());
     let marks = files.filter(|path| path.extension().is_some_and(|extension| extension == "pid"));
     let noted = marks.filter_map(|path| {
         let name = path.file_stem()?.to_string_lossy().into_owned();
-        Some((name, fs::read_to_string(path).ok()?.trim().parse::<i32>().ok()?))
+        let pid = fs::read_to_string(path).ok()?.trim().parse::<i32>().ok()?;
+        Some((name, Identity { pid, started: start_time(pid)? }))
     });
     // A number that was given to somebody else meanwhile is left alone.
-    let ours = |pid: &i32| {
-        fs::read(format!("/proc/{pid}/cmdline"))
+    let ours = |process: &Identity| {
+        fs::read(format!("/proc/{}/cmdline", process.pid))
             .is_ok_and(|command| String::from_utf8_lossy(&command).contains(&root))
     };
-    noted.filter(|(_, pid)| ours(pid)).collect()
+    noted.filter(|(_, process)| ours(process)).collect()
 }
 
-fn signal_all(processes: &[(String, i32)], signal: Signal) {
-    for (_, pid) in processes {
+fn signal_all(processes: &[(String, Identity)], signal: Signal) {
+    for (_, process) in processes {
         // One that has ended meanwhile is as good as signalled.
-        let _ = kill(Pid::from_raw(*pid), signal);
+        let _ = process.signal(signal);
     }
 }
 
-/// Waits until nothing is left, at most `limit`; says what is.
-fn wait_for_end(layout: &Layout, limit: Duration) -> Vec<(String, i32)> {
+/// Waits until all have ended, at most `limit`; keeps those that have not. One that ends has no command line any more,
+/// but may still hold its ports: it counts until it is gone.
+fn wait_for_end(processes: &mut Vec<(String, Identity)>, limit: Duration) {
     let begun = Instant::now();
     loop {
-        let left = left(layout);
-        if left.is_empty() || begun.elapsed() > limit {
-            return left;
+        processes.retain(|(_, process)| process.is_alive());
+        if processes.is_empty() || begun.elapsed() > limit {
+            return;
         }
         std::thread::sleep(POLL);
     }
@@ -439,8 +442,9 @@ mod tests {
         let script = format!("trap '' TERM; exec tail -f {}", file.display());
         let mut deaf = std::process::Command::new("sh").args(["-c", &script]).spawn().unwrap();
         std::fs::write(layout.run().join("deaf.pid"), deaf.id().to_string()).unwrap();
-        let command = format!("/proc/{}/comm", deaf.id());
-        while std::fs::read_to_string(&command).unwrap().trim() != "tail" {
+        // Its command line names the directory from the shell on; it is deaf once the shell has become `tail`.
+        let command = format!("/proc/{}/cmdline", deaf.id());
+        while !std::fs::read_to_string(&command).unwrap().starts_with("tail") {
             std::thread::sleep(POLL);
         }
         let outcome = end_within(&layout, Duration::from_millis(100));

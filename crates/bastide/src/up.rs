@@ -3,7 +3,7 @@
 use crate::{
     args::{UpArgs, WafMode as WafModeArg},
     bootstrap, check,
-    configs::{self, BROKER, Choices, LISTENING},
+    configs::{self, BROKER, Choices, ExternalBus, LISTENING},
     files, first_run, isolation,
     layout::{Layout, default_root},
     ports::Ports,
@@ -14,7 +14,7 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use bastide_bus::broker::{self, Search};
 use bastide_edge::rules::Places;
-use bastide_platform::config::CustomDomains;
+use bastide_platform::config::{CustomDomains, IdentitySettings};
 use bastide_runtime::config::DriverKind;
 use bastide_types::{Domains, node::Isolation, waf::WafMode};
 use std::{
@@ -26,6 +26,8 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+/// Longest wait for a broker that somebody else runs, before anything is started.
+const BUS_LIMIT: Duration = Duration::from_secs(30);
 /// How long everything may take to become ready before `up` says what is missing and goes on waiting.
 const SAY_AFTER: Duration = Duration::from_secs(20);
 
@@ -42,11 +44,11 @@ pub fn subject(args: &UpArgs, layout: &Layout) -> check::Subject {
         data: layout.root().to_owned(),
         ports: [args.https_port, args.http_port],
         rules: Places { named: rules(args), versions: Some(layout.waf_versions()) },
-        broker: search(args),
+        broker: args.bus.is_none().then(|| search(args)),
         isolation: isolation::findings(),
         allow_no_isolation: args.allow_no_isolation,
         zones: isolation::zones(&bootstrap::zones(), &args.egress_ip).map_err(|error| error.to_string()),
-        postgres: postgres(args),
+        postgres: whole(args.postgres.as_ref()),
         running: supervisor.is_some_and(|supervisor| supervisor.is_alive()),
     }
 }
@@ -70,15 +72,35 @@ fn domain_settings(args: &UpArgs) -> Result<CustomDomains> {
     Ok(settings)
 }
 
+/// The operator's settings of the Identity Service. The roles run elsewhere: files have whole paths.
+fn identity_settings(args: &UpArgs) -> Result<IdentitySettings> {
+    let Some(file) = &args.identity_settings else { return Ok(IdentitySettings::default()) };
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let mut settings: IdentitySettings = toml::from_str(&text)
+        .with_context(|| format!("{} holds no settings of the Identity Service", file.display()))?;
+    if let Some(mail) = &mut settings.mail {
+        mail.password_file = whole(mail.password_file.as_ref());
+        mail.ca_file = whole(mail.ca_file.as_ref());
+    }
+    for host in &mut settings.outbound {
+        host.ca_file = whole(host.ca_file.as_ref());
+    }
+    Ok(settings)
+}
+
 /// The roles run elsewhere: their files have whole paths.
-fn postgres(args: &UpArgs) -> Option<PathBuf> {
-    args.postgres.as_ref().map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone()))
+fn whole(file: Option<&PathBuf>) -> Option<PathBuf> {
+    file.map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone()))
 }
 
 /// The edge runs elsewhere: what was named has whole paths.
 fn rules(args: &UpArgs) -> Vec<PathBuf> {
     let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     args.waf_rules.iter().map(whole).collect()
+}
+
+fn external_bus(args: &UpArgs) -> Option<ExternalBus> {
+    Some(ExternalBus { url: args.bus.clone()?, ca_file: whole(args.bus_ca.as_ref())? })
 }
 
 fn search(args: &UpArgs) -> Search {
@@ -144,11 +166,24 @@ async fn supervise(
         isolation: level,
         zones: isolation::zones(&bootstrap::zones(), &args.egress_ip)?,
         runc: args.runc.clone(),
-        postgres: postgres(args),
+        postgres: whole(args.postgres.as_ref()),
+        breached_passwords: whole(args.breached_passwords.as_ref()),
+        identity: identity_settings(args)?,
+        bus: external_bus(args),
+        api_limits: bastide_platform::wire::pace::Limits {
+            requests_per_service: args.requests_per_minute,
+            deployments: args.deployments_per_minute,
+        },
     };
     let executable = std::env::current_exe().context("where is this executable?")?;
-    let broker = broker::find(&search(args))?;
-    let processes = configs::write(layout, &ports, &choices, &executable, &broker)?;
+    let broker = match &choices.bus {
+        None => Some(broker::find(&search(args))?),
+        Some(bus) => {
+            broker::external(&configs::system_bus(layout, bus), BUS_LIMIT).await?;
+            None
+        }
+    };
+    let processes = configs::write(layout, &ports, &choices, &executable, broker.as_ref())?;
     if let Some(warning) = level.warning() {
         eprintln!("WARNING: {warning}");
     }
@@ -191,7 +226,7 @@ async fn renew_for_ever(layout: &Layout, domains: &Domains) -> Result<()> {
 }
 
 /// Only one supervisor at a time looks after a data directory.
-fn lock(layout: &Layout) -> Result<File> {
+pub(crate) fn lock(layout: &Layout) -> Result<File> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(layout.lock())?;
     if file.try_lock().is_err() {
         bail!("Bastide already runs in {}; stop it with `bastide down`", layout.root().display());

@@ -1,8 +1,9 @@
 //! `bastide upgrade`: a running installation uses the executable that was put in the place of its own.
 //!
-//! The supervisor stays as it is and renews its processes one after the other, the edge last: the next edge takes over
-//! the sockets of the one that serves. It stops at the first that does not get ready; of everything that a request needs
-//! there are two, or the former one serves on.
+//! The supervisor stays as it is and renews its processes one after the other. Gateways come first: they refuse claims
+//! that they do not know, so that they must know those of the next Platform before it makes any. The edge comes last: the
+//! next edge takes over the sockets of the one that serves. It stops at the first that does not get ready; of everything
+//! that a request needs there are two, or the former one serves on.
 
 use crate::{layout::Layout, supervisor::Renewal};
 use anyhow::{Context, Result, bail};
@@ -136,7 +137,10 @@ fn chosen<'s>(wish: &Wish, switches: &'s [Switch]) -> Result<Vec<&'s Switch>> {
     if let Some(unknown) = wish.only.iter().find(|name| !names.contains(&name.as_str())) {
         bail!("there is no process `{unknown}`; there are {}", names.join(", "));
     }
-    Ok(switches.iter().filter(|switch| wish.only.is_empty() || wish.only.contains(&switch.process)).collect())
+    let wanted = |switch: &&Switch| wish.only.is_empty() || wish.only.contains(&switch.process);
+    let (gateways, others): (Vec<_>, Vec<_>) =
+        switches.iter().filter(wanted).partition(|switch| switch.process.starts_with("gateway"));
+    Ok([gateways, others].concat())
 }
 
 /// What the executable says of itself. One that cannot even do that replaces nothing.
@@ -168,4 +172,23 @@ async fn tell(operator: &UnixStream, word: &Word) {
         handover::receive(operator).await.map(drop)
     };
     let _ = timeout(SILENCE, told).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateways_come_before_the_platform_whose_tokens_they_read() {
+        let switch = |name: &str| Switch { process: name.into(), renewals: mpsc::channel(1).0 };
+        let all = ["platform-1", "runtime", "gateway-a", "gateway-b", "edge"].map(switch);
+        let order = |only: &[&str]| {
+            let wish = Wish { only: only.iter().map(ToString::to_string).collect() };
+            let chosen = chosen(&wish, &all).map_err(|error| error.to_string())?;
+            Ok::<_, String>(chosen.iter().map(|switch| switch.process.as_str()).collect::<Vec<_>>())
+        };
+        assert_eq!(order(&[]).unwrap(), ["gateway-a", "gateway-b", "platform-1", "runtime", "edge"]);
+        assert_eq!(order(&["edge", "gateway-b"]).unwrap(), ["gateway-b", "edge"]);
+        assert!(order(&["hedge"]).unwrap_err().contains("no process `hedge`"));
+    }
 }

@@ -10,6 +10,7 @@ use crate::{Accounts, Authority, BusError};
 use bastide_types::Secret;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// Largest message, in bytes; the same in the broker's configuration.
 pub(crate) const PAYLOAD_BYTES_MAX: u64 = 1024 * 1024;
@@ -53,6 +54,27 @@ impl StageAccount {
         jwt::mint(&operator, claim)
     }
 
+    /// The same for a while, with a second key that signs users of full rights: only to be tried.
+    pub(crate) fn jwt_with(
+        &self,
+        authority: &Authority,
+        open: &str,
+        now_s: u64,
+        until_s: u64,
+    ) -> Result<String, BusError> {
+        let signer = jwt::key_from_seed(self.signing_seed.expose(), 'A')?.public_key();
+        let mut nats = stage(&self.account, &authority.accounts).claims(&signer);
+        if let Some(keys) = nats["signing_keys"].as_array_mut() {
+            keys.push(open.into());
+        }
+        let operator = jwt::key_from_seed(authority.signing_seed.expose(), 'O')?;
+        let expires_at = Some(until_s);
+        jwt::mint(
+            &operator,
+            Claim { subject: &self.account, name: "check", issued_at: now_s, expires_at, nats },
+        )
+    }
+
     /// The credential of a node's agent in this stage: its rights come from the account's scope.
     ///
     /// # Errors
@@ -80,6 +102,26 @@ pub(crate) fn user_jwt(
     // No rights of its own: the broker refuses a user of a scope that states any.
     let nats = json!({"pub": {}, "sub": {}, "issuer_account": account, "type": "user", "version": 2});
     jwt::mint(&signer, Claim { subject: user_key, name, issued_at: now_s, expires_at, nats })
+}
+
+/// Makes a user of full rights in an account, by a key of it that has no scope.
+pub(crate) fn open_user_jwt(
+    open_seed: &Secret,
+    account: &str,
+    user_key: &str,
+    now_s: u64,
+    until_s: u64,
+) -> Result<String, BusError> {
+    let signer = jwt::key_from_seed(open_seed.expose(), 'A')?;
+    let nats = json!({"pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1,
+        "issuer_account": account, "type": "user", "version": 2});
+    let expires_at = Some(until_s);
+    jwt::mint(&signer, Claim { subject: user_key, name: user_key, issued_at: now_s, expires_at, nats })
+}
+
+/// What agents may say and hear, besides their own inbox.
+pub(crate) fn stage_scope() -> (&'static [&'static str], &'static [&'static str]) {
+    (AGENT_SAYS, AGENT_HEARS)
 }
 
 pub(crate) fn seed_of(key: &KeyPair) -> Result<Secret, BusError> {
@@ -139,6 +181,11 @@ pub(crate) struct Definition {
 }
 
 const INBOX: &str = "_INBOX.{{name()}}.>";
+const EDGE_SAYS: &[&str] = &["platform.snapshot.head", "platform.blob.get", "platform.session.feed"];
+const EDGE_HEARS: &[&str] = &["hint.snapshot", "hint.sessions", "fact.*.replicas", ASK_CACHE, INBOX];
+const AGENT_SAYS: &[&str] =
+    &["platform.state.get", "platform.blob.get", "platform.evt.replicas", "fact.replicas"];
+const AGENT_HEARS: &[&str] = &["cmd.state.changed", INBOX];
 
 /// Platform services: serve `api`, tell stages and the data plane what changed.
 pub(crate) fn platform(edge: &str) -> Definition {
@@ -156,9 +203,10 @@ pub(crate) fn platform(edge: &str) -> Definition {
         }],
         scope: Scope {
             role: "platform",
-            publish: &["cmd.*.state.changed", "hint.snapshot", ASK_CACHE],
+            publish: &["cmd.*.state.changed", "hint.snapshot", "hint.sessions", ASK_CACHE],
             subscribe: &[
                 "api.*.snapshot.head",
+                "api.*.session.feed",
                 "api.*.blob.get",
                 "api.*.node.stages",
                 "api.*.state.get",
@@ -183,19 +231,11 @@ pub(crate) fn edge(own: &str, platform: &str) -> Definition {
         imports: vec![
             api(platform, own, "snapshot.head", "platform.snapshot.head"),
             api(platform, own, "blob.get", "platform.blob.get"),
-            Import {
-                kind: Kind::Stream,
-                from: platform.into(),
-                subject: "hint.snapshot".into(),
-                local: "hint.snapshot",
-            },
+            api(platform, own, "session.feed", "platform.session.feed"),
+            hint(platform, "hint.snapshot"),
+            hint(platform, "hint.sessions"),
         ],
-        scope: Scope {
-            role: "edge",
-            publish: &["platform.snapshot.head", "platform.blob.get"],
-            subscribe: &["hint.snapshot", "fact.*.replicas", ASK_CACHE, INBOX],
-            answers: true,
-        },
+        scope: Scope { role: "edge", publish: EDGE_SAYS, subscribe: EDGE_HEARS, answers: true },
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         connections_max: None,
         subscriptions_max: None,
@@ -258,23 +298,52 @@ pub(crate) fn stage(own: &str, accounts: &Accounts) -> Definition {
                 local: "fact.replicas",
             },
         ],
-        scope: Scope {
-            role: "agent",
-            publish: &["platform.state.get", "platform.blob.get", "platform.evt.replicas", "fact.replicas"],
-            subscribe: &["cmd.state.changed", INBOX],
-            answers: false,
-        },
+        scope: Scope { role: "agent", publish: AGENT_SAYS, subscribe: AGENT_HEARS, answers: false },
         payload_bytes_max: STAGE_PAYLOAD_BYTES_MAX,
         connections_max: Some(STAGE_CONNECTIONS_MAX),
         subscriptions_max: Some(STAGE_SUBSCRIPTIONS_MAX),
     }
 }
 
+/// Every subject that the system uses in any account, without wildcards: what is tried by whoever proves
+/// that a stage reaches nothing of others. `stages` are the keys of the stages' accounts.
+///
+/// A `*` stands for an account and becomes each of them; a `>` becomes a word that means nothing.
+pub fn every_subject(accounts: &Accounts, stages: &[&str]) -> BTreeSet<String> {
+    let Accounts { sys: system, platform: services, edge: edges, node: nodes } = accounts;
+    let keys = [&[system.as_str(), services, edges, nodes], stages].concat();
+    let shared = [sys(), platform(edges), edge(edges, services), node(nodes, services)];
+    let all = shared.into_iter().chain(stages.iter().map(|own| stage(own, accounts)));
+    all.flat_map(|account| account.subjects())
+        .flat_map(|pattern| without_wildcards(&pattern, &keys))
+        .collect()
+}
+
+fn without_wildcards(pattern: &str, keys: &[&str]) -> Vec<String> {
+    let plain = pattern.replace("{{name()}}", "name").replace('>', "word");
+    if !plain.contains('*') {
+        return vec![plain];
+    }
+    keys.iter().map(|key| plain.replace('*', key)).collect()
+}
+
 fn api(platform: &str, own: &str, method: &str, local: &'static str) -> Import {
     Import { kind: Kind::Service, from: platform.into(), subject: format!("api.{own}.{method}"), local }
 }
 
+fn hint(platform: &str, subject: &'static str) -> Import {
+    Import { kind: Kind::Stream, from: platform.into(), subject: subject.into(), local: subject }
+}
+
 impl Definition {
+    /// Whatever is lent, borrowed, said or heard.
+    fn subjects(&self) -> Vec<String> {
+        let lent = self.exports.iter().map(|export| export.subject.to_owned());
+        let borrowed = self.imports.iter().flat_map(|import| [import.subject.clone(), import.local.into()]);
+        let scope = self.scope.publish.iter().chain(self.scope.subscribe).map(|&subject| subject.into());
+        lent.chain(borrowed).chain(scope).collect()
+    }
+
     /// The broker's part of the account's JWT. `signer` is the public key of the scope.
     pub(crate) fn claims(&self, signer: &str) -> Value {
         let limit = |limit: Option<u64>| limit.map_or(json!(-1), |limit| json!(limit));
@@ -374,6 +443,26 @@ mod tests {
             let both = account.scope.publish.iter().chain(account.scope.subscribe);
             assert!(both.clone().all(|subject| *subject != ">" && !subject.starts_with("$JS")));
             assert!(!account.scope.publish.is_empty() && !account.scope.subscribe.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_list_of_subjects_holds_each_account_and_no_wildcard() {
+        let accounts =
+            Accounts { sys: "AS".into(), platform: "AP".into(), edge: "AE".into(), node: "AN".into() };
+        let subjects = every_subject(&accounts, &["AONE", "ATWO"]);
+        assert!(subjects.iter().all(|subject| !subject.contains(['*', '>', '{'])), "{subjects:?}");
+        for subject in [
+            "api.AONE.state.get",
+            "cmd.ATWO.state.changed",
+            "fact.AONE.replicas",
+            "platform.blob.get",
+            "hint.sessions",
+            "$SYS.REQ.CLAIMS.UPDATE",
+            "$SYS.REQ.ACCOUNT.ATWO.CLAIMS.LOOKUP",
+            "_INBOX.name.word",
+        ] {
+            assert!(subjects.contains(subject), "{subject}");
         }
     }
 

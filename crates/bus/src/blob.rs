@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+/// Where pieces are asked for.
+const SUBJECT: &str = "platform.blob.get";
 /// Header of an answer that carries content: length of the whole blob.
 const TOTAL: &str = "Bst-Total";
 /// Pieces asked for ahead of the one that is being written.
@@ -143,6 +145,7 @@ async fn piece(bus: &Bus, digest: Digest, offset: u64, limit: Duration) -> Resul
                 BusError::TimedOut(_)
                 | BusError::NoResponders(_)
                 | BusError::Disconnected(_)
+                | BusError::Overloaded(_)
                 | BusError::Problem(_),
             ) => {}
             other => return other,
@@ -160,7 +163,7 @@ async fn piece_once(
     limit: Duration,
 ) -> Result<(Bytes, u64), BusError> {
     let query = encode(&BlobQuery { digest, offset })?;
-    let message = bus.ask("platform.blob.get", query, limit).await?;
+    let message = bus.ask(SUBJECT, query, limit).await?;
     let total = message.headers.as_ref().and_then(|headers| headers.get(TOTAL));
     match total {
         Some(total) => {
@@ -171,7 +174,7 @@ async fn piece_once(
             Reply::Problem(problem) if problem.code == Code::ApiUnknown.as_str() => {
                 Err(BusError::NoContent(digest))
             }
-            Reply::Problem(problem) => Err(BusError::Problem(problem)),
+            Reply::Problem(problem) => Err(BusError::refusal(SUBJECT, problem)),
             Reply::Ok(()) => Err(BusError::Malformed("no content".into())),
         },
     }

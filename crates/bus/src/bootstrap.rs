@@ -209,18 +209,27 @@ impl Issuers {
             quoted(&server.cert_file)?,
             quoted(&server.key_file)?
         ));
-        line(format!("operator: \"{}\"", self.operator_jwt));
-        line(format!("system_account: \"{}\"", self.accounts.sys));
-        let dir = quoted(&server.accounts_dir)?;
-        line(format!(
-            "resolver {{ type: full, dir: {dir}, allow_delete: true, interval: \"2m\", timeout: \"1.9s\" }}"
-        ));
-        line("resolver_preload {".into());
-        for (account, jwt) in &self.account_jwts {
-            line(format!("  {account}: \"{jwt}\""));
-        }
-        line("}".into());
+        conf.push_str(&self.authority_conf(&server.accounts_dir)?);
         Ok(conf)
+    }
+
+    /// What every server of a cluster has in its configuration, besides its listeners, certificates and routes: who makes
+    /// accounts, and those of Bastide. `accounts_dir` is where that server keeps accounts.
+    ///
+    /// # Errors
+    /// When the path cannot stand in a configuration.
+    pub fn authority_conf(&self, accounts_dir: &Path) -> Result<String, BusError> {
+        let dir = quoted(accounts_dir)?;
+        let mut conf = self.operator_conf();
+        conf.push_str(&format!(
+            "resolver {{ type: full, dir: {dir}, allow_delete: true, interval: \"2m\", timeout: \"1.9s\" }}\n"
+        ));
+        conf.push_str(&preload(self.account_jwts.iter()));
+        Ok(conf)
+    }
+
+    fn operator_conf(&self) -> String {
+        format!("operator: \"{}\"\nsystem_account: \"{}\"\n", self.operator_jwt, self.accounts.sys)
     }
 
     /// Credentials files of one role instance, by file name: `<name>.creds`, and for the platform also
@@ -278,6 +287,11 @@ pub(crate) fn parse_creds(text: &str) -> Result<(String, Secret), BusError> {
         (Some(jwt), Some(seed)) => Ok((jwt, Secret::new(seed))),
         _ => Err(BusError::Config("not a credentials file".into())),
     }
+}
+
+fn preload<'j>(jwts: impl Iterator<Item = (&'j String, &'j String)>) -> String {
+    let lines: String = jwts.map(|(account, jwt)| format!("  {account}: \"{jwt}\"\n")).collect();
+    format!("resolver_preload {{\n{lines}}}\n")
 }
 
 fn quoted(path: &Path) -> Result<String, BusError> {

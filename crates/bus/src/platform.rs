@@ -5,10 +5,10 @@
 
 use crate::account::StageAccount;
 use crate::request::{IN_PROGRESS_MAX, Incoming, Outgoing, decode, serve};
-use crate::{Authority, Bus, BusError, Config, blob, claims, jwt};
+use crate::{Authority, Bus, BusError, Config, blob, claims, jwt, sessions};
 use bastide_types::message::{NodeQuery, ReplicaFacts, Signed, SnapshotHead, SnapshotHint};
 use bastide_types::message::{SnapshotQuery, StageGrant, StateChanged, StateQuery};
-use bastide_types::{Code, Digest, Problem};
+use bastide_types::{Code, Digest, Problem, feed::FeedQuery};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -17,7 +17,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Methods that the platform serves.
-const METHODS: usize = 5;
+const METHODS: usize = 6;
+/// Longest wait until what was told is on its way.
+const FLUSH_LIMIT: Duration = Duration::from_millis(200);
 /// Requests of one stage in progress at one replica, for each method.
 const STAGE_SHARE: usize = 64;
 
@@ -26,8 +28,10 @@ pub trait PlatformHandler: Send + Sync + 'static {
     /// The newest Snapshot (only edges and gateways get here).
     fn snapshot_head(
         &self,
-        have: Option<(u64, u64)>,
+        query: SnapshotQuery,
     ) -> impl Future<Output = Result<SnapshotHead, Problem>> + Send;
+    /// The part of the session feed that an edge or gateway asks for, signed.
+    fn session_feed(&self, query: FeedQuery) -> impl Future<Output = Result<Signed, Problem>> + Send;
     /// At most `max` bytes of a blob from `offset`, and the blob's whole length; `None` when it does
     /// not exist or `account` may not read it. Give exactly `max` bytes unless the blob ends before.
     fn blob(
@@ -88,7 +92,18 @@ impl PlatformBus {
                     answer::<SnapshotQuery, _, _>(
                         asked,
                         |account| asker.is_edge(account),
-                        async |_, query| handler.snapshot_head(query.have).await,
+                        async |_, query| handler.snapshot_head(query).await,
+                    )
+                    .await
+                }
+            }),
+            serve(bus, "api.*.session.feed", "session", stop, share, ready, |asked| {
+                let (handler, asker) = (handler.clone(), asker.clone());
+                async move {
+                    answer::<FeedQuery, _, _>(
+                        asked,
+                        |account| asker.is_edge(account),
+                        async |_, query| handler.session_feed(query).await,
                     )
                     .await
                 }
@@ -151,10 +166,11 @@ impl PlatformBus {
         let now_s = crate::request::now_ms() / 1000;
         let (mut pushed, mut first_fault) = (0, None);
         for stage in accounts {
-            let ensured = match stage.jwt(&self.authority, now_s) {
-                Ok(jwt) => claims::ensure(&self.sys, &stage.account, &jwt).await,
-                Err(error) => Err(error),
-            };
+            let mut ensured = self.ensure_account(stage, now_s).await;
+            // A broker whose disk lost an account thinks that it has it still, and writes only a JWT that it never saw.
+            if let Err(BusError::Claim { .. }) = ensured {
+                ensured = self.ensure_account(stage, now_s + 1).await;
+            }
             match ensured {
                 Ok(changed) => pushed += usize::from(changed),
                 // One bad account must not keep the others from the bus; a broker that is away does.
@@ -168,6 +184,11 @@ impl PlatformBus {
         first_fault.map_or(Ok(pushed), Err)
     }
 
+    async fn ensure_account(&self, stage: &StageAccount, now_s: u64) -> Result<bool, BusError> {
+        let jwt = stage.jwt(&self.authority, now_s)?;
+        claims::ensure(&self.sys, &stage.account, &jwt).await
+    }
+
     /// Tells the agents of a stage that its desired state changed. A lost hint only costs time.
     pub async fn notify_state(&self, account: &str, generation: u64) -> Result<(), BusError> {
         if !jwt::is_public_key(account, 'A') {
@@ -179,6 +200,16 @@ impl PlatformBus {
     /// Tells edges and gateways that there is a newer Snapshot. A lost hint only costs time.
     pub async fn hint_snapshot(&self, epoch: u64, revision: u64) -> Result<(), BusError> {
         self.bus.publish("hint.snapshot", &SnapshotHint { epoch, revision }).await
+    }
+
+    /// Tells gateways a part of the session feed; returns when it is on its way.
+    ///
+    /// # Errors
+    /// While not connected: then gateways ask for it themselves.
+    pub async fn tell_sessions(&self, part: &Signed) -> Result<(), BusError> {
+        self.bus.publish(sessions::HINT, part).await?;
+        let flushed = tokio::time::timeout(FLUSH_LIMIT, self.bus.client.flush()).await;
+        flushed.map_err(|_| BusError::TimedOut(sessions::HINT.into()))?.map_err(|_| BusError::Closed)
     }
 
     /// The connection to account PLATFORM.

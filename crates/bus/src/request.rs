@@ -31,8 +31,8 @@ impl Bus {
     ///
     /// # Errors
     /// [`BusError::NoResponders`] at once when nobody serves the subject, [`BusError::Disconnected`] at
-    /// once when the connection is lost meanwhile, [`BusError::TimedOut`], [`BusError::Denied`], [`BusError::TooLarge`], [`BusError::Malformed`], and
-    /// [`BusError::Problem`] when the other side refused.
+    /// once when the connection is lost meanwhile, [`BusError::TimedOut`], [`BusError::Denied`], [`BusError::TooLarge`], [`BusError::Malformed`],
+    /// [`BusError::Overloaded`], and [`BusError::Problem`] when the other side refused.
     pub async fn request<Q: Serialize, A: DeserializeOwned>(
         &self,
         subject: &str,
@@ -51,7 +51,7 @@ impl Bus {
         let message = self.ask(subject, query, limit).await?;
         match decode::<Reply<A>>(&message.payload)? {
             Reply::Ok(answer) => Ok(answer),
-            Reply::Problem(problem) => Err(BusError::Problem(problem)),
+            Reply::Problem(problem) => Err(BusError::refusal(subject, problem)),
         }
     }
 

@@ -63,11 +63,19 @@ impl VerifyKey {
     /// # Errors
     /// [`BusError::Signature`] before anything of the content is read; [`BusError::Malformed`].
     pub fn verify<T: DeserializeOwned>(&self, signed: &Signed) -> Result<T, BusError> {
+        serde_json::from_str(self.verified(signed)?).map_err(|error| BusError::Malformed(error.to_string()))
+    }
+
+    /// The content as text, if its signature is right.
+    ///
+    /// # Errors
+    /// [`BusError::Signature`].
+    pub fn verified<'s>(&self, signed: &'s Signed) -> Result<&'s str, BusError> {
         let signature = URL_SAFE_NO_PAD.decode(&signed.signature).map_err(|_| BusError::Signature)?;
         UnparsedPublicKey::new(&ED25519, &self.0)
             .verify(signed.payload.as_bytes(), &signature)
             .map_err(|_| BusError::Signature)?;
-        serde_json::from_str(&signed.payload).map_err(|error| BusError::Malformed(error.to_string()))
+        Ok(&signed.payload)
     }
 }
 

@@ -2,9 +2,9 @@
 //! state.
 
 use crate::follow::{self, Source};
-use crate::request::decode;
-use crate::{Bus, BusError, VerifyKey, account, file, jwt};
-use bastide_types::message::{NodeQuery, Signed, StageGrant, StageState, StateQuery};
+use crate::request::{decode, now_ms};
+use crate::{Bus, BusError, SigningKey, VerifyKey, account, file, jwt};
+use bastide_types::message::{Lasting, NodeQuery, Signed, StageGrant, StageState, StateQuery};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 const LIMIT: Duration = Duration::from_secs(5);
 const SEED_BYTES_MAX: u64 = 256;
+/// How long a signed state may be on its way, in seconds: clocks of nodes may differ by minutes.
+pub const STATE_LIFE_S: u64 = 900;
 
 /// The key of a node, made on the node; its seed never leaves it.
 #[derive(Debug, Clone)]
@@ -51,9 +53,18 @@ pub fn expires_at(user_jwt: &str) -> Option<u64> {
     jwt::claims(user_jwt).ok()?["exp"].as_u64()
 }
 
+/// Platform: signs the state of a stage, for an agent that asks now.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub fn sign(key: &SigningKey, state: StageState, now_s: u64) -> Result<Signed, BusError> {
+    key.sign(&Lasting { until_s: now_s.saturating_add(STATE_LIFE_S), said: state })
+}
+
 /// Agent: follows the desired state of its stage. The last good one is read from `dir` (blocking)
 /// before this returns; a state of another account, with a wrong signature or not of a later
-/// generation is refused. Ends with `stop`, with the bus, or when no receiver is left.
+/// generation is refused, and so is one that was signed long ago: somebody may have kept it for an agent that knows
+/// nothing yet. Ends with `stop`, with the bus, or when no receiver is left.
 pub fn follow(
     bus: &Bus,
     dir: &Path,
@@ -77,6 +88,20 @@ impl States {
         }
         Ok(state)
     }
+
+    /// What comes from the bus must have been signed lately; what is on disk came in time.
+    fn read_in_time(&self, signed: &Signed, now_s: u64) -> Result<StageState, BusError> {
+        let lasting: Lasting<StageState> = self.key.verify(signed)?;
+        if lasting.until_s < now_s {
+            tracing::warn!(
+                until_s = lasting.until_s,
+                now_s,
+                "a state that has ended is refused; are the clocks right?"
+            );
+            return Err(BusError::Malformed("the state has ended".into()));
+        }
+        self.read(signed)
+    }
 }
 
 impl Source for States {
@@ -89,7 +114,9 @@ impl Source for States {
         let applied = have.as_ref().map(|have| have.generation);
         let signed: Signed = bus.request("platform.state.get", &StateQuery { applied }, LIMIT).await?;
         // The answer is always the whole state: most often the one we have.
-        if applied.is_some() && self.read(&signed)?.generation == applied.unwrap_or_default() {
+        if self.read_in_time(&signed, now_ms() / 1000)?.generation == applied.unwrap_or_default()
+            && applied.is_some()
+        {
             return Ok(None);
         }
         serde_json::to_vec(&signed).map(Some).map_err(|error| BusError::Malformed(error.to_string()))

@@ -96,7 +96,7 @@ async fn purge(context: &Context, session: &Session, what: &Purge) -> Result<()>
             body
         }
     };
-    let answer = session.send(Method::POST, "/api/cache/purges", &body).await?;
+    let answer = session.send(Method::POST, "/cache/purges", &body).await?;
     if context.json {
         println!("{answer}");
         return Ok(());
@@ -111,7 +111,7 @@ async fn stats(context: &Context, session: &Session, which: &Which) -> Result<()
     let mut query = Serializer::new(String::new());
     query.extend_pairs(which.stage.iter().map(|stage| ("stage", stage.as_str())));
     query.extend_pairs(which.app.iter().map(|app| ("app", app.as_str())));
-    let answer = session.get(&format!("/api/cache/figures?{}", query.finish())).await?;
+    let answer = session.get(&format!("/cache/figures?{}", query.finish())).await?;
     if context.json {
         println!("{answer}");
         return Ok(());
@@ -160,7 +160,7 @@ async fn why(context: &Context, session: &Session, request: &Why) -> Result<()> 
     });
     let fields: Vec<_> = fields.collect::<Result<_>>()?;
     let body = json!({ "url": request.url, "method": request.method, "fields": fields });
-    let answer = session.send(Method::POST, "/api/cache/why", &body).await?;
+    let answer = session.send(Method::POST, "/cache/why", &body).await?;
     if context.json {
         println!("{answer}");
         return Ok(());

@@ -61,6 +61,9 @@ pub struct CreateArgs {
     /// Where browsers may go after sign-out, exactly. May be repeated
     #[arg(long = "post-logout-redirect-uri", value_name = "URI")]
     pub post_logout_redirect_uris: Vec<String>,
+    /// Where the client hears that a session of its users has ended (back-channel logout)
+    #[arg(long, value_name = "URI")]
+    pub backchannel_logout_uri: Option<String>,
     /// Organization role of a service; for others the most that a member's token carries. May be repeated
     #[arg(long = "role", value_name = "ROLE")]
     pub roles: Vec<String>,
@@ -91,7 +94,7 @@ pub async fn client(context: &Context, command: ClientCommand) -> Result<()> {
     let session = Session::open(context, None).await?;
     match command {
         ClientCommand::List => {
-            let clients = session.get("/api/clients").await?;
+            let clients = session.get("/clients").await?;
             table(context, &clients, &["id", "kind", "name", "suspended"])
         }
         ClientCommand::Show { id } => {
@@ -100,8 +103,16 @@ pub async fn client(context: &Context, command: ClientCommand) -> Result<()> {
                 println!("{client}");
                 return Ok(());
             }
-            let keys =
-                ["id", "name", "kind", "redirect_uris", "post_logout_redirect_uris", "roles", "suspended"];
+            let keys = [
+                "id",
+                "name",
+                "kind",
+                "redirect_uris",
+                "post_logout_redirect_uris",
+                "backchannel_logout_uri",
+                "roles",
+                "suspended",
+            ];
             show(context, &client, &keys)?;
             for secret in client["secrets"].as_array().into_iter().flatten() {
                 println!("secret: {}", secret["id"].as_str().unwrap_or_default());
@@ -131,9 +142,10 @@ async fn create(context: &Context, session: &Session, args: CreateArgs) -> Resul
         "kind": args.kind,
         "redirect_uris": args.redirect_uris,
         "post_logout_redirect_uris": args.post_logout_redirect_uris,
+        "backchannel_logout_uri": args.backchannel_logout_uri,
         "roles": args.roles,
     });
-    let created = session.send(Method::POST, "/api/clients", &body).await?;
+    let created = session.send(Method::POST, "/clients", &body).await?;
     let keys: &[&str] = if created["secret"].is_string() { &["id", "secret"] } else { &["id"] };
     show(context, &created, keys)
 }
@@ -150,7 +162,7 @@ async fn act(session: &Session, method: Method, path: &str, body: Option<Value>)
 }
 
 fn address(id: &str) -> String {
-    format!("/api/clients/{}", segment(id))
+    format!("/clients/{}", segment(id))
 }
 
 fn segment(text: &str) -> String {

@@ -66,11 +66,11 @@ pub async fn domain(context: &Context, command: DomainCommand) -> Result<()> {
     match command {
         DomainCommand::Add(Add { domain, stage, app }) => {
             let body = json!({ "domain": domain, "stage": stage, "app": app });
-            let made = session.send(Method::POST, "/api/domains", &body).await?;
+            let made = session.send(Method::POST, "/domains", &body).await?;
             show_one(context, &made, add_text);
         }
         DomainCommand::List => {
-            let all = session.get("/api/domains").await?;
+            let all = session.get("/domains").await?;
             if context.json {
                 println!("{all}");
                 return Ok(());
@@ -118,14 +118,14 @@ async fn set_default(
     let stage = match (&domain, built_in) {
         (_, Some(stage)) => stage.to_string(),
         (domain, None) => {
-            let all = session.get("/api/domains").await?;
+            let all = session.get("/domains").await?;
             let wanted = domain.as_ref().map(DomainName::as_str).unwrap_or_default();
             let found = all.as_array().into_iter().flatten().find(|one| one["domain"] == wanted);
             let found = found.with_context(|| format!("{wanted} is not among your domains"))?;
             found["stage"].as_str().unwrap_or_default().to_owned()
         }
     };
-    let path = format!("/api/stages/{stage}/default-domain");
+    let path = format!("/stages/{stage}/default-domain");
     let body = json!({ "domain": domain }).to_string();
     session.call(Method::PUT, &path, Some("application/json"), body.into()).await?.good()?;
     if !context.json {
@@ -136,7 +136,7 @@ async fn set_default(
 }
 
 fn path(domain: &DomainName, end: &str) -> String {
-    format!("/api/domains/{domain}{end}")
+    format!("/domains/{domain}{end}")
 }
 
 fn show_one(context: &Context, one: &Value, text: fn(&Value) -> String) {

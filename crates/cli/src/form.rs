@@ -111,14 +111,21 @@ impl Visitor {
 impl Form {
     /// The first form of a page that has a password field.
     pub fn find(page: &str) -> Option<Self> {
+        Self::find_with(page, |form| form.contains("type=\"password\"") || form.contains("type=password"))
+    }
+
+    /// The first form of a page that asks for a code.
+    pub fn find_code(page: &str) -> Option<Self> {
+        Self::find_with(page, |form| form.contains("autocomplete=\"one-time-code\""))
+    }
+
+    fn find_with(page: &str, wanted: impl Fn(&str) -> bool) -> Option<Self> {
         let lower = page.to_ascii_lowercase();
         let mut from = 0;
         while let Some(start) = lower[from..].find("<form").map(|at| at + from) {
             let end = lower[start..].find("</form").map_or(page.len(), |at| at + start);
-            let body = &page[start..end];
-            if lower[start..end].contains("type=\"password\"") || lower[start..end].contains("type=password")
-            {
-                return Some(Self::read(body));
+            if wanted(&lower[start..end]) {
+                return Some(Self::read(&page[start..end]));
             }
             from = end;
             if from <= start {

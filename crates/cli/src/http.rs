@@ -1,7 +1,7 @@
 //! HTTPS to a Platform: trusts one CA, finds `*.localhost` by itself, turns problems into errors.
 
 use anyhow::{Context, Result, bail};
-use bastide_types::Problem;
+use bastide_types::{API, Problem};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -17,7 +17,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde::de::DeserializeOwned;
 use std::{
     future::Future,
-    io,
+    io::{self, Read},
     net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
     path::Path,
     pin::Pin,
@@ -76,12 +76,13 @@ impl Client {
     pub async fn send(&self, request: http::Request<Full<Bytes>>) -> Result<Answer> {
         let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
         let exchange = async {
+            let response = self.pool.request(request).await;
             let response =
-                self.pool.request(request).await.with_context(|| format!("cannot reach {host}"))?;
+                response.map_err(|error| anyhow::Error::new(Unanswered(host.clone(), error.into())))?;
             let (head, body) = response.into_parts();
             let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-            let body = body.map_err(|error| anyhow::anyhow!("the answer of {host} broke off: {error}"))?;
-            Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+            let body = body.map_err(|error| anyhow::Error::new(Unanswered(host.clone(), error)))?;
+            Answer::unpacked(head.status, head.headers, body.to_bytes())
         };
         match tokio::time::timeout(ANSWER_LIMIT, exchange).await {
             Ok(answer) => answer,
@@ -125,7 +126,56 @@ pub fn request(
     Ok(request.body(Full::new(body))?)
 }
 
+/// No answer came, or not all of it.
+#[derive(Debug)]
+pub struct Unanswered(String, Box<dyn std::error::Error + Send + Sync>);
+
+impl std::fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cannot reach {}", self.0)
+    }
+}
+
+impl std::error::Error for Unanswered {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self.1.as_ref())
+    }
+}
+
 impl Answer {
+    /// An answer whose body may be packed.
+    fn unpacked(status: StatusCode, headers: HeaderMap, body: Bytes) -> Result<Self> {
+        let body = match headers.get(header::CONTENT_ENCODING).map(http::HeaderValue::as_bytes) {
+            None | Some(b"identity") => body,
+            Some(b"gzip") => {
+                let mut whole = Vec::new();
+                let most = ANSWER_BYTES_MAX as u64;
+                let read = flate2::read::GzDecoder::new(&body[..]).take(most + 1).read_to_end(&mut whole);
+                read.context("the answer is not packed as it says")?;
+                if whole.len() > ANSWER_BYTES_MAX {
+                    bail!("the answer is too long");
+                }
+                whole.into()
+            }
+            Some(_) => bail!("the answer is packed in a way that was not asked for"),
+        };
+        Ok(Self { status, headers, body })
+    }
+
+    /// The code of a refusal.
+    pub fn code(&self) -> Option<String> {
+        let refused = self.status.is_client_error() || self.status.is_server_error();
+        let problem = serde_json::from_slice::<Problem>(&self.body).ok().filter(|_| refused)?;
+        Some(problem.code.into_owned())
+    }
+
+    /// Where a list goes on, below the API.
+    pub fn next_page(&self) -> Option<String> {
+        let link = self.header(header::LINK)?;
+        let (target, rest) = link.strip_prefix('<')?.split_once('>')?;
+        rest.contains("rel=\"next\"").then(|| target.strip_prefix(API).map(str::to_owned)).flatten()
+    }
+
     /// The value of a good answer, or the problem as an error.
     pub fn json<T: DeserializeOwned>(self) -> Result<T> {
         let answer = self.good()?;
@@ -204,6 +254,34 @@ mod tests {
         let found: Vec<_> = tower::Service::call(&mut Resolver, name).await.unwrap().collect();
         assert_eq!(found, [SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]);
         assert!(!is_localhost("notlocalhost") && !is_localhost("localhost.example"));
+    }
+
+    #[test]
+    fn packed_answers_are_unpacked_within_their_limit() {
+        let pack = |bytes: &[u8]| {
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            io::Write::write_all(&mut packed, bytes).unwrap();
+            packed.finish().unwrap()
+        };
+        let read = |coding: &'static str, body: Vec<u8>| {
+            let headers =
+                [(header::CONTENT_ENCODING, http::HeaderValue::from_static(coding))].into_iter().collect();
+            Answer::unpacked(StatusCode::OK, headers, body.into())
+        };
+        assert_eq!(read("gzip", pack(b"{}")).unwrap().body, "{}");
+        assert!(read("gzip", pack(&vec![b' '; ANSWER_BYTES_MAX + 1])).is_err(), "too long");
+        assert!(read("gzip", b"{}".to_vec()).is_err() && read("br", pack(b"{}")).is_err());
+    }
+
+    #[test]
+    fn a_list_goes_on_where_its_link_says() {
+        let next = |link: &'static str| {
+            let headers = [(header::LINK, http::HeaderValue::from_static(link))].into_iter().collect();
+            Answer::unpacked(StatusCode::OK, headers, Bytes::new()).unwrap().next_page()
+        };
+        assert_eq!(next("</api/v1/apps?cursor=abc>; rel=\"next\""), Some("/apps?cursor=abc".into()));
+        assert_eq!(next("</api/v1/apps?cursor=abc>; rel=\"prev\""), None);
+        assert_eq!(next("<https://evil.example/api/v1/apps>; rel=\"next\""), None);
     }
 
     #[test]

@@ -4,12 +4,17 @@
 //! door. It reads no environment besides what clap declares; the executable hands in where the local CA
 //! and the credentials live.
 
+mod audit;
 mod cache;
 mod clients;
 mod credentials;
 mod domain;
+pub mod exit;
 mod form;
 mod http;
+mod idps;
+mod keys;
+mod lifecycle;
 mod login;
 mod network;
 mod oauth;
@@ -19,8 +24,11 @@ mod publish;
 mod scale;
 mod services;
 mod session;
+mod sessions;
+mod sign_in;
 mod site;
 mod status;
+mod users;
 pub mod waf;
 
 use anyhow::Result;
@@ -73,6 +81,16 @@ pub enum Command {
     Publish(publish::PublishArgs),
     /// Run the revision of one stage in the next, the same image
     Promote(publish::PromoteArgs),
+    /// Go back to a revision that served before: image, configuration, routes, access rules and policy
+    Rollback(lifecycle::RollbackArgs),
+    /// Take an app out of a stage; its revisions and data stay
+    Undeploy(lifecycle::UndeployArgs),
+    /// List the revisions of an app
+    Revisions(lifecycle::RevisionsArgs),
+    /// Show what is different between two revisions or stages
+    Diff(lifecycle::DiffArgs),
+    /// List publishes, promotes and whatever else changed apps
+    Operations(lifecycle::OperationsArgs),
     /// Show or set how many replicas an app has in a stage
     Scale(scale::ScaleArgs),
     /// Show your apps, or one app with its replicas
@@ -80,9 +98,18 @@ pub enum Command {
     /// Members of your organization
     #[command(subcommand)]
     Member(org::MemberCommand),
-    /// Roles of an app
+    /// Roles of your organization and of its apps
     #[command(subcommand)]
     Role(org::RoleCommand),
+    /// End users of a stage
+    #[command(subcommand)]
+    User(users::UserCommand),
+    /// Groups of a stage's end users
+    #[command(subcommand)]
+    Group(users::GroupCommand),
+    /// Providers of identity outside, by which your users sign in
+    #[command(subcommand)]
+    Idp(idps::IdpCommand),
     /// Where the apps of a stage may call to
     #[command(subcommand)]
     Egress(network::EgressCommand),
@@ -98,12 +125,24 @@ pub enum Command {
     /// Hosts of your own for the apps of a stage
     #[command(subcommand)]
     Domain(domain::DomainCommand),
+    /// Where you are signed in, and how long sessions last
+    #[command(subcommand)]
+    Session(sessions::SessionCommand),
+    /// What is demanded of your members' sign-ins
+    #[command(subcommand)]
+    SignIn(sign_in::SignInCommand),
     /// Programs that sign your users in, or act for themselves
     #[command(subcommand)]
     Client(clients::ClientCommand),
+    /// Keys that sign your organization's tokens
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// How the hosts of a stage behave: error pages, maintenance, redirects, security fields
     #[command(subcommand)]
     Site(site::SiteCommand),
+    /// Who did what, and whether that record is whole
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Customers (for operators)
     #[command(subcommand)]
     Customer(org::CustomerCommand),
@@ -123,17 +162,29 @@ pub async fn run(context: Context, command: Command) -> Result<()> {
         Command::Token(args) => login::token(&context, args).await,
         Command::Publish(args) => publish::publish(&context, args).await,
         Command::Promote(args) => publish::promote(&context, args).await,
+        Command::Rollback(args) => lifecycle::rollback(&context, args).await,
+        Command::Undeploy(args) => lifecycle::undeploy(&context, args).await,
+        Command::Revisions(args) => lifecycle::revisions(&context, args).await,
+        Command::Diff(args) => lifecycle::diff(&context, args).await,
+        Command::Operations(args) => lifecycle::operations(&context, args).await,
         Command::Scale(args) => scale::scale(&context, args).await,
         Command::Status(args) => status::status(&context, args).await,
         Command::Member(command) => org::member(&context, command).await,
         Command::Role(command) => org::role(&context, command).await,
+        Command::User(command) => users::user(&context, command).await,
+        Command::Group(command) => users::group(&context, command).await,
+        Command::Idp(command) => idps::idp(&context, command).await,
         Command::Egress(command) => network::egress(&context, command).await,
         Command::Grant(command) => network::grant(&context, command).await,
         Command::Services(command) => services::services(&context, command).await,
         Command::Cache(command) => cache::cache(&context, command).await,
         Command::Domain(command) => domain::domain(&context, command).await,
+        Command::Session(command) => sessions::session(&context, command).await,
+        Command::SignIn(command) => sign_in::sign_in(&context, command).await,
         Command::Client(command) => clients::client(&context, command).await,
+        Command::Keys(command) => keys::keys(&context, command).await,
         Command::Site(command) => site::site(&context, command).await,
+        Command::Audit(command) => audit::audit(&context, command).await,
         Command::Customer(command) => org::customer(&context, command).await,
         Command::Explain { code } => explain(&context, &code),
     }
@@ -162,4 +213,22 @@ fn explain(context: &Context, code: &str) -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_explained_in_any_case_of_letters() {
+        for json in [false, true] {
+            let context = Context { ca: PathBuf::new(), config_dir: PathBuf::new(), server: None, json };
+            for code in bastide_types::Code::ALL {
+                explain(&context, code.as_str()).unwrap();
+                explain(&context, &code.as_str().to_lowercase()).unwrap();
+            }
+            let error = explain(&context, "none").unwrap_err().to_string();
+            assert!(error.contains("B-EDGE-0404"), "{error}");
+        }
+    }
 }

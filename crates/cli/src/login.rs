@@ -9,7 +9,7 @@ use crate::{
     session::{self, Session},
 };
 use anyhow::{Context as _, Result, bail};
-use bastide_types::Secret;
+use bastide_types::{Code, Problem, Secret};
 use clap::Args;
 use std::{io::Read, time::Duration};
 use tokio::{
@@ -32,9 +32,12 @@ pub struct LoginArgs {
     /// Sign in without a browser, as this member
     #[arg(long, requires = "password_stdin")]
     pub email: Option<String>,
-    /// Read the password from standard input
+    /// Read the password from standard input, and the code of a second factor from a second line
     #[arg(long)]
     pub password_stdin: bool,
+    /// Sign in anew with a second factor, as some commands demand
+    #[arg(long, conflicts_with_all = ["device", "client_id"])]
+    pub mfa: bool,
     /// Sign in with the browser of another machine: shows a code to type there
     #[arg(long, conflicts_with_all = ["invitation", "email", "password_stdin", "client_id"])]
     pub device: bool,
@@ -68,16 +71,16 @@ pub async fn login(context: &Context, args: LoginArgs) -> Result<()> {
         (None, None) => session::server(context, &Store::open(&context.config_dir)?)?,
     };
     let credential = if let Some(id) = args.client_id {
-        let secret = Secret::new(read_line()?);
+        let secret = Secret::new(read_lines()?.0);
         oauth::client_token(&client, &server, &id, &secret, None).await?;
         Credential::Client { id, secret }
     } else {
         let tokens = if args.device {
             at_another_machine(&client, &server).await?
         } else if args.password_stdin {
-            without_browser(&client, &server, args.invitation.as_deref(), args.email.as_deref()).await?
+            without_browser(&client, &server, &args).await?
         } else {
-            with_browser(&client, &server).await?
+            with_browser(&client, &server, args.mfa).await?
         };
         let refresh_token = tokens.refresh_token.context("the server gave no refresh token")?;
         Credential::Member { refresh_token }
@@ -92,10 +95,10 @@ pub async fn login(context: &Context, args: LoginArgs) -> Result<()> {
 }
 
 /// The answer goes to a listener of our own on loopback (RFC 8252 §7.3).
-async fn with_browser(client: &Client, server: &str) -> Result<oauth::Tokens> {
+async fn with_browser(client: &Client, server: &str, mfa: bool) -> Result<oauth::Tokens> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let redirect = format!("http://127.0.0.1:{}/callback", listener.local_addr()?.port());
-    let request = Request::begin(server, redirect.clone())?;
+    let request = Request::begin(server, redirect.clone(), mfa)?;
     eprintln!("Open this address in your browser to sign in:\n\n  {}\n", request.url);
     let code =
         tokio::time::timeout(BROWSER_LIMIT, wait_for_code(&listener, &request, server, &redirect)).await;
@@ -168,19 +171,15 @@ async fn at_another_machine(client: &Client, server: &str) -> Result<oauth::Toke
 }
 
 /// Fills in the pages of the Identity Service itself.
-async fn without_browser(
-    client: &Client,
-    server: &str,
-    invitation: Option<&str>,
-    email: Option<&str>,
-) -> Result<oauth::Tokens> {
-    let password = read_line()?;
+async fn without_browser(client: &Client, server: &str, args: &LoginArgs) -> Result<oauth::Tokens> {
+    let (invitation, email) = (args.invitation.as_deref(), args.email.as_deref());
+    let (password, code) = read_lines()?;
     let mut visitor = Visitor::new(client.clone());
     if let Some(link) = invitation {
         accept(&mut visitor, link, &password).await?;
     }
     // Nobody listens there: the code is read from the redirect itself.
-    let request = Request::begin(server, "http://127.0.0.1:1/callback".into())?;
+    let request = Request::begin(server, "http://127.0.0.1:1/callback".into(), args.mfa)?;
     let mut arrival = visitor.open(&request.url).await?;
     if let Arrival::Page(url, answer) = &arrival {
         if !answer.status.is_success() {
@@ -192,6 +191,17 @@ async fn without_browser(
         if !form.set("username", email) || !form.set("password", &password) {
             bail!("the sign-in form is not known to this version");
         }
+        arrival = visitor.submit(url, &form).await?;
+    }
+    if let Arrival::Page(url, answer) = &arrival
+        && let Some(mut form) = Form::find_code(&String::from_utf8_lossy(&answer.body))
+    {
+        if form.fields.contains_key("offer") {
+            bail!("your organization demands a second factor: sign in with the browser once to set it up");
+        }
+        let code =
+            code.context("a second factor is needed: give its code on a second line, or use the browser")?;
+        form.set("code", &code);
         arrival = visitor.submit(url, &form).await?;
     }
     match arrival {
@@ -226,20 +236,28 @@ async fn accept(visitor: &mut Visitor, link: &str, password: &str) -> Result<()>
 /// What a page of the Identity Service says, by the code that stands in it.
 fn page_refusal(answer: &crate::Answer) -> anyhow::Error {
     let page = String::from_utf8_lossy(&answer.body);
-    match bastide_types::Code::ALL.iter().find(|code| page.contains(code.as_str())) {
-        Some(code) => anyhow::Error::new(code.problem()),
-        None => answer.refusal(),
-    }
+    page_problem(&page).map_or_else(|| answer.refusal(), anyhow::Error::new)
 }
 
-fn read_line() -> Result<String> {
+/// The code, and what the page says between its title and it.
+fn page_problem(page: &str) -> Option<Problem> {
+    let code = Code::ALL.iter().find(|code| page.contains(code.as_str()))?;
+    let problem = code.problem();
+    let behind = page.split_once(code.title()).and_then(|(_, rest)| rest.split_once("<code>"));
+    let detail = behind.map(|(detail, _)| detail.trim()).filter(|text| !text.is_empty());
+    Some(match detail.filter(|text| !text.contains(['<', '&'])) {
+        Some(detail) => code.because(detail),
+        None => problem,
+    })
+}
+
+/// The first line of the standard input, and the second one if there is one.
+fn read_lines() -> Result<(String, Option<String>)> {
     let mut text = String::new();
     std::io::stdin().take(4096).read_to_string(&mut text).context("cannot read standard input")?;
-    let line = text.lines().next().unwrap_or_default().to_owned();
-    if line.is_empty() {
-        bail!("standard input holds no secret");
-    }
-    Ok(line)
+    let mut lines = text.lines().map(str::to_owned);
+    let line = lines.next().filter(|line| !line.is_empty()).context("standard input holds no secret")?;
+    Ok((line, lines.next().filter(|line| !line.is_empty())))
 }
 
 /// Ends the session at the Platform and forgets the credential. Without a Platform to reach, the credential is
@@ -267,7 +285,7 @@ pub async fn logout(context: &Context) -> Result<()> {
 /// Shows who is signed in.
 pub async fn whoami(context: &Context) -> Result<()> {
     let session = Session::open(context, None).await?;
-    let who = session.get("/api/whoami").await?;
+    let who = session.get("/whoami").await?;
     if context.json {
         println!("{who}");
         return Ok(());
@@ -295,9 +313,30 @@ pub async fn token(context: &Context, args: TokenArgs) -> Result<()> {
 /// Address of an app in a stage, as the Platform says it.
 async fn app_url(context: &Context, app: &str, stage: &str) -> Result<String> {
     let session = Session::open(context, None).await?;
-    let app = session.get(&format!("/api/apps/{app}")).await?;
+    let app = session.get(&format!("/apps/{app}")).await?;
     let stages = app["stages"].as_array().cloned().unwrap_or_default();
     let found =
         stages.iter().find(|found| found["stage"] == stage).context("the app is not in that stage")?;
     Ok(found["url"].as_str().context("the app has no address there")?.trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_s_refusal_is_said_with_its_reason_and_nothing_foreign() {
+        let page = |detail: &str| {
+            let problem = Code::PasswordWeak.problem();
+            format!("<p class=\"problem\">{}{detail} <code>{}</code></p>", problem.title, problem.code)
+        };
+        let said = |page: &str| page_problem(page).map(|problem| problem.to_string());
+        let plain = Code::PasswordWeak.problem().to_string();
+        assert_eq!(said(&page(" It is too short.")), Some(format!("{plain} It is too short.")));
+        assert_eq!(said(&page("")), Some(plain.clone()));
+        for foreign in [" <b>x</b>", " &lt;b&gt;"] {
+            assert_eq!(said(&page(foreign)), Some(plain.clone()), "{foreign}");
+        }
+        assert_eq!(said("<p>Welcome</p>"), None);
+    }
 }

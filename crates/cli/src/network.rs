@@ -127,10 +127,10 @@ pub async fn egress(context: &Context, command: EgressCommand) -> Result<()> {
             add(&mut policy.deny, deny);
             show_egress(context, &write(&session, &at, &network).await?)
         }
-        EgressCommand::Ips => show_addresses(context, &session.get("/api/runtime").await?["egress"]),
+        EgressCommand::Ips => show_addresses(context, &session.get("/runtime").await?["egress"]),
         EgressCommand::Explain { app, to, at } => {
             let query: String = url::form_urlencoded::byte_serialize(to.as_bytes()).collect();
-            let path = format!("/api/apps/{app}/egress?to={query}&stage={}", at.stage);
+            let path = format!("/apps/{app}/egress?to={query}&stage={}", at.stage);
             let answer = session.get(&path).await?;
             if context.json {
                 println!("{answer}");
@@ -236,5 +236,5 @@ async fn write(session: &Session, at: &InStage, network: &StageNetwork) -> Resul
 }
 
 fn path(at: &InStage) -> String {
-    format!("/api/stages/{}/network", at.stage)
+    format!("/stages/{}/network", at.stage)
 }

@@ -1,11 +1,12 @@
 //! Members, roles and customers.
 
-use crate::{Context, session::Session};
-use anyhow::Result;
-use bastide_types::{AppName, CustomerName};
-use clap::Subcommand;
+use crate::{Context, session::Session, users::user_id};
+use anyhow::{Context as _, Result};
+use bastide_types::{AppName, CustomerName, StageName};
+use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// `bastide member …`
 #[derive(Debug, Clone, Subcommand)]
@@ -19,32 +20,106 @@ pub enum MemberCommand {
         /// Name to show
         #[arg(long)]
         name: Option<String>,
-        /// Organization role: administrator or developer
+        /// Organization role: administrator, developer, or one of your own (see `bastide role list`)
         #[arg(long = "role", default_value = "developer")]
         roles: Vec<String>,
+    },
+    /// Suspend a member: all sessions end at once
+    Suspend {
+        /// E-mail address
+        email: String,
+    },
+    /// Let a suspended member sign in again
+    Resume {
+        /// E-mail address
+        email: String,
+    },
+    /// Give a member other organization roles, at once
+    Roles {
+        /// E-mail address
+        email: String,
+        /// Organization role: administrator, developer, or one of your own. May be repeated
+        #[arg(long = "role", required = true)]
+        roles: Vec<String>,
+    },
+    /// End all sessions of a member
+    SignOut {
+        /// E-mail address
+        email: String,
+    },
+    /// Make a link by which a member chooses another password, for 15 minutes
+    ResetPassword {
+        /// E-mail address
+        email: String,
+    },
+    /// Take the second factor from a member who has lost it, and end the member's sessions
+    ResetMfa {
+        /// E-mail address
+        email: String,
     },
 }
 
 /// `bastide role …`
 #[derive(Debug, Clone, Subcommand)]
 pub enum RoleCommand {
-    /// List who has which role of an app
+    /// List the roles of your organization; of an app, who has which
     List {
         /// Name of the app
-        app: String,
+        app: Option<String>,
     },
-    /// Give a member a role of an app in a stage
-    Grant {
-        /// Name of the app
-        app: String,
-        /// The role
-        role: String,
-        /// E-mail address of the member
-        email: String,
-        /// Stage
-        #[arg(long, default_value = "production")]
-        stage: String,
+    /// List the permissions that a role of your organization may hold
+    Permissions,
+    /// Make a role of your organization
+    Create(RoleArgs),
+    /// Give a role of your organization other permissions, at once
+    Change(RoleArgs),
+    /// Remove a role of your organization that nobody has
+    Delete {
+        /// Name of the role
+        name: String,
     },
+    /// Give a member, an end user or a group a role of an app in a stage
+    Grant(GrantArgs),
+    /// Take a role of an app in a stage away, at once
+    Revoke(GrantArgs),
+}
+
+/// A role of an app and whose it is.
+#[derive(Debug, Clone, Args)]
+pub struct GrantArgs {
+    /// Name of the app
+    pub app: AppName,
+    /// The role
+    pub role: String,
+    #[command(flatten)]
+    pub who: Who,
+    /// Stage
+    #[arg(long, default_value = "production")]
+    pub stage: StageName,
+}
+
+/// Who has a role of an app.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub struct Who {
+    /// E-mail address of a member
+    pub email: Option<String>,
+    /// E-mail address of an end user of the stage
+    #[arg(long, value_name = "EMAIL")]
+    pub user: Option<String>,
+    /// A group of the stage's end users
+    #[arg(long)]
+    pub group: Option<String>,
+}
+
+/// A role of the organization and what it holds.
+#[derive(Debug, Clone, Args)]
+pub struct RoleArgs {
+    /// Name of the role: a-z, 0-9, `-`
+    pub name: String,
+    /// What it may do, such as apps.publish. May be repeated
+    #[arg(long = "permission", value_name = "PERMISSION")]
+    pub permissions: Vec<String>,
 }
 
 /// `bastide customer …`
@@ -82,40 +157,128 @@ pub async fn member(context: &Context, command: MemberCommand) -> Result<()> {
     let session = Session::open(context, None).await?;
     match command {
         MemberCommand::List => {
-            let members = session.get("/api/members").await?;
-            table(context, &members, &["email", "name", "state", "roles"])
+            let members = session.get("/members").await?;
+            table(context, &members, &["email", "name", "state", "roles", "second_factor"])
         }
         MemberCommand::Invite { email, name, roles } => {
             let mut body = json!({ "email": email, "roles": roles });
             if let Some(name) = name {
                 body["name"] = name.into();
             }
-            let invited = session.send(Method::POST, "/api/members", &body).await?;
-            show(context, &invited, &["link"])
+            let invited = session.send(Method::POST, "/members", &body).await?;
+            link(context, &invited, &email)
+        }
+        MemberCommand::Suspend { email } => {
+            let path = format!("/members/{}/suspension", id_of(&session, &email).await?);
+            put(&session, &path, &json!({ "suspended": true })).await
+        }
+        MemberCommand::Resume { email } => {
+            let path = format!("/members/{}/suspension", id_of(&session, &email).await?);
+            put(&session, &path, &json!({ "suspended": false })).await
+        }
+        MemberCommand::Roles { email, roles } => {
+            let path = format!("/members/{}/roles", id_of(&session, &email).await?);
+            put(&session, &path, &json!({ "roles": roles })).await
+        }
+        MemberCommand::ResetPassword { email } => {
+            let path = format!("/members/{}/password-reset", id_of(&session, &email).await?);
+            link(context, &session.send(Method::POST, &path, &json!({})).await?, &email)
+        }
+        MemberCommand::ResetMfa { email } => {
+            remove(&session, &format!("/members/{}/second-factor", id_of(&session, &email).await?)).await
+        }
+        MemberCommand::SignOut { email } => {
+            remove(&session, &format!("/members/{}/sessions", id_of(&session, &email).await?)).await
         }
     }
 }
 
-/// Roles of apps.
+/// Says where a link went: by mail, or here to be handed on.
+pub(crate) fn link(context: &Context, made: &Value, email: &str) -> Result<()> {
+    if !context.json && made["mailed"] == true {
+        println!("A letter is on its way to {email}.");
+        return Ok(());
+    }
+    show(context, made, &["link"])
+}
+
+/// The id of the member with this address.
+pub(crate) async fn id_of(session: &Session, email: &str) -> Result<String> {
+    let members = session.get("/members").await?;
+    let wanted = email.trim().to_lowercase();
+    let found = members.as_array().into_iter().flatten().find(|member| member["email"] == wanted.as_str());
+    let id = found.and_then(|member| member["id"].as_str());
+    Ok(id.with_context(|| format!("nobody here has the address {email}"))?.to_owned())
+}
+
+/// PUT of JSON that is answered with nothing.
+pub(crate) async fn put(session: &Session, path: &str, body: &Value) -> Result<()> {
+    let answer = session.call(Method::PUT, path, Some("application/json"), body.to_string().into()).await?;
+    answer.good().map(drop)
+}
+
+/// DELETE that is answered with nothing.
+pub(crate) async fn remove(session: &Session, path: &str) -> Result<()> {
+    session.call(Method::DELETE, path, None, bytes::Bytes::new()).await?.good().map(drop)
+}
+
+/// Roles of the organization and of its apps.
 pub async fn role(context: &Context, command: RoleCommand) -> Result<()> {
     let session = Session::open(context, None).await?;
     match command {
-        RoleCommand::List { app } => {
-            let app: AppName = app.parse()?;
-            let grants = session.get(&format!("/api/apps/{app}/roles")).await?;
-            table(context, &grants, &["stage", "role", "email"])
+        RoleCommand::List { app: None } => {
+            let roles = session.get("/roles").await?;
+            table(context, &roles, &["name", "permissions"])
         }
-        RoleCommand::Grant { app, role, email, stage } => {
-            let app: AppName = app.parse()?;
-            let body = json!({ "stage": stage, "role": role, "email": email });
-            let path = format!("/api/apps/{app}/roles");
-            let answer =
-                session.call(Method::PUT, &path, Some("application/json"), body.to_string().into()).await?;
-            answer.good()?;
-            eprintln!("{email} has the role {role} of {app} in {stage}.");
-            Ok(())
+        RoleCommand::Permissions => {
+            let permissions = session.get("/permissions").await?;
+            table(context, &permissions, &["name", "what"])
         }
+        RoleCommand::Create(role) => {
+            let body = json!({ "name": role.name, "permissions": role.permissions });
+            let body = body.to_string().into();
+            session.call(Method::POST, "/roles", Some("application/json"), body).await?.good().map(drop)
+        }
+        RoleCommand::Change(role) => {
+            let body = json!({ "permissions": role.permissions });
+            put(&session, &format!("/roles/{}", segment(&role.name)), &body).await
+        }
+        RoleCommand::Delete { name } => remove(&session, &format!("/roles/{}", segment(&name))).await,
+        RoleCommand::List { app: Some(app) } => {
+            let app: AppName = app.parse()?;
+            let grants = session.get(&format!("/apps/{app}/roles")).await?;
+            table(context, &grants, &["stage", "role", "email", "user", "group"])
+        }
+        RoleCommand::Grant(args) => grant(&session, args).await,
+        RoleCommand::Revoke(args) => revoke(&session, args).await,
     }
+}
+
+async fn grant(session: &Session, args: GrantArgs) -> Result<()> {
+    let GrantArgs { app, role, who, stage } = args;
+    let mut body = json!({ "stage": stage, "role": role });
+    let named = [("email", who.email), ("user", who.user), ("group", who.group)];
+    let (key, name) = named.into_iter().find_map(|(key, name)| Some((key, name?))).unwrap_or_default();
+    body[key] = name.as_str().into();
+    put(session, &format!("/apps/{app}/roles"), &body).await?;
+    let kind = if key == "group" { "The group " } else { "" };
+    eprintln!("{kind}{name} has the role {role} of {app} in {stage}.");
+    Ok(())
+}
+
+async fn revoke(session: &Session, args: GrantArgs) -> Result<()> {
+    let GrantArgs { app, role, who, stage } = args;
+    let whose = match who {
+        Who { group: Some(group), .. } => format!("groups/{}", segment(&group)),
+        Who { user: Some(user), .. } => user_id(session, &stage, &user).await?,
+        Who { email, .. } => id_of(session, &email.unwrap_or_default()).await?,
+    };
+    remove(session, &format!("/apps/{app}/roles/{stage}/{}/{whose}", segment(&role))).await
+}
+
+/// A text as one segment of a path.
+pub(crate) fn segment(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
 /// Customers.
@@ -123,12 +286,12 @@ pub async fn customer(context: &Context, command: CustomerCommand) -> Result<()>
     let session = Session::open(context, None).await?;
     match command {
         CustomerCommand::List => {
-            let customers = session.get("/api/customers").await?;
+            let customers = session.get("/customers").await?;
             table(context, &customers, &["name", "platform_url"])
         }
         CustomerCommand::Quota { name, replicas } => {
             let name: CustomerName = name.parse()?;
-            let path = format!("/api/customers/{name}/quota");
+            let path = format!("/customers/{name}/quota");
             let quota = match replicas {
                 Some(replicas) => session.send(Method::PUT, &path, &json!({ "replicas": replicas })).await?,
                 None => session.get(&path).await?,
@@ -136,13 +299,13 @@ pub async fn customer(context: &Context, command: CustomerCommand) -> Result<()>
             show(context, &quota, &["replicas", "used"])
         }
         CustomerCommand::Locks => {
-            let locks = session.get("/api/locks").await?;
+            let locks = session.get("/locks").await?;
             table(context, &locks, &["label", "kind", "until", "customer"])
         }
         CustomerCommand::Unlock { label } => {
-            let label: String = url::form_urlencoded::byte_serialize(label.as_bytes()).collect();
+            let label = segment(&label);
             session
-                .call(Method::DELETE, &format!("/api/locks/{label}/lock"), None, bytes::Bytes::new())
+                .call(Method::DELETE, &format!("/locks/{label}/lock"), None, bytes::Bytes::new())
                 .await?
                 .good()?;
             Ok(())
@@ -150,7 +313,7 @@ pub async fn customer(context: &Context, command: CustomerCommand) -> Result<()>
         CustomerCommand::Create { name, administrator } => {
             let name: CustomerName = name.parse()?;
             let body = json!({ "name": name, "administrator_email": administrator });
-            let created = session.send(Method::POST, "/api/customers", &body).await?;
+            let created = session.send(Method::POST, "/customers", &body).await?;
             if context.json {
                 println!("{created}");
                 return Ok(());
@@ -169,7 +332,7 @@ pub(crate) fn table(context: &Context, value: &Value, columns: &[&str]) -> Resul
     }
     let rows = value.as_array().or_else(|| value.as_object()?.values().find_map(Value::as_array));
     for row in rows.into_iter().flatten() {
-        let cells: Vec<_> = columns.iter().map(|column| plain(&row[column])).collect();
+        let cells: Vec<_> = columns.iter().map(|column| cell(column, &row[column])).collect();
         println!("{}", cells.join("\t"));
     }
     Ok(())
@@ -182,9 +345,22 @@ pub(crate) fn show(context: &Context, value: &Value, keys: &[&str]) -> Result<()
         return Ok(());
     }
     for key in keys {
-        println!("{key}: {}", plain(&value[key]));
+        println!("{key}: {}", cell(key, &value[key]));
     }
     Ok(())
+}
+
+/// Keys whose numbers are seconds since 1970.
+const MOMENTS: [&str; 5] = ["since", "seen", "until", "created", "at"];
+
+/// A value as people read it: moments as dates after RFC 3339, in UTC.
+fn cell(key: &str, value: &Value) -> String {
+    let moment = value.as_i64().filter(|_| MOMENTS.contains(&key));
+    moment.and_then(date).unwrap_or_else(|| plain(value))
+}
+
+fn date(at_s: i64) -> Option<String> {
+    OffsetDateTime::from_unix_timestamp(at_s).ok()?.format(&Rfc3339).ok()
 }
 
 fn plain(value: &Value) -> String {
@@ -193,5 +369,23 @@ fn plain(value: &Value) -> String {
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(","),
         Value::Null => String::new(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_dates_and_other_numbers_stay_numbers() {
+        let check = |key: &str, value: Value, expected: &str| {
+            assert_eq!(cell(key, &value), expected, "{key} {value}")
+        };
+        check("since", json!(1_790_000_000), "2026-09-21T14:13:20Z");
+        check("until", json!(0), "1970-01-01T00:00:00Z");
+        check("users", json!(1_790_000_000), "1790000000");
+        check("until", json!("later"), "later");
+        check("until", Value::Null, "");
+        check("until", json!(i64::MAX), "9223372036854775807");
     }
 }

@@ -1,7 +1,12 @@
 //! Packs a directory for publishing: the same directory gives the same bytes.
 
 use anyhow::{Context, Result, bail};
-use bastide_types::{Manifest, manifest::ImageSource};
+use aws_lc_rs::digest;
+use bastide_types::{
+    Digest, Manifest,
+    manifest::ImageSource,
+    tree::{CHANGES, Changes, Tree, TreeFile},
+};
 use flate2::{Compression, GzBuilder};
 use std::{
     fs,
@@ -20,6 +25,65 @@ const ENTRIES_MAX: usize = 20_000;
 /// # Errors
 /// When there is no `bastide.toml`, or something in it is neither a plain file nor a directory.
 pub fn pack(dir: &Path) -> Result<Vec<u8>> {
+    let entries = entries(dir)?;
+    packed(dir, entries.iter().map(PathBuf::as_path), None)
+}
+
+/// Packs what of a directory the Build Service does not have: `tree` is what it holds, `base` what was published before.
+pub fn pack_changes(dir: &Path, tree: &Tree, base: &Tree) -> Result<Vec<u8>> {
+    let changes =
+        Changes { base: digest(&base.text()), tree: digest(&tree.text()), without: base.without(tree) };
+    let news = tree.without(base);
+    packed(dir, news.iter().map(Path::new), Some(&changes))
+}
+
+/// What a directory holds, by content.
+///
+/// # Errors
+/// As [`pack`].
+pub fn tree(dir: &Path) -> Result<Tree> {
+    let mut tree = Tree::default();
+    for path in entries(dir)? {
+        let full = dir.join(&path);
+        let meta = fs::symlink_metadata(&full).with_context(|| format!("cannot read {}", full.display()))?;
+        let file = if meta.is_dir() { None } else { Some(file(&full, &meta)?) };
+        tree.0.insert(path.to_string_lossy().into_owned(), file);
+    }
+    Ok(tree)
+}
+
+fn file(path: &Path, meta: &fs::Metadata) -> Result<TreeFile> {
+    let (mut context, mut part, mut size) = (digest::Context::new(&digest::SHA256), vec![0; 64 * 1024], 0);
+    let mut file = fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    loop {
+        let read = file.read(&mut part)?;
+        if read == 0 {
+            break;
+        }
+        context.update(&part[..read]);
+        size += read as u64;
+    }
+    let executable = is_executable(meta);
+    Ok(TreeFile { digest: as_digest(&context.finish()), size, executable })
+}
+
+/// Digest of some bytes.
+pub fn digest(bytes: &[u8]) -> Digest {
+    as_digest(&digest::digest(&digest::SHA256, bytes))
+}
+
+fn as_digest(found: &digest::Digest) -> Digest {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(found.as_ref());
+    Digest::from_sha256(bytes)
+}
+
+fn is_executable(meta: &fs::Metadata) -> bool {
+    meta.permissions().mode() & 0o111 != 0
+}
+
+/// Paths of what belongs to the app, in order.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     if !dir.join("bastide.toml").is_file() {
         bail!(
             "{} holds no bastide.toml. This is the smallest one:\n\n  [app]\n  name = \"my-app\"\n  kind = \"static\"\n\n  [[route]]\n  path = \"/\"\n  access = \"public\"\n",
@@ -35,9 +99,25 @@ pub fn pack(dir: &Path) -> Result<Vec<u8>> {
         entries
             .retain(|path| wanted.iter().any(|wanted| path.starts_with(wanted) || wanted.starts_with(path)));
     }
+    Ok(entries)
+}
+
+fn packed<'p>(
+    dir: &Path,
+    entries: impl Iterator<Item = &'p Path>,
+    changes: Option<&Changes>,
+) -> Result<Vec<u8>> {
     let mut archive = tar::Builder::new(GzBuilder::new().write(Vec::new(), Compression::default()));
+    if let Some(changes) = changes {
+        let text = serde_json::to_vec(changes)?;
+        let mut header = tar::Header::new_gnu();
+        header.set_mtime(0);
+        header.set_mode(0o644);
+        header.set_size(text.len() as u64);
+        archive.append_data(&mut header, CHANGES, &text[..])?;
+    }
     let mut total = 0;
-    for entry in &entries {
+    for entry in entries {
         total += append(&mut archive, dir, entry, BYTES_MAX - total)?;
     }
     Ok(archive.into_inner()?.finish()?)
@@ -102,7 +182,7 @@ fn append<W: Write>(archive: &mut tar::Builder<W>, root: &Path, path: &Path, lef
     if meta.len() > left {
         bail!("{} holds more than {} MiB", root.display(), BYTES_MAX / 1024 / 1024);
     }
-    header.set_mode(if meta.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 });
+    header.set_mode(if is_executable(&meta) { 0o755 } else { 0o644 });
     header.set_size(meta.len());
     let file = fs::File::open(&full).with_context(|| format!("cannot read {}", full.display()))?;
     // A file that grows while it is read must not spill into the next entry.
@@ -170,6 +250,24 @@ mod tests {
         fs::File::open(two.path().join("index.html")).unwrap().set_times(times).unwrap();
         assert_eq!(pack(one.path()).unwrap(), pack(two.path()).unwrap());
         assert_eq!(names(&pack(one.path()).unwrap()), ["bastide.toml", "css", "css/a.css", "index.html"]);
+    }
+
+    #[test]
+    fn after_one_change_one_file_is_packed_and_little_more() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("bastide.toml"), "[app]").unwrap();
+        for number in 0..2000 {
+            fs::create_dir_all(dir.path().join(format!("d{}", number % 40))).unwrap();
+            fs::write(dir.path().join(format!("d{}/f{number}", number % 40)), number.to_string()).unwrap();
+        }
+        let base = tree(dir.path()).unwrap();
+        assert_eq!(names(&pack_changes(dir.path(), &base, &base).unwrap()), [CHANGES]);
+        fs::write(dir.path().join("d7/f7"), "other").unwrap();
+        fs::remove_file(dir.path().join("d8/f8")).unwrap();
+        let now = tree(dir.path()).unwrap();
+        let packed = pack_changes(dir.path(), &now, &base).unwrap();
+        assert_eq!(names(&packed), [CHANGES, "d7/f7"]);
+        assert!(packed.len() < 1024, "{}", packed.len());
     }
 
     #[test]

@@ -49,9 +49,9 @@ pub async fn scale(context: &Context, args: ScaleArgs) -> Result<()> {
     let (app, stage) = (&args.app, &args.stage);
     let shown = if args.reset || asked != Scale::default() {
         let body = json!({ "stage": stage, "scale": (!args.reset).then_some(asked) });
-        session.send(Method::PUT, &format!("/api/apps/{app}/scale"), &body).await?
+        session.send(Method::PUT, &format!("/apps/{app}/scale"), &body).await?
     } else {
-        let value = session.get(&format!("/api/apps/{app}")).await?;
+        let value = session.get(&format!("/apps/{app}")).await?;
         let stages = value["stages"].as_array().cloned().unwrap_or_default();
         let found = stages.into_iter().find(|one| one["stage"] == stage.as_str());
         match found.map(|mut found| found["scale"].take()) {

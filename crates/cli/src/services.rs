@@ -29,7 +29,7 @@ pub async fn services(context: &Context, command: ServicesCommand) -> Result<()>
     let session = Session::open(context, None).await?;
     match command {
         ServicesCommand::List { app } => {
-            let all = session.get(&format!("/api/apps/{app}/services")).await?;
+            let all = session.get(&format!("/apps/{app}/services")).await?;
             if context.json {
                 println!("{all}");
                 return Ok(());
@@ -45,7 +45,7 @@ pub async fn services(context: &Context, command: ServicesCommand) -> Result<()>
         }
         ServicesCommand::Rotate { app, at } => {
             let body = json!({ "stage": at.stage });
-            let path = format!("/api/apps/{app}/services/postgres/rotate");
+            let path = format!("/apps/{app}/services/postgres/rotate");
             let begun = session.send(Method::POST, &path, &body).await?;
             publish::follow(context, &session, begun).await
         }

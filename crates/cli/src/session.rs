@@ -3,13 +3,49 @@
 use crate::{
     Context,
     credentials::{Credential, Store},
-    http::{Answer, Client, request},
+    http::{Answer, Client, Unanswered, request},
     oauth,
 };
 use anyhow::{Context as _, Result};
-use bastide_types::Secret;
+use bastide_types::{API, Code, Secret};
 use bytes::Bytes;
 use http::Method;
+use std::time::Duration;
+
+/// Most tries of one request.
+const TRIES: u32 = 4;
+/// Longest pause before the next try.
+const PAUSE_MAX: Duration = Duration::from_secs(61);
+
+/// How long to wait before the request is sent again; `None` when it need not be.
+fn pause(outcome: &Result<Answer>) -> Option<Duration> {
+    let answer = match outcome {
+        Ok(answer) => answer,
+        // Whether it arrived is not known: the key makes that no matter.
+        Err(error) if error.downcast_ref::<Unanswered>().is_some() => {
+            return Some(Duration::from_millis(300));
+        }
+        Err(_) => return None,
+    };
+    let code = answer.code()?;
+    let again = [Code::TooManyRequests, Code::KeyBusy, Code::PlatformUnavailable];
+    if !again.iter().any(|one| one.as_str() == code) {
+        return None;
+    }
+    let seconds = answer.header(http::header::RETRY_AFTER).and_then(|text| text.parse().ok()).unwrap_or(1);
+    let pause = Duration::from_secs(seconds).min(PAUSE_MAX);
+    if seconds > 2 {
+        eprintln!("The Platform asks to wait {seconds} s.");
+    }
+    Some(pause)
+}
+
+/// A key that nobody else has.
+fn new_key() -> Result<String> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).context("no randomness")?;
+    Ok(base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, bytes))
+}
 
 /// A session.
 pub struct Session {
@@ -59,7 +95,8 @@ impl Session {
         &self.token
     }
 
-    /// Calls the API.
+    /// Calls the API at a path below [`API`]. A write carries a key, so that it is done once although it is sent again when
+    /// its answer does not come; who asks too much waits.
     pub async fn call(
         &self,
         method: Method,
@@ -67,15 +104,51 @@ impl Session {
         content_type: Option<&str>,
         body: Bytes,
     ) -> Result<Answer> {
-        let bearer = format!("Bearer {}", self.token.expose());
-        let mut fields = vec![("authorization", bearer.as_str()), ("accept", "application/json")];
-        fields.extend(content_type.map(|kind| ("content-type", kind)));
-        self.client.send(request(method, &format!("{}{path}", self.server), &fields, body)?).await
+        self.call_with(method, path, content_type, &[], body).await
     }
 
-    /// GET of JSON.
+    /// The same with more header fields.
+    pub async fn call_with(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: Option<&str>,
+        more: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Answer> {
+        let (bearer, url) =
+            (format!("Bearer {}", self.token.expose()), format!("{}{API}{path}", self.server));
+        let key = if method == Method::GET { None } else { Some(new_key()?) };
+        let mut fields = vec![
+            ("authorization", bearer.as_str()),
+            ("accept", "application/json"),
+            ("accept-encoding", "gzip"),
+        ];
+        fields.extend(content_type.map(|kind| ("content-type", kind)));
+        fields.extend_from_slice(more);
+        fields.extend(key.as_deref().map(|key| ("idempotency-key", key)));
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let outcome = self.client.send(request(method.clone(), &url, &fields, body.clone())?).await;
+            match pause(&outcome).filter(|_| tries < TRIES) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return outcome,
+            }
+        }
+    }
+
+    /// GET of JSON; a list is read to its end.
     pub async fn get(&self, path: &str) -> Result<serde_json::Value> {
-        self.call(Method::GET, path, None, Bytes::new()).await?.json()
+        let mut answer = self.call(Method::GET, path, None, Bytes::new()).await?;
+        let mut next = answer.next_page();
+        let mut all: serde_json::Value = answer.json()?;
+        while let (Some(path), Some(list)) = (&next, all.as_array_mut()) {
+            answer = self.call(Method::GET, path, None, Bytes::new()).await?;
+            next = answer.next_page();
+            list.append(&mut answer.json()?);
+        }
+        Ok(all)
     }
 
     /// Sends JSON and reads JSON.

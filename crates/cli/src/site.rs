@@ -316,7 +316,7 @@ fn network(text: &str) -> Result<IpNet, String> {
 }
 
 fn path(at: &InStage, end: &str) -> String {
-    format!("/api/stages/{}/site{end}", at.stage)
+    format!("/stages/{}/site{end}", at.stage)
 }
 
 async fn read(session: &Session, at: &InStage) -> Result<Shown> {

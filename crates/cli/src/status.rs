@@ -16,12 +16,12 @@ pub struct StatusArgs {
 /// Shows apps.
 pub async fn status(context: &Context, args: StatusArgs) -> Result<()> {
     let session = Session::open(context, None).await?;
-    if let Some(warning) = session.get("/api/runtime").await?["warning"].as_str() {
+    if let Some(warning) = session.get("/runtime").await?["warning"].as_str() {
         eprintln!("WARNING: {warning}");
     }
     let value = match &args.app {
-        Some(app) => session.get(&format!("/api/apps/{}", app.parse::<AppName>()?)).await?,
-        None => session.get("/api/apps").await?,
+        Some(app) => session.get(&format!("/apps/{}", app.parse::<AppName>()?)).await?,
+        None => session.get("/apps").await?,
     };
     if context.json {
         println!("{value}");

@@ -123,7 +123,7 @@ pub async fn policy(context: &Context, command: PolicyCommand) -> Result<()> {
 /// When the Platform refuses them.
 pub async fn exclude(context: &Context, at: &At, exclusions: &[WafExclusion]) -> Result<String> {
     let session = Session::open(context, None).await?;
-    let who = session.get("/api/whoami").await?;
+    let who = session.get("/whoami").await?;
     let is_office = who["customer"] == CustomerName::operator().as_str();
     let at = At { customer: at.customer.clone().filter(|_| is_office), ..at.clone() };
     let shown: Shown = serde_json::from_value(session.get(&path(&at)).await?)?;
@@ -157,7 +157,7 @@ fn path(at: &At) -> String {
         }
     }
     let query = query.finish();
-    if query.is_empty() { "/api/waf/policy".into() } else { format!("/api/waf/policy?{query}") }
+    if query.is_empty() { "/waf/policy".into() } else { format!("/waf/policy?{query}") }
 }
 
 impl Change {
@@ -327,10 +327,10 @@ mod tests {
     #[test]
     fn a_level_is_one_address() {
         let at = |line: &[&str]| path(&typed(line).at);
-        assert_eq!(at(&[]), "/api/waf/policy");
-        assert_eq!(at(&["--platform"]), "/api/waf/policy?platform=true");
+        assert_eq!(at(&[]), "/waf/policy");
+        assert_eq!(at(&["--platform"]), "/waf/policy?platform=true");
         let app = at(&["--customer", "acme", "--stage", "test", "--app", "shop"]);
-        assert_eq!(app, "/api/waf/policy?customer=acme&stage=test&app=shop");
+        assert_eq!(app, "/waf/policy?customer=acme&stage=test&app=shop");
         assert!(Line::try_parse_from(["policy", "show", "--app", "shop"]).is_err());
     }
 }

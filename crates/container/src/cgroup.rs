@@ -4,7 +4,7 @@
 //! Making and joining them is the container engine's part; reading, killing and removing is here, so that
 //! nothing is left even when the engine never got that far.
 
-use crate::{Error, Result};
+use crate::{Error, Result, cores::Cores};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -85,6 +85,11 @@ impl Cgroups {
         Self { id: id.to_owned(), root: ROOT.into() }
     }
 
+    /// Those that hold all containers of this host; the host's figures of them, no limits.
+    pub fn common() -> Self {
+        Self { id: String::new(), root: ROOT.into() }
+    }
+
     /// Those directories that exist, one per hierarchy.
     pub fn dirs(&self) -> Vec<PathBuf> {
         let below = Path::new(PARENT).join(&self.id);
@@ -123,6 +128,18 @@ impl Cgroups {
     pub fn cpu_us(&self) -> Option<u64> {
         let unified = |dir: &PathBuf| field(&fs::read_to_string(dir.join("cpu.stat")).ok()?, "usage_usec");
         self.dirs().iter().find_map(unified).or_else(|| Some(self.number(&["cpuacct.usage"])? / 1000))
+    }
+
+    /// Lets it run on these cores only, from now on.
+    ///
+    /// # Errors
+    /// [`Error::File`] names what cannot be changed; a host without the controller has nothing to change.
+    pub fn use_only(&self, cores: &Cores) -> Result<()> {
+        let files = self.dirs().into_iter().map(|dir| dir.join("cpuset.cpus"));
+        for file in files.filter(|file| file.exists()) {
+            fs::write(&file, cores.to_string()).map_err(Error::file(&file))?;
+        }
+        Ok(())
     }
 
     /// Processes and threads now.

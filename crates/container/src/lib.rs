@@ -10,6 +10,7 @@
 mod capture;
 pub mod cgroup;
 mod container;
+mod cores;
 mod error;
 mod handle;
 mod life;
@@ -20,6 +21,7 @@ mod shim;
 mod spec;
 
 pub use container::{Container, Engine, Limits, Log, Mount};
+pub use cores::Cores;
 pub use error::Error;
 pub use handle::{Handle, attach, start};
 pub use life::{Ended, How, Life};

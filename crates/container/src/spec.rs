@@ -6,6 +6,7 @@
 use crate::{
     cgroup,
     container::{Container, USER},
+    cores::Cores,
     seccomp,
 };
 use nix::sys::resource::{Resource, getrlimit};
@@ -87,17 +88,25 @@ fn resources(container: &Container) -> Value {
         // Memory and swap together: the same number means no swap.
         memory["swap"] = limits.memory_bytes.into();
     }
-    let millis = u64::from(limits.cpu_millis);
     json!({
         "devices": [{ "allow": false, "access": "rwm" }],
         "memory": memory,
         "pids": { "limit": limits.pids_max },
-        "cpu": {
-            "shares": (millis * 1024 / 1000).max(2),
-            "quota": (millis * PERIOD_US / 1000).max(1000),
-            "period": PERIOD_US,
-        },
+        "cpu": processor(u64::from(limits.cpu_millis)),
     })
+}
+
+fn processor(millis: u64) -> Value {
+    let mut processor = json!({
+        "shares": (millis * 1024 / 1000).max(2),
+        "quota": (millis * PERIOD_US / 1000).max(1000),
+        "period": PERIOD_US,
+    });
+    // All of them, so that there is a group whose cores can be changed while it runs.
+    if let Some(cores) = Cores::of_host().filter(|_| cgroup::has("cpuset")) {
+        processor["cpus"] = cores.to_string().into();
+    }
+    processor
 }
 
 /// First user of a container's range. Two containers may meet in one range; they share nothing but the

@@ -1,7 +1,7 @@
 //! The edge alone: CDN and WAF before one HTTP origin. No Platform, no bus, any Host.
 
 use crate::{
-    Error, StandAlone,
+    Error, StandAlone, ahead,
     cache::{Behind, Plot, Store},
     compress::Wish,
     context::Context,
@@ -202,6 +202,10 @@ impl Alone {
     async fn journey(&self, cx: &mut Context, request: Request) -> Result<Response, Refusal> {
         let mut request = limited(request, BODY_BYTES_MAX)?;
         let inspection = self.inspect(cx, &mut request).await?;
+        if ahead::is_short(&request) {
+            let taken = timeout(DEADLINE, ahead::take_short(&mut request)).await;
+            taken.map_err(|_| Refusal::new(Code::RequestTimeout))??;
+        }
         headers::clean(request.headers_mut());
         let (wish, is_head) = (Wish::of(&request), request.method() == Method::HEAD);
         let response = match &self.shared.cache {

@@ -5,33 +5,39 @@ use bastide_tls::{CertificateStore, CustomSite, SealingKey};
 use bastide_types::{DomainName, Snapshot, snapshot::CustomDomain};
 use std::{collections::HashMap, sync::Arc};
 
-/// The sites that are served, and what each was made of.
+/// Opens what was sealed for this edge, and serves it.
 pub(crate) struct CustomSites {
     store: Arc<CertificateStore>,
     key: Option<SealingKey>,
-    made: HashMap<DomainName, (CustomDomain, CustomSite)>,
 }
+
+/// Sites of custom domains, and what each was made of.
+pub(crate) type Made = HashMap<DomainName, (CustomDomain, CustomSite)>;
 
 impl CustomSites {
     /// Nothing is served yet. Without a key no certificate can be opened.
     pub(crate) fn new(store: Arc<CertificateStore>, key: Option<SealingKey>) -> Self {
-        Self { store, key, made: HashMap::new() }
+        Self { store, key }
     }
 
-    /// Serves what a Snapshot says. A certificate that cannot be used leaves the one before it in force, as long as the
+    /// What a Snapshot says. A certificate that cannot be used leaves the one before it in place, as long as the
     /// domain is the same stage's.
-    pub(crate) fn apply(&mut self, snapshot: &Snapshot) {
-        let mut made = HashMap::new();
+    pub(crate) fn made(&self, snapshot: &Snapshot, before: Option<&Made>) -> Made {
+        let mut made = Made::new();
         for (name, domain) in &snapshot.hosts {
-            let before = self.made.get(name);
+            let before = before.and_then(|before| before.get(name));
             let site = match before {
                 Some((same, site)) if same == domain => site.clone(),
                 _ => self.make(name, domain, before),
             };
             made.insert(name.clone(), (domain.clone(), site));
         }
-        self.made = made;
-        let sites = self.made.iter().map(|(name, (_, site))| (name.to_string(), site.clone()));
+        made
+    }
+
+    /// Serves these, and no others.
+    pub(crate) fn serve(&self, made: &Made) {
+        let sites = made.iter().map(|(name, (_, site))| (name.to_string(), site.clone()));
         self.store.set_custom(sites.collect());
     }
 
@@ -121,6 +127,8 @@ mod tests {
                 .map(|(name, domain)| (DomainName::new(name).unwrap(), domain.clone()))
                 .collect(),
             waf: BTreeMap::new(),
+            kept: Vec::new(),
+            schema: bastide_types::snapshot::SCHEMA,
             platform_waf: bastide_types::Digest::from_sha256([0; 32]),
         }
     }
@@ -132,9 +140,11 @@ mod tests {
         let ca = LocalCa::create_public(&bases, OffsetDateTime::now_utc()).unwrap();
         let store = CertificateStore::new();
         let good = sealed(&ca, &mine, NAME);
-        let mut sites = CustomSites::new(store.clone(), Some(mine));
+        let sites = CustomSites::new(store.clone(), Some(mine));
+        let mut made = Made::new();
         let mut serve = |certificate: Option<Certificate>| {
-            sites.apply(&snapshot(&[(NAME, domain(certificate))]));
+            made = sites.made(&snapshot(&[(NAME, domain(certificate))]), Some(&made));
+            sites.serve(&made);
             store.site_of(NAME).is_some()
         };
         assert!(!serve(None), "there is no certificate yet");
@@ -147,7 +157,7 @@ mod tests {
         assert!(serve(Some(moved)), "what cannot be used leaves the one before it in force");
         assert!(!serve(None), "but a certificate that is gone is gone");
         assert!(serve(Some(good)));
-        sites.apply(&snapshot(&[]));
+        sites.serve(&sites.made(&snapshot(&[]), Some(&made)));
         assert!(store.site_of(NAME).is_none());
     }
 
@@ -159,11 +169,13 @@ mod tests {
                 .unwrap();
         let store = CertificateStore::new();
         let good = sealed(&ca, &key, NAME);
-        let mut sites = CustomSites::new(store.clone(), Some(key));
-        sites.apply(&snapshot(&[(NAME, domain(Some(good)))]));
+        let sites = CustomSites::new(store.clone(), Some(key));
+        let made = sites.made(&snapshot(&[(NAME, domain(Some(good)))]), None);
+        sites.serve(&made);
+        assert!(store.site_of(NAME).is_some());
         let theirs = Certificate { chain: String::new(), keys: BTreeMap::new() };
         let beta = CustomDomain { customer: CustomerName::new("beta").unwrap(), ..domain(Some(theirs)) };
-        sites.apply(&snapshot(&[(NAME, beta)]));
+        sites.serve(&sites.made(&snapshot(&[(NAME, beta)]), Some(&made)));
         assert!(store.site_of(NAME).is_none());
     }
 

@@ -10,18 +10,27 @@ use crate::refusal::Refusal;
 
 /// Our name in `CDN-Loop` (RFC 8586): the same for all edges of one installation, another for every other,
 /// since one Bastide may well stand before another.
-pub(crate) struct LoopId(String);
+pub(crate) struct LoopId(HeaderValue);
 
 impl LoopId {
     /// Of an installation: the host below which its Platform is served.
     pub(crate) fn of(domains: &Domains) -> Self {
-        Self(format!("{}:{}", domains.platform, domains.https_port))
+        Self::named(&format!("{}:{}", domains.platform, domains.https_port))
     }
     /// Of an edge that stands alone: a pseudonym for as long as it runs.
     pub(crate) fn alone() -> Self {
-        Self(format!("bastide-{:08x}", RequestId::generate().0.as_u64_pair().1 as u32))
+        Self::named(&format!("bastide-{:08x}", RequestId::generate().0.as_u64_pair().1 as u32))
+    }
+
+    fn named(name: &str) -> Self {
+        Self(HeaderValue::from_str(name).expect("names of hosts are values of fields"))
     }
 }
+
+static REQUEST_ID: HeaderName = HeaderName::from_static(header::REQUEST_ID);
+static CACHEABLE: HeaderName = HeaderName::from_static(header::CACHEABLE);
+static REFUSAL: HeaderName = HeaderName::from_static(header::REFUSAL);
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Removes what belongs to the client's connection and what only we may say. This comes before the cache,
 /// so that a variant is chosen by what the origin will see, and by nothing that a client nominates away.
@@ -45,14 +54,23 @@ pub(crate) fn varies_on_ours(headers: &HeaderMap) -> bool {
 
 /// Says what everybody behind us may know; [`clean`] went before.
 pub(crate) fn prepare(cx: &Context, own: &LoopId, headers: &mut HeaderMap) -> Result<(), Refusal> {
-    if hygiene::loops(headers, &own.0) {
+    if hygiene::loops(headers, own.0.as_bytes()) {
         return Err(Refusal::new(Code::LoopDetected));
     }
-    hygiene::set_forwarded(headers, cx.client, cx.scheme(), &cx.authority);
-    set(headers, header::REQUEST_ID, &cx.id.to_string());
-    set(headers, "traceparent", &traceparent(cx));
-    hygiene::append(headers, "via", via(cx.raw.version));
-    hygiene::append(headers, "cdn-loop", &own.0);
+    let mut block = hygiene::Block::default();
+    hygiene::set_forwarded(headers, &mut block, cx.client, cx.scheme(), &cx.authority);
+    let mut text = uuid::Uuid::encode_buffer();
+    let id = block.value(&[cx.id.0.hyphenated().encode_lower(&mut text)]);
+    let trace = &*cx.id.0.simple().encode_lower(&mut text);
+    // A trace that begins here (W3C Trace Context): its id, and that of its first part, from the request's own.
+    let trace = block.value(&["00-", trace, "-", &trace[16..], "-01"]);
+    for (name, value) in [(&REQUEST_ID, id), (&TRACEPARENT, trace)] {
+        if let Some(value) = value {
+            headers.insert(name, value);
+        }
+    }
+    headers.append(http::header::VIA, HeaderValue::from_static(via(cx.raw.version)));
+    headers.append(&hygiene::CDN_LOOP, own.0.clone());
     Ok(())
 }
 
@@ -74,8 +92,8 @@ fn via(version: http::Version) -> &'static str {
 /// Removes what only those behind us should see, and adds what every answer carries.
 pub(crate) fn finish(cx: &Context, response: &mut Response, hsts: Option<&'static str>) {
     let headers = response.headers_mut();
-    headers.remove(header::CACHEABLE);
-    headers.remove(header::REFUSAL);
+    headers.remove(&CACHEABLE);
+    headers.remove(&REFUSAL);
     headers.remove(http::header::SERVER);
     // It would lead all apps of the host elsewhere, and it is about a connection that is not ours.
     headers.remove(http::header::ALT_SVC);
@@ -83,7 +101,7 @@ pub(crate) fn finish(cx: &Context, response: &mut Response, hsts: Option<&'stati
     if let Ok(mut id) = HeaderValue::from_str(id.encode_lower(&mut uuid::Uuid::encode_buffer())) {
         // It never comes again: in HPACK's table it would only take the place of what does.
         id.set_sensitive(true);
-        headers.insert(header::REQUEST_ID, id);
+        headers.insert(&REQUEST_ID, id);
     }
     if let Some(hsts) = hsts {
         headers.insert(http::header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(hsts));
@@ -93,13 +111,6 @@ pub(crate) fn finish(cx: &Context, response: &mut Response, hsts: Option<&'stati
     {
         headers.append("cache-status", value);
     }
-}
-
-/// A trace that begins here (W3C Trace Context): ids from the request's own id.
-fn traceparent(cx: &Context) -> String {
-    let trace = cx.id.0.simple();
-    let (_, span) = cx.id.0.as_u64_pair();
-    format!("00-{trace}-{span:016x}-01")
 }
 
 pub(crate) fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {

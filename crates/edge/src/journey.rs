@@ -1,7 +1,7 @@
 //! The way of one request through the edge. Read [`Edge::journey`] downwards.
 
 use crate::{
-    access_log,
+    access_log, ahead,
     cache::{Behind, Store},
     compress::{self, Wish},
     context::Context,
@@ -65,8 +65,8 @@ impl Edge {
         let mut request = limited(request, found.body_bytes_max)?;
         // What the rules want to see of a body must come within the request's time.
         let left = self.limit(&found).saturating_sub(cx.begun.elapsed());
-        let inspection = timeout(left, self.shared.waf.inspect(cx, &found.waf, &mut request)).await;
-        let inspection = inspection.map_err(|_| Refusal::new(Code::RequestTimeout))??;
+        let seen = timeout(left, self.see(cx, &found, &mut request)).await;
+        let inspection = seen.map_err(|_| Refusal::new(Code::RequestTimeout))??;
         tracing::debug!(name: "edge.waf", request = %cx.id, verdict = cx.verdict);
         headers::clean(request.headers_mut());
         let (hsts, wish, is_head) = (found.hsts, Wish::of(&request), request.method() == Method::HEAD);
@@ -84,6 +84,23 @@ impl Edge {
         };
         let response = if wants_html { dressed(cx, response) } else { response };
         Ok((pass(cx, wish, is_head, response), hsts))
+    }
+
+    /// What is read of a body before it is passed on: as much as the rules want to see, and all of a short one.
+    async fn see(
+        &self,
+        cx: &mut Context,
+        found: &Found,
+        request: &mut Request,
+    ) -> Result<Inspection, Refusal> {
+        let inspection = self.shared.waf.inspect(cx, &found.waf, request).await?;
+        match ahead::take_short(request).await {
+            Ok(()) => Ok(inspection),
+            Err(refusal) => {
+                inspection.conclude(Some(refusal.status()));
+                Err(refusal)
+            }
+        }
     }
 
     /// From the store, or from behind. A look-up is only made where the rule is public *now*, and nothing is

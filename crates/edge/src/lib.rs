@@ -4,6 +4,7 @@
 //! It serves from its Snapshot and the facts of the stages; neither the Platform nor the bus need be there.
 
 mod access_log;
+mod ahead;
 pub mod alone;
 mod cache;
 mod certificates;
@@ -14,6 +15,7 @@ mod custom;
 mod error;
 mod front;
 mod gateways;
+mod golden;
 mod headers;
 mod journey;
 mod lines;

@@ -6,12 +6,12 @@ use crate::{
     context::{Context, SiteNames},
     front::Sent,
     refusal::Refusal,
-    view::View,
+    view::{View, Worked},
     waf::force::Policy,
 };
 use bastide_balancer::AppKey;
 use bastide_proxy::Request;
-use bastide_types::{AccessRule, AppName, Code, Site, Snapshot, access::rule_for};
+use bastide_types::{API, AccessRule, AppName, Code, Site, Snapshot, access::rule_for};
 use http::Uri;
 use std::sync::Arc;
 
@@ -107,11 +107,17 @@ pub(crate) fn policy_of<'v>(view: &'v View, host: &str) -> &'v Arc<Policy> {
     of_stage.unwrap_or(view.waf.platform())
 }
 
+/// Whether a request to the Platform brings content of an app, which may be larger than other bodies.
+fn is_upload(path: &str) -> bool {
+    let below = path.strip_prefix(API).unwrap_or_default();
+    below.starts_with("/apps/") && below.ends_with("/publish")
+}
+
 /// Finds the site. An unknown host and an unknown app are refused in the same words, unless the stage has words of its
 /// own. `seen` is the target as the client sees it.
 pub(crate) fn find(
     cx: &mut Context,
-    view: &View,
+    view: &Worked,
     request: &Request,
     seen: &Uri,
     limits: (u64, u64),
@@ -126,7 +132,7 @@ pub(crate) fn find(
                 return Err(unknown());
             }
             cx.site = Some(SiteNames { customer: name.to_string(), stage: None, app: None }.into());
-            let upload = path.starts_with("/api/apps/") && path.ends_with("/publish");
+            let upload = is_upload(path);
             Ok(Found {
                 waf: view.waf.platform().clone(),
                 target: Target::Platform,

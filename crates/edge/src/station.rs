@@ -7,6 +7,7 @@ use crate::{
     custom::{self, CustomSites},
     front::Fronts,
     gateways::Gateways,
+    golden,
     headers::LoopId,
     journey::{Edge, Shared},
     lines::Lines,
@@ -160,38 +161,43 @@ fn accept(store: Arc<CertificateStore>, config: Arc<rustls::ServerConfig>) -> Ac
     })
 }
 
-/// The newest Snapshot joined with the newest facts, made anew whenever either changes. Rule sets of new
-/// policies are compiled before the view that needs them is shown.
+/// The newest Snapshot joined with the newest facts, made anew whenever either changes. What a Snapshot needs is worked
+/// out and asked golden requests beside what is in force, and only then changes anything.
 fn follow(
     bus: &Bus,
     dir: &Path,
     key: VerifyKey,
-    (shared, mut custom): (Arc<Shared>, CustomSites),
+    (shared, custom): (Arc<Shared>, CustomSites),
     sender: watch::Sender<Option<Arc<View>>>,
     stop: &CancellationToken,
 ) {
-    let mut snapshots = bastide_bus::snapshot::follow(bus, dir, key, |_| Ok(()), stop.clone());
+    let force = Arc::new((shared, custom));
+    let shadow = force.clone();
+    let build = move |snapshot: &Arc<Snapshot>, before: Option<&Worked>| {
+        let (shared, custom) = &*shadow;
+        let worked = work_out(shared, custom, snapshot.clone(), before);
+        golden::ask(&worked, before)?;
+        Ok(worked)
+    };
+    let mut worked = bastide_bus::snapshot::follow(bus, dir, key, build, stop.clone());
     let mut facts = bastide_bus::facts::follow(bus, dir, stop.clone());
     // Its owner is the control runtime, which outlives the workers.
     tokio::spawn(async move {
-        let mut made: Option<Worked> = None;
+        let mut last: Option<Arc<Snapshot>> = None;
         loop {
-            let snapshot = snapshots.borrow_and_update().clone();
+            let newest = worked.borrow_and_update().clone();
             let known = facts.borrow_and_update().clone();
-            if let Some(snapshot) = snapshot {
-                let worked = match made.take() {
-                    Some(same) if Arc::ptr_eq(&same.snapshot, &snapshot) => same,
-                    last => {
-                        custom.apply(&snapshot);
-                        let Some(worked) = work_out(&shared, snapshot, last).await else { return };
-                        worked
+            if let Some(newest) = newest {
+                if last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, &newest.snapshot)) {
+                    last = Some(newest.snapshot.clone());
+                    if !bring_into_force(&force, newest.clone()).await {
+                        return;
                     }
-                };
-                made = Some(worked.clone());
-                sender.send_replace(Some(Arc::new(View::new(worked, &known))));
+                }
+                sender.send_replace(Some(Arc::new(View::new(newest, &known))));
             }
             let changed = tokio::select! {
-                changed = snapshots.changed() => changed,
+                changed = worked.changed() => changed,
                 changed = facts.changed() => changed,
             };
             if changed.is_err() {
@@ -199,6 +205,18 @@ fn follow(
             }
         }
     });
+}
+
+/// What a view holds besides the view: certificates, purges, what is told of policies. False when the edge ends.
+async fn bring_into_force(force: &Arc<(Arc<Shared>, CustomSites)>, worked: Worked) -> bool {
+    let force = force.clone();
+    let brought = tokio::task::spawn_blocking(move || {
+        let (shared, custom) = &*force;
+        custom.serve(&worked.custom);
+        shared.waf.force.note(&worked.waf);
+        worked.purge(&shared.store.cache);
+    });
+    brought.await.is_ok()
 }
 
 /// Tells the Platform what is stored of a customer, and why a request is answered as it is.
@@ -211,17 +229,19 @@ fn answer_questions(bus: &Bus, shared: &Arc<Shared>, stop: &CancellationToken) {
     });
 }
 
-/// Brings the policies and settings of a Snapshot into force, off the way of requests; none when the edge ends.
-async fn work_out(shared: &Arc<Shared>, snapshot: Arc<Snapshot>, last: Option<Worked>) -> Option<Worked> {
-    let shared = shared.clone();
-    let worked = tokio::task::spawn_blocking(move || {
-        let (policies, fronts) = last.map(|last| (last.waf, last.fronts)).unzip();
-        let waf = Sites::new(&shared.waf.force, &snapshot, policies.as_deref(), &shared.waf.default);
-        let fronts = Fronts::new(&snapshot, fronts.as_deref());
-        let plots = view::plots(&snapshot, &shared.store.cache, &fronts);
-        Worked { snapshot, plots, waf: Arc::new(waf), fronts: Arc::new(fronts) }
-    });
-    worked.await.ok()
+/// Works out what a Snapshot means here. Compiling policies may take a while.
+fn work_out(
+    shared: &Shared,
+    custom: &CustomSites,
+    snapshot: Arc<Snapshot>,
+    before: Option<&Worked>,
+) -> Worked {
+    let policies = before.map(|before| &*before.waf);
+    let waf = Sites::new(&shared.waf.force, &snapshot, policies, &shared.waf.default);
+    let fronts = Fronts::new(&snapshot, before.map(|before| &*before.fronts));
+    let plots = view::plots(&snapshot, &shared.store.cache, &fronts);
+    let custom = custom.made(&snapshot, before.map(|before| &*before.custom));
+    Worked { snapshot, plots, waf: waf.into(), fronts: fronts.into(), custom: custom.into() }
 }
 
 /// Looks every other second whether there are other rules, and tells people what is in force, unless another edge

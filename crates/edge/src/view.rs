@@ -1,30 +1,29 @@
 //! What the edge knows at one moment: a Snapshot and who is ready. Replaced whole.
 
-use crate::{cache::Plot, canonical::canonical, front::Fronts, waf::force::Sites};
+use crate::{cache::Plot, canonical::canonical, custom::Made, front::Fronts, waf::force::Sites};
 use bastide_balancer::{AppKey, Directory};
 use bastide_bus::facts::Facts;
 use bastide_cache::{Cache, Scope, Site, Space};
 use bastide_types::{Purge, Purges, Snapshot};
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::Deref, sync::Arc};
 
 /// One consistent view.
 pub(crate) struct View {
-    pub(crate) snapshot: Arc<Snapshot>,
+    worked: Worked,
     pub(crate) directory: Directory,
+}
+
+/// What is worked out once for a Snapshot. Making it changes nothing; [`crate::station`] brings it into force.
+#[derive(Clone)]
+pub(crate) struct Worked {
+    pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) plots: Arc<Plots>,
     /// WAF policies in force.
     pub(crate) waf: Arc<Sites>,
     /// What customers want to happen at their hosts.
     pub(crate) fronts: Arc<Fronts>,
-}
-
-/// What is worked out once for a Snapshot.
-#[derive(Clone)]
-pub(crate) struct Worked {
-    pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) plots: Arc<Plots>,
-    pub(crate) waf: Arc<Sites>,
-    pub(crate) fronts: Arc<Fronts>,
+    /// Certificates of custom domains.
+    pub(crate) custom: Arc<Made>,
 }
 
 /// What the cache knows of each app, made once per Snapshot.
@@ -32,9 +31,31 @@ pub(crate) type Plots = HashMap<AppKey, Arc<Plot>>;
 
 impl View {
     pub(crate) fn new(worked: Worked, facts: &Facts) -> Self {
-        let Worked { snapshot, plots, waf, fronts } = worked;
-        let directory = Directory::build(&snapshot, facts);
-        Self { snapshot, directory, plots, waf, fronts }
+        let directory = Directory::build(&worked.snapshot, facts);
+        Self { worked, directory }
+    }
+}
+
+impl Deref for View {
+    type Target = Worked;
+    fn deref(&self) -> &Worked {
+        &self.worked
+    }
+}
+
+impl Worked {
+    /// Brings the purges of the Snapshot into force.
+    pub(crate) fn purge(&self, cache: &Cache) {
+        for customer in self.snapshot.customers.values() {
+            for (stage_name, stage) in &customer.stages {
+                for app in stage.apps.values() {
+                    let key = AppKey { customer: customer.id, stage: stage_name.clone(), app: app.id };
+                    if let Some(plot) = self.plots.get(&key) {
+                        purge(cache, &plot.space, &app.purges);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -81,7 +102,6 @@ pub(crate) fn plots(snapshot: &Snapshot, cache: &Cache, fronts: &Fronts) -> Arc<
                     path: format!("/{app_name}"),
                     canonical: |path| canonical(path).ok(),
                 };
-                purge(cache, &plot.space, &app.purges);
                 plots.insert(key, Arc::new(plot));
             }
         }

@@ -39,6 +39,15 @@ pub struct Config {
     /// Verified tokens that are remembered. Default 100 000.
     #[serde(default = "default_tokens_max")]
     pub tokens_max: usize,
+    /// Seconds without a word of the Platform about sessions after which members are refused, as it is not known who
+    /// was signed out or suspended meanwhile; users of apps go on. 18446744073709551615: never. Default 15.
+    #[serde(default = "default_silence_max_s")]
+    pub silence_max_s: u64,
+}
+
+/// Default of [`Config::silence_max_s`].
+pub const fn default_silence_max_s() -> u64 {
+    15
 }
 
 const fn default_deadline_ms() -> u64 {

@@ -2,6 +2,7 @@
 
 use crate::{
     hygiene::{self, FromEdge},
+    liveness::Liveness,
     platform_lb::PlatformBalancer,
     receipt::Receipt,
     refusal::Refusal,
@@ -26,6 +27,7 @@ pub(crate) struct Gateway {
     pub(crate) platform: PlatformBalancer,
     pub(crate) runtime: RuntimeBalancer,
     pub(crate) tokens: TokenCache,
+    pub(crate) liveness: Arc<Liveness>,
     pub(crate) sessions: Sessions,
     pub(crate) assertion_key: SigningKey,
     pub(crate) deadline: Duration,

@@ -1,6 +1,6 @@
 //! What may pass between the world and an app, in both directions.
 
-use crate::credential::OUR_COOKIES;
+use crate::{credential::OUR_COOKIES, reach::Reach};
 use bastide_types::{RequestId, assertion::Assertion, header};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -51,8 +51,8 @@ pub(crate) fn tell(headers: &mut HeaderMap, from: &FromEdge, who: Option<(&Asser
     }
 }
 
-/// Removes from an app's answer what only we may say.
-pub(crate) fn clean_answer(headers: &mut HeaderMap) {
+/// Removes from an app's answer what only we may say, and what would reach beyond the app.
+pub(crate) fn clean_answer(headers: &mut HeaderMap, reach: &Reach<'_>) {
     bastide_proxy::headers::strip_hop_by_hop(headers);
     let foreign: Vec<HeaderName> = headers
         .keys()
@@ -66,7 +66,7 @@ pub(crate) fn clean_answer(headers: &mut HeaderMap) {
     let cookies: Vec<HeaderValue> = headers
         .get_all(http::header::SET_COOKIE)
         .iter()
-        .filter(|value| !sets_our_cookie(value))
+        .filter(|value| !sets_our_cookie(value) && !reach.is_wide(value))
         .cloned()
         .collect();
     if headers.remove(http::header::SET_COOKIE).is_some() {
@@ -74,7 +74,16 @@ pub(crate) fn clean_answer(headers: &mut HeaderMap) {
             headers.append(http::header::SET_COOKIE, cookie);
         }
     }
+    let mut workers = headers.get_all(WORKER_ALLOWED).iter();
+    // Of several, browsers may take any.
+    let holds = workers.next().is_none_or(|one| reach.holds_worker(one)) && workers.next().is_none();
+    if !holds {
+        headers.remove(WORKER_ALLOWED);
+    }
 }
+
+/// How far a worker of a script may reach (Service Workers §3.1).
+const WORKER_ALLOWED: &str = "service-worker-allowed";
 
 /// Whether this would set a cookie of ours. A cookie without a name is sent back as its bare value, so
 /// `=__Host-bst=x` counts too; some browsers ignore the case.
@@ -125,6 +134,7 @@ fn plain(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bastide_types::{AppName, Domains};
 
     #[test]
     fn our_cookies_stay_behind_and_the_apps_pass() {
@@ -155,14 +165,29 @@ mod tests {
             ("set-cookie", "__Host-bst=evil; Path=/"),
             ("set-cookie", " __host-BST-sso=evil"),
             ("set-cookie", "=__Host-bst=evil"),
+            ("set-cookie", "wide=1; Domain=.Apps.localhost"),
             ("set-cookie", "mine=1"),
+            ("service-worker-allowed", "/"),
             ("x-other", "1"),
         ] {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        clean_answer(&mut headers);
+        let (domains, app) = (Domains::default(), AppName::new("shop").unwrap());
+        let mut reach = Reach { domains: &domains, app: &app, path: "/", is_root: false };
+        clean_answer(&mut headers, &reach);
         assert_eq!(headers.len(), 2);
         assert_eq!(headers["set-cookie"], "mine=1");
+        let allowed = |reach: &Reach<'_>, values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(WORKER_ALLOWED, HeaderValue::from_static(value));
+            }
+            clean_answer(&mut headers, reach);
+            headers.len()
+        };
+        assert_eq!((allowed(&reach, &["/shop/"]), allowed(&reach, &["/shop/", "/shop/"])), (1, 0));
+        reach.is_root = true;
+        assert_eq!(allowed(&reach, &["/"]), 1);
     }
 
     #[test]

@@ -5,16 +5,33 @@ use crate::{
     credential::{self, Credential},
     platform_client::Platform,
     refusal::Refusal,
-    session, site,
+    session::{self, SignIn},
+    session_tokens::{Wanted, hash_of},
+    site,
 };
-use bastide_identity::{Claims, Expect, TokenFault, mint_assertion};
+use bastide_identity::{Claims, Expect, TokenFault, mint_assertion, opaque};
 use bastide_proxy::{Request, Response, upgrade};
 use bastide_types::{
-    Code, CustomerName,
+    Code, CustomerName, StepUp,
     assertion::{Assertion, ISSUER},
     snapshot::{Customer, Issuer},
 };
-use std::{future::Future, sync::Arc};
+use std::{future::Future, ops::Deref, sync::Arc};
+
+/// Who asks.
+pub(crate) struct Who {
+    pub(crate) claims: Arc<Claims>,
+    /// Seconds since 1970 at which the browser's session ends at the latest; programs with a token have none.
+    pub(crate) until_s: Option<u64>,
+}
+
+impl Deref for Who {
+    type Target = Claims;
+
+    fn deref(&self) -> &Claims {
+        &self.claims
+    }
+}
 
 impl Gateway {
     /// Who asks, by the issuer that the route names; nobody when the request brought nothing.
@@ -26,7 +43,7 @@ impl Gateway {
         expect: &'a Expect<'a>,
         resource: Option<&'a str>,
         request: &Request,
-    ) -> impl Future<Output = Result<Option<Arc<Claims>>, Refusal>> + Send + use<'a> {
+    ) -> impl Future<Output = Result<Option<Who>, Refusal>> + Send + use<'a> {
         let found = credential::find(request.headers());
         // A WebSocket counts: pages of other sites may open one, with the cookie, and read what it says.
         let upgrade = request.extensions().get::<upgrade::Wanted>().is_some();
@@ -37,7 +54,9 @@ impl Gateway {
             tracing::debug!(name: "gateway.credential", ?credential);
             let who = match credential {
                 Credential::None => None,
-                Credential::Bearer(token) => Some(self.by_token(cx, &token, issuer, expect)?),
+                Credential::Bearer(token) => {
+                    Some(Who { claims: self.by_token(cx, &token, issuer, expect).await?, until_s: None })
+                }
                 Credential::Session(_) if changes && !same_site => return Err(Refusal::new(Code::CrossSite)),
                 Credential::Session(secret) => {
                     self.by_session(cx, customer, &secret, issuer, expect, resource).await?
@@ -50,14 +69,29 @@ impl Gateway {
         }
     }
 
-    fn by_token(
+    async fn by_token(
         &self,
         cx: &Context,
         token: &str,
         issuer: &Issuer,
         expect: &Expect<'_>,
     ) -> Result<Arc<Claims>, Refusal> {
-        self.tokens.verify(token, issuer, expect, cx.now_s).map_err(|fault| refused(cx, fault))
+        let claims = self.checked(token, issuer, expect, cx.now_s).map_err(|fault| refused(cx, fault))?;
+        self.liveness.demand_first_word(&claims).await?;
+        Ok(claims)
+    }
+
+    /// The claims of a token that is good and was not revoked.
+    fn checked(
+        &self,
+        token: &str,
+        issuer: &Issuer,
+        expect: &Expect<'_>,
+        now_s: u64,
+    ) -> Result<Arc<Claims>, TokenFault> {
+        let claims = self.tokens.verify(token, issuer, expect, now_s)?;
+        self.liveness.check(&claims)?;
+        Ok(claims)
     }
 
     async fn by_session(
@@ -68,21 +102,26 @@ impl Gateway {
         issuer: &Issuer,
         expect: &Expect<'_>,
         resource: Option<&str>,
-    ) -> Result<Option<Arc<Claims>>, Refusal> {
+    ) -> Result<Option<Who>, Refusal> {
         let domains = &cx.view.snapshot.domains;
         let platform = Platform { pool: &self.pool, balancer: &self.platform, domains };
+        if !opaque::has_form(secret) {
+            return Ok(None);
+        }
+        let hash = &hash_of(secret);
+        let wanted = Wanted { customer, hash, resource };
+        let tokens = &self.sessions.tokens;
         let mut first = true;
         loop {
-            let tokens = &self.sessions.tokens;
-            let Some(token) = tokens.get(&platform, customer, secret, resource, cx.now_s).await? else {
+            let Some(token) = tokens.get(&platform, &self.liveness, wanted, cx.now_s).await? else {
                 return Ok(None);
             };
-            match self.tokens.verify(&token, issuer, expect, cx.now_s) {
-                Ok(claims) => return Ok(Some(claims)),
-                // Keys or epoch may have changed since this one was remembered: the Platform has a newer.
+            match self.checked(&token.text, issuer, expect, token.as_of_s) {
+                Ok(claims) => return Ok(Some(Who { claims, until_s: Some(token.until_s) })),
+                // It was revoked, or keys have changed, since this one was remembered: the Platform may have a newer.
                 Err(_) if first => {
                     first = false;
-                    tokens.forget(customer, secret);
+                    tokens.forget(customer, hash);
                 }
                 Err(fault) => return Err(refused(cx, fault)),
             }
@@ -93,7 +132,7 @@ impl Gateway {
     pub(crate) fn sign_in_or_refuse(
         &self,
         cx: &Context,
-        customer: &CustomerName,
+        issuer: &Issuer,
         resource: Option<&str>,
         request: &Request,
     ) -> Result<Response, Refusal> {
@@ -102,7 +141,29 @@ impl Gateway {
         }
         let back = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let back = site::as_seen(&cx.view.snapshot, &cx.host, back);
-        self.sessions.sign_in(&cx.view.snapshot.domains, customer, &cx.origin, resource, back, cx.now_s)
+        let way = SignIn { issuer: &issuer.url, origin: &cx.origin, resource, back, step_up: None };
+        self.sessions.sign_in(&way, cx.now_s)
+    }
+
+    /// Somebody asks, but did not sign in well or lately enough: browsers are sent to do so, programs are told
+    /// (RFC 9470). What comes of it is a new session with a secret of its own.
+    pub(crate) fn step_up(
+        &self,
+        cx: &Context,
+        issuer: &Issuer,
+        resource: &str,
+        step_up: StepUp,
+        request: &Request,
+    ) -> Result<Response, Refusal> {
+        if !session::is_navigation(request.method(), request.headers()) {
+            let refusal = Refusal::from(Code::StepUpNeeded.because(step_up.says()));
+            return Err(refusal.saying("www-authenticate", &step_up.challenge()));
+        }
+        let back = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let back = site::as_seen(&cx.view.snapshot, &cx.host, back);
+        let (resource, step_up) = (Some(resource), Some(step_up));
+        let way = SignIn { issuer: &issuer.url, origin: &cx.origin, resource, back, step_up };
+        self.sessions.sign_in(&way, cx.now_s)
     }
 
     /// Our word about who asks, for one audience and one minute.
@@ -125,6 +186,8 @@ impl Gateway {
             stage: stage.map(Into::into),
             roles: who.roles.clone(),
             sid: who.sid.clone(),
+            acr: who.acr,
+            auth_time: who.auth_time,
             request: cx.from.id,
             iat: cx.now_s,
             exp: cx.now_s + bastide_identity::assertion::ASSERTION_LIFE_S,

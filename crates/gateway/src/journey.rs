@@ -3,21 +3,25 @@
 use crate::{
     context::{Context, Gateway},
     credential::{self, Credential},
+    cut::cut,
     hygiene,
+    identify::Who,
     path::CanonicalPath,
     platform_client::Platform,
+    reach::Reach,
     refusal::Refusal,
-    session,
+    session::{self, SignIn},
     site::{self, AppTarget, Target},
 };
-use bastide_identity::{Decision, Expect, claims, decide};
+use bastide_identity::{Claims, Decision, Expect, claims, decide};
 use bastide_proxy::{Body, Request, Response, upgrade};
 use bastide_types::{
-    AccessRule, Code, CustomerName, assertion::PLATFORM_AUDIENCE, header, snapshot::Customer,
+    API, AccessRule, Acr, Code, CustomerName, StepUp, assertion::PLATFORM_AUDIENCE, header,
+    snapshot::Customer,
 };
 use http::{HeaderValue, Method, StatusCode};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 /// The stops of a request here, in order, as `docs/life-of-a-request.md` lists them and as tracing names them.
 pub const STOPS: &[&str] = &[
@@ -30,6 +34,9 @@ pub const STOPS: &[&str] = &[
     "gateway.answer",
 ];
 
+/// An answer that takes no longer than this is not cut.
+const SHORT: Duration = Duration::from_secs(1);
+
 impl Gateway {
     /// The way of one request. Whoever sends it is an edge: nobody else gets through the handshake.
     pub(crate) async fn journey(&self, cx: &Context, mut request: Request) -> Result<Response, Refusal> {
@@ -39,7 +46,7 @@ impl Gateway {
         tracing::debug!(name: "gateway.site", host = cx.host);
         match target {
             Target::AddSlash => add_slash(&request), // 308
-            Target::Own { customer_name } => self.own(cx, &customer_name, request).await,
+            Target::Own { customer_name, issuer } => self.own(cx, &customer_name, &issuer, request).await,
             Target::Platform { customer_name, customer } => {
                 self.to_platform(cx, &path, &customer_name, customer, request).await
             }
@@ -65,6 +72,9 @@ impl Gateway {
             stage: claims::PLATFORM_STAGE,
             life_max_s: claims::CLIENT_LIFE_S,
         };
+        if open == Open::No {
+            self.liveness.demand_word(cx.now_s).await?; // 503
+        }
         let who = match open {
             Open::No => self.who(cx, name, &customer.issuer, &expect, None, &request).await?, // 401, 403
             Open::Identity | Open::Everybody => None,
@@ -75,12 +85,14 @@ impl Gateway {
         cx.receipt.decided(decision);
         match decision {
             Decision::Pass => {}
-            Decision::SignIn => return self.sign_in_or_refuse(cx, name, None, &request), // 302, 401
+            Decision::SignIn => return self.sign_in_or_refuse(cx, &customer.issuer, None, &request), // 302, 401
             Decision::Forbid => return Err(Refusal::new(Code::Forbidden)),
         }
         refuse_upgrade(&request, false)?; // 501
-        let assertion =
-            who.map(|who| self.assertion(cx, &who, name, customer, PLATFORM_AUDIENCE, None)).transpose()?;
+        let assertion = who
+            .as_ref()
+            .map(|who| self.assertion(cx, who, name, customer, PLATFORM_AUDIENCE, None))
+            .transpose()?;
         let headers = request.headers_mut();
         bastide_proxy::headers::strip_hop_by_hop(headers);
         match open {
@@ -98,7 +110,7 @@ impl Gateway {
         for ours in [header::CACHEABLE, header::REFUSAL, header::REPLICA, header::ZONE, header::ASSERTION] {
             headers.remove(ours);
         }
-        Ok(response)
+        Ok(self.while_it_counts(cx.now_s, who, response))
     }
 
     /// To a replica of an app.
@@ -112,8 +124,12 @@ impl Gateway {
         let org = app.customer.id.to_string();
         let stage = app.stage_name.as_str();
         let expect = Expect { audience: &audience, org: &org, stage, life_max_s: claims::CLIENT_LIFE_S };
-        let rules = app.rules();
-        let public = rules.iter().all(|rule| **rule == AccessRule::Public);
+        let routes = app.routes();
+        let public = routes.iter().all(|route| route.access == AccessRule::Public);
+        let demanded: Vec<StepUp> = routes.iter().filter_map(|route| route.step_up()).collect();
+        if !demanded.is_empty() {
+            self.liveness.demand_word(cx.now_s).await?; // 503
+        }
         let brought = credential::any(request.headers());
         let by_session = matches!(credential::find(request.headers()), Ok(Credential::Session(_)));
         let asked = self.who(cx, &app.customer_name, app.issuer(), &expect, Some(&audience), &request).await;
@@ -123,17 +139,22 @@ impl Gateway {
             Err(_) if public && by_session => None,
             other => other?, // 401, 403
         };
-        let decision =
-            rules.map(|rule| decide(rule, who.as_deref())).into_iter().find(|d| *d != Decision::Pass);
+        let decision = routes
+            .map(|route| decide(&route.access, who.as_deref()))
+            .into_iter()
+            .find(|d| *d != Decision::Pass);
         let decision = decision.unwrap_or(Decision::Pass);
         tracing::debug!(name: "gateway.access", ?decision);
         cx.receipt.decided(decision);
         match decision {
             Decision::Pass => {}
             Decision::SignIn => {
-                return self.sign_in_or_refuse(cx, &app.customer_name, Some(&audience), &request); // 302, 401
+                return self.sign_in_or_refuse(cx, app.issuer(), Some(&audience), &request); // 302, 401
             }
             Decision::Forbid => return Err(Refusal::new(Code::Forbidden)),
+        }
+        if let Some(step_up) = lacking(&demanded, who.as_deref(), cx.now_s) {
+            return self.step_up(cx, app.issuer(), &audience, step_up, &request); // 302, 401
         }
         refuse_upgrade(&request, true)?; // 501
         let assertion = who
@@ -158,7 +179,8 @@ impl Gateway {
         cx.receipt.answered_by(&endpoint.replica, zone);
         let status = response.status();
         let headers = response.headers_mut();
-        hygiene::clean_answer(headers);
+        let (domains, app_name, path) = (&cx.view.snapshot.domains, &app.app_name, &app.path.spelled);
+        hygiene::clean_answer(headers, &Reach { domains, app: app_name, path, is_root: app.is_root });
         hygiene::set(headers, header::REPLICA, &endpoint.replica.to_string());
         hygiene::set(headers, header::ZONE, zone.as_str());
         // Fit for everybody: the rule is public, nobody showed a credential, and this revision serves.
@@ -166,7 +188,24 @@ impl Gateway {
         if plain && public && !brought && who.is_none() && endpoint.revision == app.app.revision {
             hygiene::set(headers, header::CACHEABLE, &app.app.revision.to_string());
         }
-        Ok(response)
+        Ok(self.while_it_counts(cx.now_s, who, response))
+    }
+
+    /// A long answer to somebody breaks off when their token is revoked or their session has lasted as long as it may.
+    /// A short one that is on its way is not turned into an error.
+    fn while_it_counts(&self, now_s: u64, who: Option<Who>, response: Response) -> Response {
+        let Some(who) = who else { return response };
+        let (liveness, is_long) = (self.liveness.clone(), Instant::now() + SHORT);
+        let over =
+            who.until_s.map(|until_s| Instant::now() + Duration::from_secs(until_s.saturating_sub(now_s)));
+        let end = async move {
+            tokio::select! {
+                () = liveness.until_revoked(who.claims) => {}
+                () = sleep_until(over.unwrap_or(is_long)), if over.is_some() => {}
+            }
+            sleep_until(is_long).await;
+        };
+        cut(response, end)
     }
 
     /// The gateway's own pages.
@@ -174,6 +213,7 @@ impl Gateway {
         &self,
         cx: &Context,
         customer: &CustomerName,
+        issuer: &str,
         request: Request,
     ) -> Result<Response, Refusal> {
         let (head, _) = request.into_parts();
@@ -183,6 +223,21 @@ impl Gateway {
             (Method::GET, "/.bastide/callback") => {
                 let query = head.uri.query().unwrap_or_default();
                 self.sessions.callback(&platform, customer, &cx.origin, query, &head.headers, cx.now_s).await
+            }
+            // Nothing happens but a sign-in, so that any page may lead here.
+            (Method::GET, "/.bastide/step-up") => {
+                let query = head.uri.query().unwrap_or_default();
+                let value = |name: &str| {
+                    url::form_urlencoded::parse(query.as_bytes())
+                        .find(|(key, _)| key == name)
+                        .map(|(_, v)| v.into_owned())
+                };
+                let acr = value("acr").and_then(|acr| acr.parse().ok()).unwrap_or(Acr::Mfa);
+                let max_age_s = value("max_age").and_then(|text| text.parse().ok());
+                let back = value("to").unwrap_or_else(|| "/".to_owned());
+                let step_up = Some(StepUp { acr, max_age_s });
+                let way = SignIn { issuer, origin: &cx.origin, resource: None, back: &back, step_up };
+                self.sessions.sign_in(&way, cx.now_s)
             }
             (Method::POST, "/.bastide/logout") => {
                 if !session::is_same_site(&head.headers, &cx.origin) {
@@ -200,6 +255,12 @@ impl Gateway {
             _ => Err(Refusal::new(Code::SiteUnknown)),
         }
     }
+}
+
+/// The first demand that a sign-in does not meet.
+fn lacking(demanded: &[StepUp], who: Option<&Claims>, now_s: u64) -> Option<StepUp> {
+    let is_met = |demand: &&StepUp| who.is_some_and(|who| demand.is_met(who.acr, who.auth_time, now_s));
+    demanded.iter().find(|demand| !is_met(demand)).copied()
 }
 
 /// Gives the request the one spelling of its path, by which rules are looked up and which is passed on.
@@ -258,12 +319,17 @@ impl Open {
             || path.is_surely_below("/.well-known/oauth-authorization-server/")
         {
             Self::Identity
-        } else if path.spelled == "/api/openapi.json" || path.is_surely_below("/portal/assets/") {
+        } else if is_description(&path.spelled) || path.is_surely_below("/portal/assets/") {
             Self::Everybody
         } else {
             Self::No
         }
     }
+}
+
+/// Whether this is the description of the API.
+fn is_description(path: &str) -> bool {
+    path.strip_prefix(API) == Some("/openapi.json")
 }
 
 fn add_slash(request: &Request) -> Result<Response, Refusal> {

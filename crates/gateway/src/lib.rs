@@ -4,16 +4,21 @@
 //! itself, and needs nothing but its Snapshot and the facts of the stages to serve: the Platform and the
 //! bus may be away.
 
+mod began;
 pub mod config;
 mod context;
 mod credential;
+mod cut;
 mod error;
+mod golden;
 mod hygiene;
 mod identify;
 mod journey;
+mod liveness;
 mod path;
 mod platform_client;
 mod platform_lb;
+mod reach;
 mod receipt;
 mod refusal;
 mod retry;

@@ -39,8 +39,11 @@ pub(crate) struct Opened {
 #[derive(Serialize)]
 pub(crate) struct Ask<'a> {
     pub(crate) customer: &'a CustomerName,
-    pub(crate) session: &'a str,
+    /// SHA-256 of the session's secret, base64url.
+    pub(crate) hash: &'a str,
     pub(crate) resource: Option<&'a str>,
+    /// Seconds since 1970 at which it was last used here; 0 when it was not.
+    pub(crate) used_s: u64,
 }
 
 /// A token of a session.
@@ -48,6 +51,10 @@ pub(crate) struct Ask<'a> {
 pub(crate) struct Given {
     pub(crate) access_token: String,
     pub(crate) expires_at: u64,
+    /// Seconds since 1970 at which the session ends.
+    pub(crate) until_s: u64,
+    /// Seconds without use after which it ends.
+    pub(crate) idle_s: u64,
 }
 
 impl Platform<'_> {

@@ -28,7 +28,7 @@ impl Receipt {
         let mut line = self.line();
         match target {
             Target::AddSlash => {}
-            Target::Own { customer_name } | Target::Platform { customer_name, .. } => {
+            Target::Own { customer_name, .. } | Target::Platform { customer_name, .. } => {
                 line.customer = Some(customer_name.to_string());
             }
             Target::App(app) => {

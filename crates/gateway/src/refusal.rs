@@ -23,6 +23,14 @@ impl Refusal {
         self
     }
 
+    /// With a field whose value is worked out.
+    pub(crate) fn saying(mut self, name: &'static str, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+
     /// The answer.
     pub(crate) fn response(self, id: RequestId, accept: Option<&str>) -> Response {
         let code = HeaderValue::from_str(&self.problem.code);

@@ -1,14 +1,14 @@
 //! Browser sessions: the browser holds an opaque secret, the tokens stay here.
 //!
-//! The sign-in is an authorization code with PKCE at the customer's Identity Service. What must be
-//! remembered until the browser comes back (state, verifier, page) lies sealed in a short-lived cookie,
+//! The sign-in is an authorization code with PKCE at the issuer of the host: of a stage, or of the customer's members. What
+//! must be remembered until the browser comes back (issuer, state, verifier, page) lies sealed in a short-lived cookie,
 //! so that any gateway may finish what another began.
 
 use crate::{
     credential::{LOGIN_COOKIE, SESSION_COOKIE, cookies},
     platform_client::{Ask, Open, Platform},
     refusal::Refusal,
-    session_tokens::SessionTokens,
+    session_tokens::{SessionTokens, hash_of},
 };
 use bastide_identity::{
     opaque::{self, Opaque},
@@ -16,7 +16,7 @@ use bastide_identity::{
     seal::SealKey,
 };
 use bastide_proxy::{Body, Response};
-use bastide_types::{Code, CustomerName, Domains};
+use bastide_types::{Code, CustomerName, StepUp};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -29,10 +29,26 @@ const LOGIN_LIFE_S: u64 = 600;
 /// What lies sealed in the login cookie.
 #[derive(Serialize, Deserialize)]
 struct Login {
+    /// Whom the browser was sent to.
+    issuer: String,
     state: String,
     verifier: String,
     back: String,
     until: u64,
+}
+
+/// A sign-in to begin.
+pub(crate) struct SignIn<'a> {
+    /// Where: the issuer of the host.
+    pub(crate) issuer: &'a str,
+    /// Of the host that the browser comes back to.
+    pub(crate) origin: &'a str,
+    /// Address of the app; `None`: the Platform.
+    pub(crate) resource: Option<&'a str>,
+    /// Path that the browser comes back to.
+    pub(crate) back: &'a str,
+    /// What is demanded of it.
+    pub(crate) step_up: Option<StepUp>,
 }
 
 /// Beginning and ending of sessions, and their tokens.
@@ -46,21 +62,13 @@ impl Sessions {
         Self { seal, tokens: SessionTokens::default() }
     }
 
-    /// Sends a browser to sign in; it comes back to `back` on this host.
-    pub(crate) fn sign_in(
-        &self,
-        domains: &Domains,
-        customer: &CustomerName,
-        origin: &str,
-        resource: Option<&str>,
-        back: &str,
-        now_s: u64,
-    ) -> Result<Response, Refusal> {
+    /// Sends a browser to sign in.
+    pub(crate) fn sign_in(&self, way: &SignIn<'_>, now_s: u64) -> Result<Response, Refusal> {
+        let SignIn { issuer, origin, resource, back, step_up } = *way;
         let broken = |_| Refusal::new(Code::Internal);
         let (state, verifier) = (Opaque::generate().map_err(broken)?, Opaque::generate().map_err(broken)?);
         let (state, verifier) = (state.secret.expose().to_owned(), verifier.secret.expose().to_owned());
-        let mut url = Url::parse(&format!("{}/authorize", domains.member_issuer(customer)))
-            .map_err(|_| Refusal::new(Code::Internal))?;
+        let mut url = Url::parse(&format!("{issuer}/authorize")).map_err(|_| Refusal::new(Code::Internal))?;
         url.query_pairs_mut()
             .append_pair("response_type", "code")
             .append_pair("client_id", CLIENT_ID)
@@ -71,7 +79,14 @@ impl Sessions {
         if let Some(resource) = resource {
             url.query_pairs_mut().append_pair("resource", resource);
         }
-        let login = Login { state, verifier, back: same_origin_path(back), until: now_s + LOGIN_LIFE_S };
+        if let Some(step_up) = step_up {
+            url.query_pairs_mut().append_pair("acr_values", step_up.acr.as_str());
+            if let Some(max_s) = step_up.max_age_s {
+                url.query_pairs_mut().append_pair("max_age", &max_s.to_string());
+            }
+        }
+        let (issuer, back) = (issuer.to_owned(), same_origin_path(back));
+        let login = Login { issuer, state, verifier, back, until: now_s + LOGIN_LIFE_S };
         let login = serde_json::to_vec(&login).map_err(|_| Refusal::new(Code::Internal))?;
         let sealed = self.seal.seal(origin, &login).map_err(broken)?;
         let mut response = redirect(url.as_str())?;
@@ -105,8 +120,8 @@ impl Sessions {
         if value("state").as_deref() != Some(&login.state) {
             return Err(invalid("The answer does not belong to this sign-in."));
         }
-        // Without it an answer of another customer's issuer could be mixed in (RFC 9207).
-        if value("iss") != Some(platform.domains.member_issuer(customer)) {
+        // Without it an answer of another issuer could be mixed in (RFC 9207).
+        if value("iss").as_ref() != Some(&login.issuer) {
             return Err(invalid("The answer comes from another issuer."));
         }
         if let Some(error) = value("error") {
@@ -129,7 +144,7 @@ impl Sessions {
     }
 
     /// Ends the session of this browser, which then goes to `back` on this host. Here its tokens are gone at
-    /// once; another gateway may know one for the rest of its life.
+    /// once; the other gateways are told before the Platform answers.
     pub(crate) async fn sign_out(
         &self,
         platform: &Platform<'_>,
@@ -138,10 +153,11 @@ impl Sessions {
         back: &str,
     ) -> Result<Response, Refusal> {
         if let Some(session) = session.filter(|session| opaque::has_form(session)) {
-            self.tokens.forget(customer, session);
-            platform.close(&Ask { customer, session, resource: None }).await?;
+            let hash = &hash_of(session);
+            self.tokens.forget(customer, hash);
+            platform.close(&Ask { customer, hash, resource: None, used_s: 0 }).await?;
             // Once more: a token may have been on its way.
-            self.tokens.forget(customer, session);
+            self.tokens.forget(customer, hash);
         }
         let mut response = redirect(&same_origin_path(back))?;
         set_cookie(&mut response, SESSION_COOKIE, "", 0);

@@ -4,9 +4,11 @@
 //! apart from what users need, so that a flood of made-up cookies pushes nobody's session out.
 
 use crate::{
+    liveness::Liveness,
     platform_client::{Ask, Given, PLATFORM_WAIT, Platform, away},
     refusal::Refusal,
 };
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bastide_identity::opaque;
 use bastide_types::CustomerName;
 use std::{
@@ -17,6 +19,8 @@ use tokio::time::timeout;
 
 /// A token is asked for anew this many seconds before it ends.
 const RENEW_BEFORE_S: u64 = 5;
+/// How long a Platform that did not answer is left alone by sessions that can do without.
+const AWAY_FOR_S: u64 = 2;
 /// How long a dead session is remembered as dead.
 const DEAD_FOR_S: u64 = 2;
 const SESSIONS_MAX: usize = 100_000;
@@ -33,10 +37,21 @@ pub(crate) struct SessionTokens(Mutex<Memory>);
 
 #[derive(Default)]
 struct Memory {
-    /// By session, then by app.
-    living: HashMap<Hash, HashMap<Hash, Held>>,
+    living: HashMap<Hash, Session>,
     dead: HashMap<Hash, u64>,
     asking: HashMap<Hash, Flight>,
+    /// Until then the Platform is not asked for what can do without.
+    away_until_s: u64,
+}
+
+#[derive(Default)]
+struct Session {
+    /// By app.
+    tokens: HashMap<Hash, Held>,
+    /// Seconds since 1970 at which it was last used here.
+    used_s: u64,
+    until_s: u64,
+    idle_s: u64,
 }
 
 #[derive(Clone)]
@@ -45,60 +60,96 @@ struct Held {
     expires_at: u64,
 }
 
+/// A token, and the time at which it must be good.
+pub(crate) struct Token {
+    pub(crate) text: Arc<str>,
+    /// Seconds since 1970: now, or the last second of a token that outlives its Platform.
+    pub(crate) as_of_s: u64,
+    /// Seconds since 1970 at which its session ends at the latest.
+    pub(crate) until_s: u64,
+}
+
+/// Whose session a token is wanted of, and for which app.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) customer: &'a CustomerName,
+    /// SHA-256 of the session's secret, base64url.
+    pub(crate) hash: &'a str,
+    /// Address of the app; `None`: the Platform.
+    pub(crate) resource: Option<&'a str>,
+}
+
 /// One question under way; others with the same question wait for it. True once it has failed.
 type Flight = Arc<tokio::sync::Mutex<bool>>;
 
 /// What is known without asking.
 enum Known {
-    Token(Arc<str>),
+    Token(Arc<str>, u64),
     Dead,
     Nothing,
 }
 
+/// The hash of a session's secret, as gateways and Platform name it to each other.
+pub(crate) fn hash_of(secret: &str) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(opaque::hash(secret))
+}
+
 impl SessionTokens {
     /// An access token for a session, from memory or from the Platform; `None` when the session is dead.
+    ///
+    /// While the Platform is away, a session at an app goes on with the token that it has, up to its own limits.
     pub(crate) async fn get(
         &self,
         platform: &Platform<'_>,
-        customer: &CustomerName,
-        secret: &str,
-        resource: Option<&str>,
+        liveness: &Liveness,
+        wanted: Wanted<'_>,
         now_s: u64,
-    ) -> Result<Option<Arc<str>>, Refusal> {
-        if !opaque::has_form(secret) {
-            return Ok(None);
-        }
-        let (session, question) = keys(customer, secret, resource);
+    ) -> Result<Option<Token>, Refusal> {
+        let (session, question) = wanted.keys();
+        let fresh = |text, until_s| Ok(Some(Token { text, as_of_s: now_s, until_s }));
         match self.known(&session, &question, now_s) {
-            Known::Token(token) => return Ok(Some(token)),
+            Known::Token(text, until_s) => return fresh(text, until_s),
             Known::Dead => return Ok(None),
             Known::Nothing => {}
+        }
+        let for_app = wanted.resource.is_some();
+        let may_outlive = |used_s| for_app && liveness.remembers_since(used_s);
+        let outlives = || self.outlives(&session, &question, may_outlive, now_s);
+        if now_s < self.memory().away_until_s
+            && let Some(token) = outlives()
+        {
+            return Ok(Some(token));
         }
         let flight = self.memory().asking.entry(question).or_default().clone();
         // Whoever asks holds the lock; it is freed also when its client hangs up, and the next one asks.
         let Ok(mut failed) = timeout(PLATFORM_WAIT, flight.lock()).await else { return Err(away()) };
         let _landing = Landing { tokens: self, question, flight: &flight };
         if *failed {
-            return self.still_valid(&session, &question, now_s).map(Some).ok_or_else(away);
+            return outlives().map(Some).ok_or_else(away);
         }
         match self.known(&session, &question, now_s) {
-            Known::Token(token) => return Ok(Some(token)),
+            Known::Token(text, until_s) => return fresh(text, until_s),
             Known::Dead => return Ok(None),
             Known::Nothing => {}
         }
-        match platform.token(&Ask { customer, session: secret, resource }).await {
-            Ok(given) => Ok(self.remember(session, question, given, now_s)),
+        let Wanted { customer, hash, resource } = wanted;
+        let used_s = self.memory().living.get(&session).map_or(0, |session| session.used_s);
+        match platform.token(&Ask { customer, hash, resource, used_s }).await {
+            Ok(given) => match self.remember(session, question, given, now_s) {
+                Some((text, until_s)) => fresh(text, until_s),
+                None => Ok(None),
+            },
             Err(refusal) => {
                 *failed = true;
-                // The Platform is away, but this token has some seconds left.
-                self.still_valid(&session, &question, now_s).map(Some).ok_or(refusal)
+                self.memory().away_until_s = now_s + AWAY_FOR_S;
+                outlives().map(Some).ok_or(refusal)
             }
         }
     }
 
     /// Forgets one session: it was closed, or its token is no longer good.
-    pub(crate) fn forget(&self, customer: &CustomerName, secret: &str) {
-        let (session, _) = keys(customer, secret, None);
+    pub(crate) fn forget(&self, customer: &CustomerName, hash: &str) {
+        let (session, _) = Wanted { customer, hash, resource: None }.keys();
         self.memory().living.remove(&session);
     }
 
@@ -107,11 +158,13 @@ impl SessionTokens {
     }
 
     fn known(&self, session: &Hash, question: &Hash, now_s: u64) -> Known {
-        let memory = self.memory();
-        if let Some(held) = memory.living.get(session).and_then(|apps| apps.get(question))
+        let mut memory = self.memory();
+        if let Some(session) = memory.living.get_mut(session)
+            && let Some(held) = session.tokens.get(question)
             && now_s + RENEW_BEFORE_S < held.expires_at
         {
-            return Known::Token(held.token.clone());
+            session.used_s = now_s;
+            return Known::Token(held.token.clone(), session.until_s);
         }
         match memory.dead.get(question) {
             Some(until) if now_s < *until => Known::Dead,
@@ -119,13 +172,35 @@ impl SessionTokens {
         }
     }
 
-    fn still_valid(&self, session: &Hash, question: &Hash, now_s: u64) -> Option<Arc<str>> {
-        let memory = self.memory();
-        let held = memory.living.get(session)?.get(question)?;
-        (now_s < held.expires_at).then(|| held.token.clone())
+    /// The token that is held while nobody gives a newer one; also after its end, as long as the session may last and
+    /// is used, if a token that was last used then may outlive the Platform.
+    fn outlives(
+        &self,
+        session: &Hash,
+        question: &Hash,
+        may_outlive: impl Fn(u64) -> bool,
+        now_s: u64,
+    ) -> Option<Token> {
+        let mut memory = self.memory();
+        let session = memory.living.get_mut(session)?;
+        let held = session.tokens.get(question)?.clone();
+        let lasts = now_s < session.until_s && now_s <= session.used_s.saturating_add(session.idle_s);
+        if now_s >= held.expires_at && !(lasts && may_outlive(session.used_s)) {
+            return None;
+        }
+        session.used_s = now_s;
+        let as_of_s = now_s.min(held.expires_at.saturating_sub(1));
+        Some(Token { text: held.token, as_of_s, until_s: session.until_s })
     }
 
-    fn remember(&self, session: Hash, question: Hash, given: Option<Given>, now_s: u64) -> Option<Arc<str>> {
+    /// Its token, and when the session ends at the latest.
+    fn remember(
+        &self,
+        session: Hash,
+        question: Hash,
+        given: Option<Given>,
+        now_s: u64,
+    ) -> Option<(Arc<str>, u64)> {
         let mut memory = self.memory();
         let Some(given) = given else {
             memory.living.remove(&session);
@@ -136,18 +211,19 @@ impl SessionTokens {
             return None;
         };
         if memory.living.len() >= SESSIONS_MAX && !memory.living.contains_key(&session) {
-            memory.living.retain(|_, apps| apps.values().any(|held| now_s < held.expires_at));
+            memory.living.retain(|_, session| session.tokens.values().any(|held| now_s < held.expires_at));
             if memory.living.len() >= SESSIONS_MAX {
                 memory.living.clear();
             }
         }
         let token: Arc<str> = given.access_token.into();
-        let apps = memory.living.entry(session).or_default();
-        if apps.len() >= APPS_MAX {
-            apps.clear();
+        let session = memory.living.entry(session).or_default();
+        (session.used_s, session.until_s, session.idle_s) = (now_s, given.until_s, given.idle_s);
+        if session.tokens.len() >= APPS_MAX {
+            session.tokens.clear();
         }
-        apps.insert(question, Held { token: token.clone(), expires_at: given.expires_at });
-        Some(token)
+        session.tokens.insert(question, Held { token: token.clone(), expires_at: given.expires_at });
+        Some((token, given.until_s))
     }
 }
 
@@ -167,8 +243,34 @@ impl Drop for Landing<'_> {
     }
 }
 
-fn keys(customer: &CustomerName, secret: &str, resource: Option<&str>) -> (Hash, Hash) {
-    let session = format!("{customer}\n{secret}");
-    let question = format!("{session}\n{}", resource.unwrap_or_default());
-    (opaque::hash(&session), opaque::hash(&question))
+impl Wanted<'_> {
+    fn keys(&self) -> (Hash, Hash) {
+        let session = format!("{}\n{}", self.customer, self.hash);
+        let question = format!("{session}\n{}", self.resource.unwrap_or_default());
+        (opaque::hash(&session), opaque::hash(&question))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_outlives_the_platform_within_the_limits_of_its_session_and_of_what_is_remembered() {
+        let tokens = SessionTokens::default();
+        let (session, question) = ([1; 32], [2; 32]);
+        let given = Given { access_token: "t".into(), expires_at: 100, until_s: 1000, idle_s: 50 };
+        tokens.remember(session, question, Some(given), 80);
+        let as_of = |may_outlive: bool, now_s| {
+            tokens.outlives(&session, &question, |_| may_outlive, now_s).map(|token| token.as_of_s)
+        };
+        assert_eq!(as_of(false, 99), Some(99), "it has not ended");
+        assert_eq!(as_of(false, 100), None);
+        assert_eq!(as_of(true, 149), Some(99), "judged as of its last second");
+        assert_eq!(as_of(true, 199), Some(99), "each use counts");
+        assert_eq!(as_of(true, 250), None, "it was idle");
+        let given = Given { access_token: "t".into(), expires_at: 100, until_s: 110, idle_s: 50 };
+        tokens.remember(session, question, Some(given), 80);
+        assert_eq!((as_of(true, 109), as_of(true, 110)), (Some(99), None), "its session is over");
+    }
 }

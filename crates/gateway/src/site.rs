@@ -3,8 +3,8 @@
 use crate::{path::CanonicalPath, refusal::Refusal};
 use bastide_balancer::AppKey;
 use bastide_types::{
-    AccessRule, AppName, Code, CustomerName, Site, Snapshot, StageName,
-    access::rule_for,
+    AppName, Code, CustomerName, Route, Site, Snapshot, StageName,
+    access::route_for,
     snapshot::{App, Customer, Issuer, Stage},
 };
 
@@ -15,7 +15,7 @@ pub(crate) enum Target<'s> {
     /// An app.
     App(AppTarget<'s>),
     /// The gateway's own pages on this host: the end of a sign-in, a sign-out.
-    Own { customer_name: CustomerName },
+    Own { customer_name: CustomerName, issuer: String },
     /// An app's address without its final slash.
     AddSlash,
 }
@@ -38,9 +38,9 @@ impl AppTarget<'_> {
     pub(crate) fn key(&self) -> AppKey {
         AppKey { customer: self.customer.id, stage: self.stage_name.clone(), app: self.app.id }
     }
-    /// The rules that must all let somebody pass: one for each way in which the app may read the path.
-    pub(crate) fn rules(&self) -> [&AccessRule; 2] {
-        [rule_for(&self.app.routes, &self.path.spelled), rule_for(&self.app.routes, &self.path.loose)]
+    /// The routes that must all let somebody pass: one for each way in which the app may read the path.
+    pub(crate) fn routes(&self) -> [&Route; 2] {
+        [route_for(&self.app.routes, &self.path.spelled), route_for(&self.app.routes, &self.path.loose)]
     }
     pub(crate) fn issuer(&self) -> &Issuer {
         &self.stage.issuer
@@ -68,7 +68,7 @@ pub(crate) fn find<'s>(
         Site::Platform(customer_name) => {
             let customer = snapshot.customers.get(&customer_name).ok_or_else(unknown)?;
             if path.spelled.starts_with(OWN) {
-                return Ok(Target::Own { customer_name });
+                return Ok(Target::Own { customer_name, issuer: customer.issuer.url.clone() });
             }
             if path.may_be_below("/internal") {
                 return Err(Refusal::new(Code::ApiUnknown));
@@ -78,7 +78,7 @@ pub(crate) fn find<'s>(
         Site::Runtime(customer_name, stage_name) => {
             let (customer, stage) = snapshot.stage(&customer_name, &stage_name).ok_or_else(unknown)?;
             if path.spelled.starts_with(OWN) {
-                return Ok(Target::Own { customer_name });
+                return Ok(Target::Own { customer_name, issuer: stage.issuer.url.clone() });
             }
             let rest = path.spelled.strip_prefix('/').ok_or_else(unknown)?;
             let (segment, below) =

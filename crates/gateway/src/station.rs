@@ -1,15 +1,21 @@
 //! Starting a gateway and keeping its view fresh.
 
 use crate::{
-    Config, Error, context::Gateway, platform_lb::PlatformBalancer, runtime_lb::RuntimeBalancer,
-    session::Sessions, view::View,
+    Config, Error, began,
+    context::Gateway,
+    golden,
+    liveness::{Liveness, Reader},
+    platform_lb::PlatformBalancer,
+    runtime_lb::RuntimeBalancer,
+    session::Sessions,
+    view::View,
 };
 use bastide_bus::{Bus, VerifyKey, facts::Facts};
 use bastide_identity::{SigningKey, TokenCache, seal::SealKey};
 use bastide_proxy::{Limits, Listener, Pool, PoolLimits, accept_tls, serve};
 use bastide_types::{Role, Snapshot};
 use std::{fs, net::TcpListener, path::Path, sync::Arc, time::Duration};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Runs a gateway until `stop`, then drains. `ready` is called once, when it serves with a Snapshot.
@@ -41,10 +47,20 @@ pub async fn run_on(
     let tls = config.node.server_config(&[Role::Edge], &[b"h2"])?;
     let platform = PlatformBalancer::new(&config.node, &config.platform)?;
     let bus = Bus::connect(&config.bus).await?;
-    let snapshots =
-        bastide_bus::snapshot::follow(&bus, &config.state_dir, verify_key, |_| Ok(()), stop.clone());
     let facts = bastide_bus::facts::follow(&bus, &config.state_dir, stop.clone());
-    let (sender, view) = watch::channel(join(&snapshots, &facts));
+    let known = facts.clone();
+    // A view is made of each Snapshot beside the one in force, and asked golden requests, before it takes its place.
+    let build = move |snapshot: &Arc<Snapshot>, before: Option<&Arc<View>>| {
+        let view = View::new(snapshot.clone(), known.borrow().clone());
+        golden::ask(&view, before.map(|before| &**before))?;
+        Ok(Arc::new(view))
+    };
+    let views = bastide_bus::snapshot::follow(&bus, &config.state_dir, verify_key, build, stop.clone());
+    let liveness = Liveness::new(config.silence_max_s);
+    let (began_sender, began) = mpsc::channel(began::WAITING_MAX);
+    let reader = Reader { liveness: liveness.clone(), began: began_sender };
+    bastide_bus::sessions::follow(&bus, verify_key, reader, stop.clone());
+    let (sender, view) = watch::channel(join(&views, &facts));
     let gateway = Arc::new(Gateway {
         view: view.clone(),
         pool: Pool::new(PoolLimits::default()),
@@ -52,44 +68,45 @@ pub async fn run_on(
         runtime: RuntimeBalancer::new(config.zone.clone(), config.broker),
         zone: config.zone,
         tokens: TokenCache::new(config.tokens_max),
+        liveness,
         sessions: Sessions::new(seal),
         assertion_key,
         deadline: Duration::from_millis(config.deadline_ms),
         platform_deadline: Duration::from_millis(config.platform_deadline_ms),
     });
     let listener = Listener::new(tcp, Some(accept_tls(tls)), Limits::inner());
-    let fresh = keep_fresh(snapshots, facts, sender, &stop);
+    let fresh = keep_fresh(views, facts, sender, &stop);
     let announce = announce(view, ready, stop.clone());
-    let (served, (), ()) = tokio::join!(serve(listener, gateway, stop.clone()), announce, fresh);
+    let fetched = began::run(gateway.clone(), began, &stop);
+    let (served, (), (), ()) = tokio::join!(serve(listener, gateway, stop.clone()), announce, fresh, fetched);
     bus.close().await;
     served.map_err(Error::Listen)
 }
 
-type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
+type Views = watch::Receiver<Option<Arc<View>>>;
 type AllFacts = watch::Receiver<Arc<Facts>>;
 
 /// The newest Snapshot joined with the newest facts.
-fn join(snapshots: &Snapshots, facts: &AllFacts) -> Option<Arc<View>> {
-    let snapshot = snapshots.borrow().clone()?;
-    let facts = facts.borrow().clone();
-    Some(Arc::new(View::new(snapshot, &facts)))
+fn join(views: &Views, facts: &AllFacts) -> Option<Arc<View>> {
+    let view = views.borrow().clone()?;
+    Some(view.with(facts.borrow().clone()))
 }
 
 /// Joins anew whenever either changes, until `stop` or until neither can change any more.
 async fn keep_fresh(
-    mut snapshots: Snapshots,
+    mut views: Views,
     mut facts: AllFacts,
     view: watch::Sender<Option<Arc<View>>>,
     stop: &CancellationToken,
 ) {
-    let (mut more_snapshots, mut more_facts) = (true, true);
-    while more_snapshots || more_facts {
+    let (mut more_views, mut more_facts) = (true, true);
+    while more_views || more_facts {
         tokio::select! {
             () = stop.cancelled() => return,
-            changed = snapshots.changed(), if more_snapshots => more_snapshots = changed.is_ok(),
+            changed = views.changed(), if more_views => more_views = changed.is_ok(),
             changed = facts.changed(), if more_facts => more_facts = changed.is_ok(),
         }
-        view.send_replace(join(&snapshots, &facts));
+        view.send_replace(join(&views, &facts));
     }
 }
 

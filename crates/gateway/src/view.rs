@@ -9,11 +9,21 @@ use std::sync::Arc;
 pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) directory: Directory,
+    /// What the directory was made of, besides the Snapshot.
+    facts: Arc<Facts>,
 }
 
 impl View {
-    pub(crate) fn new(snapshot: Arc<Snapshot>, facts: &Facts) -> Self {
-        let directory = Directory::build(&snapshot, facts);
-        Self { snapshot, directory }
+    pub(crate) fn new(snapshot: Arc<Snapshot>, facts: Arc<Facts>) -> Self {
+        let directory = Directory::build(&snapshot, &facts);
+        Self { snapshot, directory, facts }
+    }
+
+    /// The same Snapshot with these facts; itself, if those are its own.
+    pub(crate) fn with(self: Arc<Self>, facts: Arc<Facts>) -> Arc<Self> {
+        if Arc::ptr_eq(&self.facts, &facts) {
+            return self;
+        }
+        Arc::new(Self::new(self.snapshot.clone(), facts))
     }
 }

@@ -62,6 +62,8 @@ mod tests {
             stage: None,
             roles: vec![],
             sid: "s".into(),
+            acr: bastide_types::Acr::Mfa,
+            auth_time: 900,
             request: RequestId::generate(),
             iat: 1000,
             exp: 1060,

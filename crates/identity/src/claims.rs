@@ -1,10 +1,13 @@
 //! What an access token says (RFC 9068, strict profile).
 
+use bastide_types::Acr;
 use serde::{Deserialize, Serialize};
 
-/// Claims of an access token. Every one is required and has exactly one form, so that no claim can be
-/// left out or dressed up as another type.
+/// Claims of an access token. Every one has exactly one form and is required, unless its absence means the least, so
+/// that no claim can be left out or dressed up as another type. Others than these are refused: only we make these tokens,
+/// and one that says more was not made by this version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Claims {
     /// Issuer.
     pub iss: String,
@@ -34,6 +37,12 @@ pub struct Claims {
     pub name: String,
     /// Organization roles on the Platform, app roles for an app.
     pub roles: Vec<String>,
+    /// How the user showed who they are. Absent in tokens of an earlier version, which are the weakest.
+    #[serde(default)]
+    pub acr: Acr,
+    /// Seconds since 1970 at which that was.
+    #[serde(default)]
+    pub auth_time: u64,
 }
 
 impl Claims {

@@ -94,12 +94,20 @@ impl IdKey {
         Ok(Self { pair, kid, n })
     }
 
-    /// Signs an ID token (RFC 7515 §5.1).
+    /// Signs an ID token.
     ///
     /// # Errors
     /// When signing fails.
     pub fn mint(&self, claims: &IdClaims) -> Result<String, KeyError> {
-        let header = serde_json::json!({ "alg": "RS256", "typ": "JWT", "kid": self.kid });
+        self.sign("JWT", claims)
+    }
+
+    /// Signs claims as a token of this type (RFC 7515 §5.1).
+    ///
+    /// # Errors
+    /// When signing fails.
+    pub fn sign<T: Serialize>(&self, typ: &str, claims: &T) -> Result<String, KeyError> {
+        let header = serde_json::json!({ "alg": "RS256", "typ": typ, "kid": self.kid });
         let part = |bytes: Vec<u8>| BASE64_URL_SAFE_NO_PAD.encode(bytes);
         let claims = serde_json::to_vec(claims).map_err(|_| KeyError::Signing)?;
         let input = format!("{}.{}", part(header.to_string().into_bytes()), part(claims));

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod assertion;
+pub mod breached;
 pub mod cache;
 pub mod claims;
 pub mod fault;
@@ -12,7 +13,10 @@ pub mod id_token;
 pub mod key;
 pub mod opaque;
 pub mod pkce;
+pub mod revoked;
 pub mod seal;
+pub mod totp;
+pub mod upstream;
 pub mod verify;
 
 pub use access::{Decision, decide};
@@ -22,4 +26,7 @@ pub use claims::Claims;
 pub use fault::TokenFault;
 pub use id_token::{IdClaims, IdKey};
 pub use key::{KeyError, SigningKey, mint};
+pub use revoked::{Revoked, Took};
+pub use totp::TotpSecret;
+pub use upstream::{Upstream, UpstreamFault, UpstreamKeys};
 pub use verify::{Expect, verify};

@@ -5,7 +5,8 @@ use bastide_bus::{PlatformHandler, account::StageAccount};
 use bastide_store::StageRow;
 use bastide_types::{
     Code, Digest, Problem,
-    message::{NodeQuery, ReplicaFacts, Signed, SnapshotHead, StageGrant, StateQuery},
+    feed::FeedQuery,
+    message::{NodeQuery, ReplicaFacts, Signed, SnapshotHead, SnapshotQuery, StageGrant, StateQuery},
 };
 use bytes::Bytes;
 
@@ -16,21 +17,24 @@ const AGENT_LIFE_S: u64 = 24 * 3600;
 pub struct BusServices(pub App);
 
 impl PlatformHandler for BusServices {
-    async fn snapshot_head(&self, _have: Option<(u64, u64)>) -> Result<SnapshotHead, Problem> {
-        snapshot::newest(&self.0).await.map_err(|error| error.0)
+    async fn snapshot_head(&self, query: SnapshotQuery) -> Result<SnapshotHead, Problem> {
+        let schema = query.schema;
+        self.0.snapshots.hear(query);
+        snapshot::newest(&self.0, schema).await.map_err(|error| error.0)
+    }
+
+    async fn session_feed(&self, query: FeedQuery) -> Result<Signed, Problem> {
+        let part = async {
+            let part = self.0.store.session_feed(query.life, query.after).await?;
+            Ok(self.0.snapshots.sign(&part)?)
+        };
+        part.await.map_err(|error: ApiError| error.0)
     }
 
     async fn blob(&self, account: &str, digest: &Digest, offset: u64, max: usize) -> Option<(Bytes, u64)> {
         let app = &self.0;
         if account == app.bus.authority().accounts.edge {
-            let bytes = match app.snapshots.bytes(digest) {
-                Some(bytes) => bytes,
-                // Another replica named it: made here, it has the same bytes.
-                None => {
-                    snapshot::newest(app).await.ok()?;
-                    app.snapshots.bytes(digest)?
-                }
-            };
+            let bytes = snapshot::bytes(app, digest).await?;
             let from = usize::try_from(offset).ok()?.min(bytes.len());
             let to = from.saturating_add(max).min(bytes.len());
             return Some((bytes.slice(from..to), bytes.len() as u64));
@@ -45,7 +49,8 @@ impl PlatformHandler for BusServices {
     async fn node_stages(&self, query: NodeQuery) -> Result<Vec<StageGrant>, Problem> {
         let app = &self.0;
         let grants = async {
-            let stages = app.store.stages().await?;
+            // A stage without replicas needs no agent, and no connection: it gets them with its first replica.
+            let stages = app.store.stages_with_replicas().await?;
             let accounts: Vec<_> = stages.iter().map(account).collect();
             app.bus.ensure_accounts(&accounts).await?;
             // Within an hour the same credential is given, so that a node sees no change where there is none.
@@ -68,7 +73,8 @@ impl PlatformHandler for BusServices {
                 .await?
                 .ok_or_else(|| ApiError::new(Code::ApiUnknown))?;
             let state = deploy::desired::state(&self.0, &stage).await?;
-            Ok(self.0.deploy_key.sign(&state)?)
+            let now_s = bastide_store::now_s().unsigned_abs();
+            Ok(bastide_bus::state::sign(&self.0.deploy_key, state, now_s)?)
         };
         state.await.map_err(|error: ApiError| error.0)
     }

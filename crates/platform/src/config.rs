@@ -1,12 +1,13 @@
 //! How a platform replica is set up.
 
+use crate::wire::pace;
 use bastide_tls::NodeTls;
 use bastide_types::{
     Domains, WafPolicy, ZoneName,
     node::{Isolation, ZoneAddress},
 };
 use serde::{Deserialize, Serialize};
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf};
 
 /// Configuration of one platform replica.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -66,9 +67,94 @@ pub struct Config {
     /// from the public internet need none.
     #[serde(default)]
     pub registries: Vec<Registry>,
+    /// Breached passwords, which nobody may choose: SHA-1 hashes as Pwned Passwords are distributed, or passwords;
+    /// one a line, sorted. Replaced by renaming another file to it.
+    #[serde(default)]
+    pub breached_passwords_file: Option<PathBuf>,
+    /// SMTP server for invitations, links and reminders. Without one, links are shown to the administrator who asked.
+    #[serde(default)]
+    pub mail: Option<MailSettings>,
+    /// Hosts that customers may name although they are not on the public internet: providers of identity, and where
+    /// clients want to hear of sign-outs.
+    #[serde(default)]
+    pub outbound: Vec<OutboundHost>,
     /// Custom domains: who is asked about them, which edges serve them, who issues their certificates.
     #[serde(default)]
     pub custom_domains: CustomDomains,
+    /// Days after which each issuer's keys are exchanged. Default 30, at least 1.
+    #[serde(default = "default_key_days")]
+    pub key_days: NonZeroU16,
+    /// How many requests a customer may make to the API in a minute.
+    #[serde(default)]
+    pub api_limits: pace::Limits,
+    /// Days for which entries of audit trails are kept. Default 400.
+    #[serde(default = "default_audit_days")]
+    pub audit_days: NonZeroU16,
+    /// Days for which operations are kept after they ended. Default 90.
+    #[serde(default = "default_operation_days")]
+    pub operation_days: NonZeroU16,
+}
+
+/// What the operator decides about the Identity Service.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdentitySettings {
+    /// SMTP server.
+    pub mail: Option<MailSettings>,
+    /// Hosts that customers may name although they are not on the public internet.
+    pub outbound: Vec<OutboundHost>,
+}
+
+/// A host that may be asked wherever it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutboundHost {
+    /// Host, and port when it is not 443: `idp.internal:8443`.
+    pub host: String,
+    /// PEM file of the CA that its certificate comes from. Default: the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// Whether it is asked without TLS.
+    #[serde(default)]
+    pub plain_http: bool,
+}
+
+/// How mail is sent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MailSettings {
+    /// Host of the SMTP server.
+    pub host: String,
+    /// Port. Default 587 for `starttls`, 465 for `tls`, 25 for `none`.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// How the way to it is secured. Default `starttls`, which is demanded.
+    #[serde(default)]
+    pub security: MailSecurity,
+    /// User to sign in as; needs `password_file`.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// File with the password of that user.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// Sender: `bastide@example.com`, or `Bastide <bastide@example.com>`.
+    pub from: String,
+    /// PEM file of the CA that the server's certificate comes from. Default: the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// How the way to an SMTP server is secured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MailSecurity {
+    /// TLS before the first letter is said (RFC 3207).
+    #[default]
+    Starttls,
+    /// TLS from the beginning (RFC 8314).
+    Tls,
+    /// None: for a server on this machine only.
+    None,
 }
 
 /// How custom domains are looked after.
@@ -162,6 +248,20 @@ const fn default_connections_max() -> u32 {
 
 const fn default_replicas_per_customer() -> u32 {
     200
+}
+/// Default of [`Config::audit_days`].
+pub const fn default_audit_days() -> NonZeroU16 {
+    NonZeroU16::new(400).expect("not zero")
+}
+
+/// Default of [`Config::operation_days`].
+pub const fn default_operation_days() -> NonZeroU16 {
+    NonZeroU16::new(90).expect("not zero")
+}
+
+/// Default of [`Config::key_days`].
+pub const fn default_key_days() -> NonZeroU16 {
+    NonZeroU16::new(30).expect("30 is not zero")
 }
 const fn default_deploy_timeout_s() -> u32 {
     60

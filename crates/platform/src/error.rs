@@ -1,12 +1,13 @@
 //! Errors of the services, and how they are said over HTTP.
 
 use axum::{
-    extract::Request,
+    Json,
+    extract::{Request, rejection::JsonRejection},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use bastide_store::StoreError;
-use bastide_types::{Code, Problem, RequestId, header::REQUEST_ID, problem};
+use bastide_types::{Code, Problem, RequestId, StepUp, header::REQUEST_ID, problem};
 use http::{HeaderValue, StatusCode, header};
 use std::path::PathBuf;
 use tracing::Instrument;
@@ -35,6 +36,9 @@ pub enum Error {
     /// Keys.
     #[error("a key cannot be used")]
     Key(#[from] bastide_identity::KeyError),
+    /// Mail.
+    #[error("the settings of mail cannot be used")]
+    Mail(#[from] crate::mail::MailFault),
     /// Resolver.
     #[error("names cannot be resolved")]
     Resolver(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -43,18 +47,35 @@ pub enum Error {
     Listen(#[source] std::io::Error),
 }
 
+/// The document of a request.
+///
+/// # Errors
+/// [`Code::InputInvalid`] with what is wrong with it.
+pub fn document<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, ApiError> {
+    body.map(|Json(body)| body).map_err(|error| ApiError::because(Code::InputInvalid, error.body_text()))
+}
+
 /// A refusal of the API.
 #[derive(Debug)]
-pub struct ApiError(pub Problem, pub Option<u64>);
+pub struct ApiError(pub Problem, pub Option<u64>, pub Option<StepUp>);
 
 impl ApiError {
     /// Only the code.
     pub fn new(code: Code) -> Self {
-        Self(code.problem(), None)
+        Self(code.problem(), None, None)
     }
     /// With a detail.
     pub fn because(code: Code, detail: impl Into<String>) -> Self {
-        Self(code.because(detail), None)
+        Self(code.because(detail), None, None)
+    }
+    /// The sign-in is not good enough: says what would be, to programs too.
+    pub fn step_up(demand: StepUp) -> Self {
+        let max_age = demand.max_age_s.map(|max_s| format!("&max_age={max_s}")).unwrap_or_default();
+        let page = format!("/.bastide/step-up?acr={}{max_age}", demand.acr);
+        let says = demand.says();
+        let detail =
+            format!("{says} Run `bastide login --mfa`, or open {page} in the browser, and try again.");
+        Self(Code::StepUpNeeded.because(detail), None, Some(demand))
     }
     /// With the seconds after which it may be tried again.
     #[must_use]
@@ -79,6 +100,8 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Taken => Self::new(Code::NameTaken),
+            StoreError::Unmet => Self::new(Code::PreconditionFailed),
+            StoreError::Repeated => Self::new(Code::KeyBusy).retry_after(1),
             other => Self::internal(&other),
         }
     }
@@ -111,7 +134,9 @@ impl IntoResponse for ApiError {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            let challenge = self.2.and_then(|demand| HeaderValue::from_str(&demand.challenge()).ok());
+            let challenge = challenge.unwrap_or(HeaderValue::from_static("Bearer"));
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         if let Some(seconds) = self.1 {
             headers.insert(header::RETRY_AFTER, seconds.into());
@@ -123,6 +148,7 @@ impl IntoResponse for ApiError {
 /// Makes every refusal a problem with the id of its request, those of the web framework too.
 pub(crate) async fn dress(request: Request, next: Next) -> Response {
     let id = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok()?.parse().ok());
+    let trace = request.headers().get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let span = tracing::info_span!("platform", request = id.map(tracing::field::display::<RequestId>));
     let mut response = next.run(request).instrument(span).await;
     if !response.status().is_client_error() && !response.status().is_server_error() {
@@ -133,8 +159,9 @@ pub(crate) async fn dress(request: Request, next: Next) -> Response {
         Some(id) => ours.unwrap_or_else(|| of_status(response.status())).of_request(id),
         None => ours.unwrap_or_else(|| of_status(response.status())),
     };
-    let mut dressed = ApiError(problem, None).into_response();
-    for name in [header::ALLOW, header::RETRY_AFTER] {
+    let problem = problem.of_trace(trace.as_deref());
+    let mut dressed = ApiError(problem, None, None).into_response();
+    for name in [header::ALLOW, header::RETRY_AFTER, header::WWW_AUTHENTICATE] {
         if let Some(value) = response.headers_mut().remove(&name) {
             dressed.headers_mut().insert(name, value);
         }
@@ -152,4 +179,15 @@ fn of_status(status: StatusCode) -> Problem {
         _ => Code::Internal,
     };
     code.problem()
+}
+
+/// An error with its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

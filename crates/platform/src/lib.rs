@@ -4,6 +4,7 @@
 //! a signed state; both travel over the bus. No request of a Runtime ever passes here.
 
 pub mod api;
+pub mod backchannel;
 pub mod build;
 mod bus_services;
 mod caller;
@@ -12,12 +13,20 @@ pub mod deploy;
 pub mod domains;
 mod error;
 pub mod identity;
+pub mod keys;
+pub mod mail;
 mod orgs;
+mod origin;
+pub mod outbound;
+pub mod permissions;
+pub mod retention;
 pub mod services;
+mod sessions;
 mod snapshot;
 mod state;
 mod station;
 mod waf;
+pub mod wire;
 
 pub use bus_services::BusServices;
 pub use config::Config;

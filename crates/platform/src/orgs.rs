@@ -3,7 +3,7 @@
 use crate::{ApiError, App, bus_services::account, identity};
 use bastide_bus::account::StageAccount;
 use bastide_identity::{SigningKey, opaque::Opaque};
-use bastide_store::{ClientRow, NewStage, StoreError};
+use bastide_store::{ClientRow, KeyState, NewKey, NewStage, StoreError, now_s};
 use bastide_types::{Code, CustomerId, CustomerName, Secret, StageName, node::Isolation};
 
 /// A created customer.
@@ -47,8 +47,9 @@ pub(crate) async fn create(
         add_key(app, &mut write, id, Some(&stage)).await?;
     }
     let roles = vec!["administrator".to_owned(), "developer".to_owned()];
-    let invitation_link =
-        identity::members::invite(app, &mut write, id, name, administrator, None, roles).await?;
+    // The operator hands the link on: nobody of the customer can ask for another one yet.
+    let administrator = identity::members::invited(administrator, None, roles)?;
+    let invitation_link = identity::members::invite(app, &mut write, id, name, &administrator, false).await?;
     let client = ClientRow::service(FIRST_CLIENT, vec!["developer".into()]);
     own.put_client(&mut write, &client, &secret.hash).await?;
     own.audit(&mut write, by, "customer.created", name.as_str()).await?;
@@ -70,6 +71,7 @@ async fn add_key(
     stage: Option<&StageName>,
 ) -> Result<(), ApiError> {
     let key = SigningKey::generate()?;
-    app.store.customer(id).add_signing_key(write, stage, key.verifying_key(), key.to_pkcs8()).await?;
+    let key = NewKey::access(key.verifying_key(), key.to_pkcs8());
+    app.store.customer(id).add_key(write, stage, &key, KeyState::Current, now_s()).await?;
     Ok(())
 }

@@ -130,7 +130,7 @@ pub async fn repair(app: &App, admin: &PostgresAdmin) -> Result<(), ApiError> {
     let there = match admin.logins().await {
         Ok(there) => there,
         Err(error) => {
-            tracing::warn!(error = chain(&error), "the PostgreSQL server cannot be looked at");
+            tracing::warn!(error = crate::error::chain(&error), "the PostgreSQL server cannot be looked at");
             return Ok(());
         }
     };
@@ -162,7 +162,7 @@ async fn provide(app: &App, admin: &PostgresAdmin, login: &PostgresRow) -> Resul
         }
         Err(error) => {
             tracing::warn!(
-                error = chain(&error),
+                error = crate::error::chain(&error),
                 login = login.user(),
                 "a database cannot be made; it is tried again"
             );
@@ -188,7 +188,7 @@ async fn provide(app: &App, admin: &PostgresAdmin, login: &PostgresRow) -> Resul
 async fn retire(app: &App, admin: &PostgresAdmin, login: &PostgresRow) -> Result<(), ApiError> {
     if let Err(error) = admin.retire(login).await {
         tracing::warn!(
-            error = chain(&error),
+            error = crate::error::chain(&error),
             login = login.user(),
             "an old login is not taken away; it is tried again"
         );
@@ -200,15 +200,4 @@ async fn retire(app: &App, admin: &PostgresAdmin, login: &PostgresRow) -> Result
     own.audit(&mut write, "system", "postgres.retire", &login.user()).await?;
     write.commit().await.map_err(StoreError::from)?;
     Ok(())
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -2,13 +2,19 @@
 
 use crate::{
     Config, Error,
-    build::{Pulls, Registries, images::Images},
+    build::{Pulls, Registries, content::Content, images::Images},
     domains::Domains,
+    identity::{Breached, Providers},
+    mail::Mailer,
+    outbound::Outbound,
+    permissions::refusals::Refusals,
+    sessions::Told,
     snapshot::Snapshots,
+    wire::pace::Pace,
 };
 use bastide_bus::{Authority, PlatformBus, SigningKey};
 use bastide_identity::opaque;
-use bastide_store::{ClientRow, Kek, PostgresAdmin, Store, StoreError};
+use bastide_store::{ClientRow, Kek, KeyState, NewKey, PostgresAdmin, Store, StoreError, now_s};
 use bastide_types::{CustomerId, CustomerName, Secret, snapshot::VerifyingKey};
 use std::{fs, path::Path, sync::Arc};
 use tokio::sync::Notify;
@@ -39,6 +45,22 @@ pub struct Platform {
     pub(crate) wake_services: Notify,
     /// Custom domains: resolver and edges.
     pub(crate) domains: Domains,
+    /// What gateways were told of sessions.
+    pub(crate) told: Told,
+    /// How many refusals are in the audit trail.
+    pub(crate) refusals: Refusals,
+    /// Passwords that nobody may choose.
+    pub(crate) breached: Option<Arc<Breached>>,
+    /// The way to the SMTP server, if there is one.
+    pub(crate) mailer: Option<Mailer>,
+    /// The way to addresses that customers name.
+    pub(crate) outbound: Arc<Outbound>,
+    /// Providers of identity that were asked lately.
+    pub(crate) providers: Arc<Providers>,
+    /// Requests of this minute.
+    pub(crate) pace: Pace,
+    /// Files of published directories.
+    pub(crate) content: Content,
 }
 
 /// Id of the operator's first API client.
@@ -65,6 +87,12 @@ impl Platform {
             Some(postgres) => Some(postgres_at(&postgres.address_file)?),
             None => None,
         };
+        let breached = match &config.breached_passwords_file {
+            Some(file) => Some(Arc::new(Breached::open(file).map_err(|error| unusable(file, error))?)),
+            None => None,
+        };
+        let mailer = config.mail.as_ref().map(Mailer::open).transpose()?;
+        let told = Told::so_far(&store).await?;
         let platform = Arc::new(Self {
             store,
             bus,
@@ -79,6 +107,14 @@ impl Platform {
             postgres,
             wake_services: Notify::new(),
             domains: Domains::open(&config.custom_domains)?,
+            told,
+            refusals: Refusals::default(),
+            breached,
+            mailer,
+            outbound: Arc::new(Outbound::open(&config.outbound)?),
+            providers: Arc::default(),
+            pace: Pace::default(),
+            content: Content::new(config.images.join("content")),
             config,
         });
         platform.ensure_operator().await?;
@@ -94,9 +130,10 @@ impl Platform {
             match self.store.create_customer(&mut write, id, &name).await {
                 Ok(()) => {
                     let key = bastide_identity::SigningKey::generate()?;
+                    let key = NewKey::access(key.verifying_key(), key.to_pkcs8());
                     self.store
                         .customer(id)
-                        .add_signing_key(&mut write, None, key.verifying_key(), key.to_pkcs8())
+                        .add_key(&mut write, None, &key, KeyState::Current, now_s())
                         .await?;
                     write.commit().await.map_err(StoreError::from)?;
                 }

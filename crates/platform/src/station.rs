@@ -1,14 +1,18 @@
 //! Starting a platform replica: listener, bus services, reconciler.
 
 use crate::{
-    ApiError, App, Config, Error, Platform, api, bus_services::BusServices, deploy, domains, error, identity,
-    services,
+    ApiError, App, Config, Error, Platform, api, backchannel,
+    bus_services::BusServices,
+    deploy, domains, error, identity, keys, mail, origin,
+    permissions::guard::{counted, guard},
+    retention, services, sessions,
+    wire::{self, Gate},
 };
 use axum::Router;
 use bastide_proxy::{
     Body, BodyError, Limits, Listener, RefusedHead, Request, Response, Service, accept_tls, serve,
 };
-use bastide_types::{Code, Role};
+use bastide_types::{API, Code, Role};
 use http_body_util::BodyExt;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -45,12 +49,38 @@ pub async fn run(
         let _end = ends(&stop);
         domains::run(app.clone(), stop.clone()).await;
     };
+    let feed = async {
+        let _end = ends(&stop);
+        sessions::run(app.clone(), stop.clone()).await;
+    };
+    let keys = async {
+        let _end = ends(&stop);
+        keys::run(app.clone(), stop.clone()).await;
+    };
+    let letters = async {
+        let _end = ends(&stop);
+        mail::run(app.clone(), stop.clone()).await;
+    };
+    let sign_outs = async {
+        let _end = ends(&stop);
+        backchannel::run(app.clone(), stop.clone()).await;
+    };
+    let pace = async {
+        let _end = ends(&stop);
+        wire::pace::run(app.clone(), stop.clone()).await;
+    };
+    let old = async {
+        let _end = ends(&stop);
+        retention::run(app.clone(), stop.clone()).await;
+    };
     let served = async {
         let _end = ends(&stop);
         serve(listener, Arc::new(Services(router)), stop.clone()).await
     };
     ready();
-    let (served, answers, (), (), ()) = tokio::join!(served, answers, reconciler, databases, names);
+    let (served, answers, (), (), (), (), (), (), (), (), ()) = tokio::join!(
+        served, answers, reconciler, databases, names, feed, keys, letters, sign_outs, pace, old
+    );
     app.bus.close().await;
     answers?;
     served.map_err(Error::Listen)
@@ -59,15 +89,22 @@ pub async fn run(
 /// All routes of a replica.
 pub fn router(app: App, portal: impl FnOnce(Router) -> Router) -> Router {
     let unknown = || async { ApiError::new(Code::ApiUnknown) };
-    let api = api::router(app.clone())
-        .merge(identity::api_routes(app.clone()))
+    let handlers = api::router(app.clone()).merge(identity::api_routes(app.clone()));
+    let gate = Gate::new(app.clone(), handlers.clone());
+    let guarded = handlers.route_layer(axum::middleware::from_fn_with_state(gate, guard));
+    let versioned = guarded.merge(api::open_router());
+    let api = Router::new()
+        .nest(API, versioned)
         .route("/api", axum::routing::any(unknown))
         .route("/api/{*rest}", axum::routing::any(unknown))
         .method_not_allowed_fallback(|| async { ApiError::new(Code::MethodNotAllowed) })
         .layer(axum::middleware::from_fn(error::dress));
     let pages = portal(api.clone());
+    let api = api.layer(axum::middleware::from_fn(counted));
     let nothing = Router::new().fallback(unknown).layer(axum::middleware::from_fn(error::dress));
-    api.merge(identity::router(app)).merge(pages).fallback_service(nothing)
+    let tell = axum::middleware::from_fn_with_state(app.clone(), sessions::tell_before_the_answer);
+    let noted = axum::middleware::from_fn(origin::note);
+    api.merge(identity::router(app)).merge(pages).layer(tell).layer(noted).fallback_service(nothing)
 }
 
 /// The router as the hop calls it.

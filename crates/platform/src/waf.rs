@@ -46,6 +46,20 @@ impl Office {
         self.up_to(layers, Place { app, by: LayerBy::Customer }, true)
     }
 
+    /// The policy of an app whose revision brings one of its own: the last to tighten.
+    pub(crate) fn policy_with(
+        &self,
+        layers: &[WafLayerRow],
+        app: AppId,
+        published: Option<&WafLayer>,
+    ) -> WafPolicy {
+        let policy = self.policy(layers, Some(app));
+        match published {
+            Some(layer) => policy.tightened(layer, LayerBy::Customer, &self.allowed),
+            None => policy,
+        }
+    }
+
     /// The policy above a place: what it may tighten.
     pub(crate) fn above(&self, layers: &[WafLayerRow], place: Place) -> WafPolicy {
         self.up_to(layers, place, false)
@@ -139,6 +153,11 @@ mod tests {
         let app = office.policy(&layers, Some(shop));
         assert_eq!((app.paranoia, app.inbound_threshold, app.exclusions.len()), (3, 4, 1));
         assert_eq!(office.policy(&layers, Some(blog)), stage);
+        let published =
+            serde_json::from_str(r#"{"paranoia":4,"mode":"detect","inbound_threshold":9}"#).unwrap();
+        let own = office.policy_with(&layers, shop, Some(&published));
+        assert_eq!((own.paranoia, own.inbound_threshold, own.mode), (4, 4, app.mode), "it only tightens");
+        assert_eq!(office.policy_with(&layers, shop, None), app);
         let above = office.above(&layers, Place { app: Some(shop), by: LayerBy::Customer });
         assert_eq!((above.paranoia, above.exclusions.len()), (2, 1));
         let top = office.above(&layers, Place { app: None, by: LayerBy::Office });

@@ -87,7 +87,7 @@ pub async fn home(State(api): State<Api>, headers: HeaderMap) -> Answer {
     if who.is_operator() {
         return customers(&api, &headers, &who, None, None).await;
     }
-    let apps = api.get(&headers, "/api/apps").await.map_err(|p| problem(Some(&who), &p))?;
+    let apps = api.get(&headers, "/apps").await.map_err(|p| problem(Some(&who), &p))?;
     Ok(page(StatusCode::OK, &Home { who: Some(&who), apps }))
 }
 
@@ -95,8 +95,7 @@ pub async fn home(State(api): State<Api>, headers: HeaderMap) -> Answer {
 pub async fn app(State(api): State<Api>, headers: HeaderMap, Path(name): Path<String>) -> Answer {
     let who = ask_who(&api, &headers).await?;
     let name = app_name(&who, name)?;
-    let app: App =
-        api.get(&headers, &format!("/api/apps/{name}")).await.map_err(|p| problem(Some(&who), &p))?;
+    let app: App = api.get(&headers, &format!("/apps/{name}")).await.map_err(|p| problem(Some(&who), &p))?;
     Ok(page(StatusCode::OK, &AppPage { deploys: who.may_deploy(), who: Some(&who), app }))
 }
 
@@ -111,7 +110,7 @@ pub async fn promote(
     let name = app_name(&who, name)?;
     let Form(form) = form.map_err(|error| invalid(&who, &error.body_text()))?;
     let stage = StageName::new(form.stage).map_err(|error| invalid(&who, &error.to_string()))?;
-    let path = format!("/api/apps/{name}/deployments");
+    let path = format!("/apps/{name}/deployments");
     let begun: Begun =
         api.post(&headers, &path, &json!({ "stage": stage })).await.map_err(|p| problem(Some(&who), &p))?;
     let operation = id(&who, &begun.operation)?;
@@ -121,7 +120,7 @@ pub async fn promote(
 /// One operation.
 pub async fn operation(State(api): State<Api>, headers: HeaderMap, Path(text): Path<String>) -> Answer {
     let who = ask_who(&api, &headers).await?;
-    let path = format!("/api/operations/{}", id(&who, &text)?);
+    let path = format!("/operations/{}", id(&who, &text)?);
     let operation: Operation = api.get(&headers, &path).await.map_err(|p| problem(Some(&who), &p))?;
     let is_running = operation.status == "running";
     let mut response = page(StatusCode::OK, &OperationPage { who: Some(&who), operation });
@@ -150,7 +149,7 @@ pub async fn invite(
     if !form.name.trim().is_empty() {
         body["name"] = form.name.trim().into();
     }
-    match api.post::<Invited>(&headers, "/api/members", &body).await {
+    match api.post::<Invited>(&headers, "/members", &body).await {
         Ok(invited) => members_page(&api, &headers, &who, Some(invited.link), None).await,
         Err(refused) => members_page(&api, &headers, &who, None, Some(refused)).await,
     }
@@ -165,7 +164,7 @@ pub async fn create_customer(
     let who = ask_who(&api, &headers).await?;
     let Form(form) = form.map_err(|error| invalid(&who, &error.body_text()))?;
     let body = json!({ "name": form.name, "administrator_email": form.administrator_email });
-    match api.post::<Created>(&headers, "/api/customers", &body).await {
+    match api.post::<Created>(&headers, "/customers", &body).await {
         Ok(created) => customers(&api, &headers, &who, Some(created), None).await,
         Err(refused) => customers(&api, &headers, &who, None, Some(refused)).await,
     }
@@ -178,7 +177,7 @@ async fn members_page(
     link: Option<String>,
     refused: Option<Problem>,
 ) -> Answer {
-    let members = api.get(headers, "/api/members").await.map_err(|p| problem(Some(who), &p))?;
+    let members = api.get(headers, "/members").await.map_err(|p| problem(Some(who), &p))?;
     let status = status_of(refused.as_ref());
     let invites = who.may_invite();
     Ok(page(status, &MembersPage { who: Some(who), members, invites, link, problem: refused }))
@@ -191,13 +190,13 @@ async fn customers(
     created: Option<Created>,
     refused: Option<Problem>,
 ) -> Answer {
-    let customers = api.get(headers, "/api/customers").await.map_err(|p| problem(Some(who), &p))?;
+    let customers = api.get(headers, "/customers").await.map_err(|p| problem(Some(who), &p))?;
     let status = status_of(refused.as_ref());
     Ok(page(status, &CustomersPage { who: Some(who), customers, created, problem: refused }))
 }
 
 async fn ask_who(api: &Api, headers: &HeaderMap) -> Result<Who, Response> {
-    api.get(headers, "/api/whoami").await.map_err(|refused| problem(None, &refused))
+    api.get(headers, "/whoami").await.map_err(|refused| problem(None, &refused))
 }
 
 fn app_name(who: &Who, text: String) -> Result<AppName, Response> {

@@ -9,9 +9,9 @@ pub struct Who {
     pub name: String,
     /// Customer.
     pub customer: String,
-    /// Organization roles.
+    /// What the roles of this one hold.
     #[serde(default)]
-    pub roles: Vec<String>,
+    pub permissions: Vec<String>,
     /// What everybody should know who runs apps here.
     #[serde(default)]
     pub warning: Option<String>,
@@ -24,11 +24,15 @@ impl Who {
     }
     /// Whether this one may invite.
     pub fn may_invite(&self) -> bool {
-        self.roles.iter().any(|role| role == "administrator" || role == "operator")
+        self.may("members.write")
     }
     /// Whether this one may deploy.
     pub fn may_deploy(&self) -> bool {
-        self.roles.iter().any(|role| role == "administrator" || role == "developer")
+        self.may("apps.deploy")
+    }
+
+    fn may(&self, permission: &str) -> bool {
+        self.permissions.iter().any(|one| one == permission)
     }
 }
 

@@ -41,9 +41,6 @@ pub enum BodyError {
     /// Reading failed.
     #[error("the body could not be read")]
     Io(#[source] io::Error),
-    /// The connection behind it failed.
-    #[error("the connection failed")]
-    Connection(#[source] hyper::Error),
     /// The same, of a stream of HTTP/2.
     #[error("the stream failed")]
     Stream(#[source] h2::Error),
@@ -99,8 +96,12 @@ impl Body {
             let Some(rest) = &mut self.rest else { break };
             match inner(rest).frame().await {
                 None => self.rest = None,
-                Some(frame) => {
-                    let frame = frame?;
+                Some(Err(error)) => {
+                    // Whoever goes on with it must not see a clean end.
+                    self.rest = Some(Mutex::new(Box::pin(Broken)));
+                    return Err(error);
+                }
+                Some(Ok(frame)) => {
                     held += frame.data_ref().map_or(0, Bytes::len);
                     self.front.push_back(frame);
                 }
@@ -124,6 +125,15 @@ impl Body {
             joined.freeze()
         };
         Prefix { bytes, complete }
+    }
+
+    /// The bytes, when the whole body is there in at most one piece.
+    pub(crate) fn whole(&self) -> Option<Bytes> {
+        match self.front.front() {
+            _ if self.rest.is_some() || self.front.len() > 1 => None,
+            None => Some(Bytes::new()),
+            Some(frame) => frame.data_ref().cloned(),
+        }
     }
 
     /// Reads the whole body, at most `max` bytes.
@@ -171,7 +181,9 @@ impl http_body::Body for Body {
         let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), |rest| lock(rest).size_hint());
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(front));
-        if let Some(upper) = rest.upper() {
+        // Trailers need a framing with room for them: that of a length has none.
+        let upper = rest.upper().filter(|_| !self.front.iter().any(Frame::is_trailers));
+        if let Some(upper) = upper {
             hint.set_upper(upper.saturating_add(front));
         }
         hint
@@ -190,12 +202,6 @@ impl From<String> for Body {
     }
 }
 
-impl From<hyper::body::Incoming> for Body {
-    fn from(incoming: hyper::body::Incoming) -> Self {
-        Self::stream(incoming.map_err(BodyError::Connection))
-    }
-}
-
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Body({:?})", http_body::Body::size_hint(self))
@@ -208,6 +214,21 @@ fn inner(rest: &mut Mutex<Boxed>) -> &mut Boxed {
 
 fn lock(rest: &Mutex<Boxed>) -> MutexGuard<'_, Boxed> {
     rest.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is left of a body that failed.
+struct Broken;
+
+impl http_body::Body for Broken {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(Some(Err(BodyError::Incomplete)))
+    }
 }
 
 struct Limited {
@@ -267,6 +288,24 @@ mod tests {
         let all = body.prefix(100).await.unwrap();
         assert_eq!((&all.bytes[..], all.complete), (&b"abcdef"[..], true));
         assert_eq!(&body.collect_up_to(6).await.unwrap()[..], b"abcdef");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_failed_ahead_has_no_clean_end() {
+        let frames = [Ok(Frame::data(Bytes::from_static(b"ab"))), Err(BodyError::Framing)];
+        let mut body = Body::stream(StreamBody::new(futures_util::stream::iter(frames)));
+        assert!(body.prefix(10).await.is_err());
+        assert!(body.frame().await.unwrap().is_ok());
+        assert!(body.frame().await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn trailers_that_were_read_ahead_leave_no_exact_length() {
+        let frames = [Ok(Frame::data(Bytes::from_static(b"ab"))), Ok(Frame::trailers(HeaderMap::new()))];
+        let mut body = Body::stream(StreamBody::new(futures_util::stream::iter(frames)));
+        assert!(body.prefix(10).await.unwrap().complete);
+        assert_eq!(http_body::Body::size_hint(&body).exact(), None);
+        assert!(body.whole().is_none());
     }
 
     #[tokio::test]

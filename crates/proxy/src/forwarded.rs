@@ -222,7 +222,7 @@ mod tests {
         #[test]
         fn what_we_write_reads_back(address: IpAddr) {
             let mut headers = HeaderMap::new();
-            crate::headers::set_forwarded(&mut headers, address, "https", "a:8443");
+            crate::headers::set_forwarded(&mut headers, &mut crate::headers::Block::default(), address, "https", "a:8443");
             let said = parse(headers["forwarded"].as_bytes());
             prop_assert_eq!(said, Some(vec![Some(address.to_canonical())]));
         }

@@ -1,5 +1,6 @@
 //! Header hygiene: what belongs to one connection stays there, and nobody outside speaks for us.
 
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, header, header::AsHeaderName};
 use std::{borrow::Cow, net::IpAddr};
 
@@ -83,6 +84,10 @@ const MEANINGFUL: &[&str] = &[
 /// Fields that must stay end-to-end may not be nominated away (`Host`, `Content-Length`, `Authorization`
 /// and the like): such a nomination is ignored.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if only_says_whether_to_stay(headers) {
+        headers.remove(header::CONNECTION);
+        return;
+    }
     // Most heads have none: a look at each name there is costs less than a search for each of ours.
     let known = headers.keys().filter(|name| HOP_BY_HOP.contains(&name.as_str()));
     let known: Vec<HeaderName> = known.cloned().collect();
@@ -101,6 +106,15 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
+}
+
+/// Whether the one field that belongs to the connection is a `Connection` that nominates nothing, as most are.
+fn only_says_whether_to_stay(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(header::CONNECTION).iter();
+    let plain = |line: &HeaderValue| matches!(line.as_bytes(), b"keep-alive" | b"close");
+    lines.next().is_some_and(plain)
+        && lines.next().is_none()
+        && !headers.keys().any(|name| *name != header::CONNECTION && HOP_BY_HOP.contains(&name.as_str()))
 }
 
 /// The members of a list field over all its lines, without the white space around them.
@@ -132,8 +146,26 @@ pub fn strip_spoofable(headers: &mut HeaderMap) {
 /// Whether only we may set this field.
 pub(crate) fn is_ours(name: &str) -> bool {
     let name = plainly(name);
-    OURS.contains(&&*name) || OURS_BEGIN.iter().any(|begin| name.starts_with(begin))
+    // Most names begin like none of ours: those are looked at no further.
+    name.as_bytes().first().is_some_and(|first| OURS_FIRST[usize::from(*first)])
+        && (OURS.contains(&&*name) || OURS_BEGIN.iter().any(|begin| name.starts_with(begin)))
 }
+
+/// First bytes of the fields that only we may set.
+const OURS_FIRST: [bool; 256] = {
+    let mut first = [false; 256];
+    let mut at = 0;
+    while at < OURS.len() {
+        first[OURS[at].as_bytes()[0] as usize] = true;
+        at += 1;
+    }
+    at = 0;
+    while at < OURS_BEGIN.len() {
+        first[OURS_BEGIN[at].as_bytes()[0] as usize] = true;
+        at += 1;
+    }
+    first
+};
 
 /// Whether this is another spelling of a field that has a meaning.
 fn is_misspelled(name: &str) -> bool {
@@ -150,35 +182,56 @@ fn plainly(name: &str) -> Cow<'_, str> {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect::<String>().into()
 }
 
+/// The field in which each hop of a kind names itself (RFC 8586).
+pub static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+
 /// Whether `CDN-Loop` already names us (RFC 8586).
-pub fn loops(headers: &HeaderMap, own: &str) -> bool {
-    let entries = list(headers, "cdn-loop");
+pub fn loops(headers: &HeaderMap, own: &[u8]) -> bool {
+    let entries = list(headers, &CDN_LOOP);
     entries
         .filter_map(|entry| entry.split(|b| *b == b';').next())
-        .any(|id| id.trim_ascii().eq_ignore_ascii_case(own.as_bytes()))
+        .any(|id| id.trim_ascii().eq_ignore_ascii_case(own))
 }
 
 /// Says who the client is and how it came here.
-pub fn set_forwarded(headers: &mut HeaderMap, client: IpAddr, proto: &str, host: &str) {
-    let node = match client {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => format!("\"[{v6}]\""),
-    };
-    let set = |headers: &mut HeaderMap, name: &'static str, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
-        }
-    };
-    set(headers, "forwarded", &format!("for={node};proto={proto};host=\"{host}\""));
-    set(headers, "x-forwarded-for", &client.to_string());
-    set(headers, "x-forwarded-proto", proto);
-    set(headers, "x-forwarded-host", host);
+pub fn set_forwarded(headers: &mut HeaderMap, block: &mut Block, client: IpAddr, proto: &str, host: &str) {
+    let address = client.to_string();
+    let (open, close) = if client.is_ipv6() { ("\"[", "]\"") } else { ("", "") };
+    let forwarded = block.value(&["for=", open, &address, close, ";proto=", proto, ";host=\"", host, "\""]);
+    set(headers, header::FORWARDED, forwarded);
+    set(headers, X_FORWARDED_FOR.clone(), block.value(&[&address]));
+    set(headers, X_FORWARDED_PROTO.clone(), block.value(&[proto]));
+    set(headers, X_FORWARDED_HOST.clone(), block.value(&[host]));
 }
 
-/// Adds our entry to a list field such as `Via` or `CDN-Loop`.
-pub fn append(headers: &mut HeaderMap, name: &'static str, entry: &str) {
-    if let Ok(entry) = HeaderValue::from_str(entry) {
-        headers.append(HeaderName::from_static(name), entry);
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Puts a value in the place of what a field said; nothing when there is none.
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
+    if let Some(value) = value {
+        headers.insert(name, value);
+    }
+}
+
+/// Values of fields that are written one behind the other into one piece of memory.
+#[derive(Debug)]
+pub struct Block(BytesMut);
+
+impl Default for Block {
+    fn default() -> Self {
+        Self(BytesMut::with_capacity(512))
+    }
+}
+
+impl Block {
+    /// A value of these parts; none when they cannot be one.
+    pub fn value(&mut self, parts: &[&str]) -> Option<HeaderValue> {
+        for part in parts {
+            self.0.extend_from_slice(part.as_bytes());
+        }
+        HeaderValue::from_maybe_shared(self.0.split().freeze()).ok()
     }
 }
 
@@ -211,6 +264,21 @@ mod tests {
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["authorization", "host"]);
+    }
+
+    #[test]
+    fn a_connection_that_only_says_whether_to_stay_goes_alone() {
+        for word in ["keep-alive", "close"] {
+            let mut headers = map(&[("connection", word), ("accept", "*/*")]);
+            strip_hop_by_hop(&mut headers);
+            assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+            let mut headers = map(&[("connection", word), ("keep-alive", "timeout=5"), ("te", "x")]);
+            strip_hop_by_hop(&mut headers);
+            assert!(headers.is_empty());
+            let mut headers = map(&[("connection", word), ("connection", "x-hop"), ("x-hop", "1")]);
+            strip_hop_by_hop(&mut headers);
+            assert!(headers.is_empty());
+        }
     }
 
     #[test]
@@ -259,15 +327,16 @@ mod tests {
 
     #[test]
     fn a_loop_is_seen_by_our_name() {
-        assert!(loops(&map(&[("cdn-loop", "other, Bastide; v=1")]), "bastide"));
-        assert!(loops(&map(&[("cdn-loop", "other"), ("cdn-loop", "x,bastide")]), "bastide"));
-        assert!(!loops(&map(&[("cdn-loop", "bastide-other")]), "bastide"));
+        assert!(loops(&map(&[("cdn-loop", "other, Bastide; v=1")]), b"bastide"));
+        assert!(loops(&map(&[("cdn-loop", "other"), ("cdn-loop", "x,bastide")]), b"bastide"));
+        assert!(!loops(&map(&[("cdn-loop", "bastide-other")]), b"bastide"));
     }
 
     #[test]
     fn ipv6_clients_are_quoted_in_forwarded() {
         let mut headers = HeaderMap::new();
-        set_forwarded(&mut headers, "::1".parse().unwrap(), "https", "a:8443");
+        set_forwarded(&mut headers, &mut Block::default(), "::1".parse().unwrap(), "https", "a:8443");
         assert_eq!(headers["forwarded"], "for=\"[::1]\";proto=https;host=\"a:8443\"");
+        assert_eq!(headers["x-forwarded-for"], "::1");
     }
 }

@@ -1,8 +1,9 @@
 //! One HTTP hop: a strict front towards clients, a pooled way to what stands behind, and the header
 //! hygiene between them. It knows no customers.
 //!
-//! HTTP/1 towards clients is our own loop on `httparse` (ADR 1): every head is in hand as raw bytes, also
-//! the ones that are refused. HTTP/2 is driven on the `h2` crate, HTTP/1 towards upstreams is hyper's.
+//! HTTP/1 is our own on `httparse`, both ways. Towards clients (ADR 1) every head is in hand as raw bytes, also the
+//! ones that are refused; towards upstreams a request and its answer are handled on one task, and an answer with
+//! more than one meaning is broken. HTTP/2 is driven on the `h2` crate.
 
 pub mod body;
 pub mod broker;

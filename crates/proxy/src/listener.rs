@@ -17,6 +17,8 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+/// Bytes of an answer that are encrypted ahead of a client that reads slowly.
+const TLS_BYTES_MAX: usize = 32 * 1024;
 /// A connection over which nothing comes for so long is asked whether it lives.
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
 
@@ -183,12 +185,13 @@ impl<S: Service> Shared<S> {
         let Some(shaking) = self.shaking.enter(addr.ip()) else {
             return tracing::debug!(%addr, "a client has too many handshakes");
         };
-        let stream = match tokio::time::timeout(limits.handshake_timeout, tls(stream)).await {
+        let mut stream = match tokio::time::timeout(limits.handshake_timeout, tls(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%addr, %error, "no handshake"),
             Err(_) => return tracing::debug!(%addr, "the handshake took too long"),
         };
         drop(shaking);
+        stream.get_mut().1.set_buffer_limit(Some(TLS_BYTES_MAX));
         let session = stream.get_ref().1;
         let info = TlsInfo {
             sni: session.server_name().map(str::to_owned),

@@ -42,25 +42,40 @@ impl Wanted {
 
 /// The upstream's end of a tunnel; in the extensions of a 101 response.
 #[derive(Clone)]
-pub struct Tunnel(Arc<Mutex<Option<Pin<Box<dyn Wire>>>>>);
+pub struct Tunnel {
+    io: Arc<Mutex<Option<Far>>>,
+    end: Arc<Mutex<Option<End>>>,
+}
+
+/// The upstream's end.
+type Far = Pin<Box<dyn Wire>>;
+/// What ends a tunnel from outside.
+type End = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Tunnel {
     /// Wraps the upstream's end.
     pub fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self(Arc::new(Mutex::new(Some(Box::pin(io)))))
+        Self { io: Arc::new(Mutex::new(Some(Box::pin(io)))), end: Arc::default() }
     }
 
-    fn take(&self) -> Option<Pin<Box<dyn Wire>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// The tunnel ends when this does, if not before.
+    pub fn end_with(&self, end: impl Future<Output = ()> + Send + 'static) {
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::pin(end));
+    }
+
+    fn take(&self) -> Option<(Far, End)> {
+        let io = self.io.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let end = self.end.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Some((io, end.unwrap_or_else(|| Box::pin(std::future::pending()))))
     }
 }
 
-/// Carries bytes both ways until both sides ended, one broke, or neither sent anything for `idle`.
+/// Carries bytes both ways until both sides ended, one broke, something cut it, or neither sent anything for `idle`.
 pub(crate) async fn carry<C>(client: C, tunnel: &Tunnel, idle: Duration)
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
-    let Some(upgraded) = tunnel.take() else { return };
+    let Some((upgraded, end)) = tunnel.take() else { return };
     let start = Instant::now();
     let heard_ms = AtomicU64::new(0);
     let mut client = Watched { io: client, start, heard_ms: &heard_ms };
@@ -77,6 +92,7 @@ where
     tokio::select! {
         // Either side may hang up at any time: that is how tunnels end.
         _ = copy_bidirectional(&mut client, &mut upstream) => {}
+        () = end => tracing::debug!("a tunnel was cut"),
         () = silence => tracing::debug!("a tunnel was silent for too long"),
     }
 }

@@ -24,8 +24,8 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Longest silence of an agent that finds running replicas.
-const FIRST_WORD: Duration = Duration::from_secs(1);
+/// Longest silence of an agent that finds running replicas. Gateways go by what they heard before.
+const FIRST_WORD: Duration = Duration::from_secs(10);
 const HEARTBEAT: Duration = Duration::from_secs(2);
 const REPORT_LIMIT: Duration = Duration::from_secs(2);
 
@@ -80,6 +80,7 @@ pub(crate) async fn run<D: RuntimeDriver>(
         };
         keepers.spawn(keeper.keep(first, drain, ends.over.clone()));
     };
+    let found_ids: Vec<_> = found.iter().map(|found| found.launch.replica.id).collect();
     for Found { launch, started } in found {
         let stage = Stage { account: launch.account, customer: launch.customer, stage: launch.stage };
         keep(&mut kept, stage, launch.replica, Some(started));
@@ -87,7 +88,8 @@ pub(crate) async fn run<D: RuntimeDriver>(
     let tellers = async {
         // What gateways know of replicas that ran already holds until each was asked how it is.
         let mut facts = told.subscribe();
-        let asked = facts.wait_for(|all| all.values().all(|fact| fact.state != ReplicaState::Starting));
+        let was_asked = |fact: &ReplicaFact| fact.state != ReplicaState::Starting || fact.reason.is_some();
+        let asked = facts.wait_for(|all| found_ids.iter().all(|id| all.get(id).is_none_or(was_asked)));
         drop(tokio::time::timeout(FIRST_WORD, asked).await);
         tell(bus.clone(), told.subscribe(), heard, ends.over.clone()).await;
     };

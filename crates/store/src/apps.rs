@@ -1,8 +1,12 @@
 //! Apps and their revisions.
 
-use crate::{CustomerStore, Result, Write, from_json, now_s, parse, taken, to_json};
+use crate::{
+    CustomerStore, Result, Store, Write, from_json,
+    lifecycle::{mark_place, marked},
+    now_s, parse, taken, to_json,
+};
 use bastide_types::{AppId, AppName, Digest, Manifest};
-use sqlx::{Row, sqlite::SqliteRow};
+use sqlx::{AssertSqlSafe, Row, sqlite::SqliteRow};
 
 /// An app.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +32,28 @@ pub struct RevisionRow {
     pub manifest: Manifest,
     /// All blobs of its image, the OCI manifest among them.
     pub blobs: Vec<Digest>,
+    /// What its publisher says about it.
+    pub message: String,
+    /// Who published it.
+    pub by: String,
+    /// Seconds since 1970.
+    pub at: i64,
+    /// What it is called in the last stage, once it came there.
+    pub version: Option<String>,
+    /// Whether it is what the Platform published: nobody changed its row since.
+    pub vouched: bool,
+}
+
+/// Columns of a [`RevisionRow`].
+const REVISION: &str =
+    "customer, app, number, digest, image, manifest, blobs, message, published_by, created, version, mark";
+
+impl RevisionRow {
+    /// A revision that has no number yet.
+    pub fn new(app: AppId, digest: Digest, image: Digest, manifest: Manifest, blobs: Vec<Digest>) -> Self {
+        let (message, by, at) = (String::new(), String::new(), now_s());
+        Self { app, number: 0, digest, image, manifest, blobs, message, by, at, version: None, vouched: true }
+    }
 }
 
 impl CustomerStore<'_> {
@@ -68,56 +94,128 @@ impl CustomerStore<'_> {
         parse(row.try_get(0)?)
     }
 
-    /// Adds a revision; its number is the next one.
+    /// Adds a revision, with the Platform's mark; its number is the next one.
     pub async fn add_revision(&self, write: &mut Write, revision: &RevisionRow) -> Result<u32> {
-        let row = sqlx::query(
-            "INSERT INTO revision (customer, app, number, digest, image, manifest, blobs, created)
-             VALUES (?1, ?2, (SELECT COALESCE(MAX(number), 0) + 1 FROM revision WHERE customer = ?1 AND app = ?2), ?3, ?4, ?5, ?6, ?7)
-             RETURNING number",
+        let (customer, app) = (self.customer.to_string(), revision.app.to_string());
+        let row =
+            sqlx::query("SELECT COALESCE(MAX(number), 0) + 1 FROM revision WHERE customer = ? AND app = ?")
+                .bind(&customer)
+                .bind(&app)
+                .fetch_one(&mut **write)
+                .await?;
+        let number: u32 = row.try_get(0)?;
+        let parts = [
+            revision.digest.to_string(),
+            revision.image.to_string(),
+            to_json(&revision.manifest)?,
+            to_json(&revision.blobs)?,
+        ];
+        let mark = self.store.kek.mark(&mark_place(&customer, &app, number), &marked(&parts));
+        let [digest, image, manifest, blobs] = parts;
+        sqlx::query(
+            "INSERT INTO revision (customer, app, number, digest, image, manifest, blobs, created, message,
+             published_by, mark) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
-        .bind(self.customer.to_string())
-        .bind(revision.app.to_string())
-        .bind(revision.digest.to_string())
-        .bind(revision.image.to_string())
-        .bind(to_json(&revision.manifest)?)
-        .bind(to_json(&revision.blobs)?)
-        .bind(now_s())
-        .fetch_one(&mut **write)
+        .bind(customer)
+        .bind(app)
+        .bind(number)
+        .bind(digest)
+        .bind(image)
+        .bind(manifest)
+        .bind(blobs)
+        .bind(revision.at)
+        .bind(&revision.message)
+        .bind(&revision.by)
+        .bind(mark)
+        .execute(&mut **write)
         .await
         .map_err(taken)?;
-        Ok(row.try_get(0)?)
+        Ok(number)
     }
 
     /// A revision by number.
     pub async fn revision(&self, app: AppId, number: u32) -> Result<Option<RevisionRow>> {
-        let row = sqlx::query("SELECT app, number, digest, image, manifest, blobs FROM revision WHERE customer = ? AND app = ? AND number = ?")
+        let query = format!("SELECT {REVISION} FROM revision WHERE customer = ? AND app = ? AND number = ?");
+        let row = sqlx::query(AssertSqlSafe(query))
             .bind(self.customer.to_string())
             .bind(app.to_string())
             .bind(number)
             .fetch_optional(&self.store.pool)
             .await?;
-        row.as_ref().map(revision_row).transpose()
+        row.as_ref().map(|row| self.store.revision_row(row)).transpose()
+    }
+
+    /// The revisions that serve or have replicas somewhere.
+    pub async fn revisions_in_use(&self) -> Result<Vec<RevisionRow>> {
+        let query = format!(
+            "SELECT {REVISION} FROM revision WHERE customer = ?1 AND (app, number) IN (
+                 SELECT app, revision FROM serving WHERE customer = ?1
+                 UNION SELECT app, revision FROM replica WHERE customer = ?1)"
+        );
+        let rows = sqlx::query(AssertSqlSafe(query))
+            .bind(self.customer.to_string())
+            .fetch_all(&self.store.pool)
+            .await?;
+        rows.iter().map(|row| self.store.revision_row(row)).collect()
     }
 
     /// All revisions of all apps.
     pub async fn revisions(&self) -> Result<Vec<RevisionRow>> {
+        let query = format!("SELECT {REVISION} FROM revision WHERE customer = ?");
+        let rows = sqlx::query(AssertSqlSafe(query))
+            .bind(self.customer.to_string())
+            .fetch_all(&self.store.pool)
+            .await?;
+        rows.iter().map(|row| self.store.revision_row(row)).collect()
+    }
+
+    /// The newest revisions of an app.
+    pub async fn revisions_of(&self, app: AppId, most: u32) -> Result<Vec<RevisionRow>> {
+        let query = format!(
+            "SELECT {REVISION} FROM revision WHERE customer = ? AND app = ? ORDER BY number DESC LIMIT ?"
+        );
+        let rows = sqlx::query(AssertSqlSafe(query))
+            .bind(self.customer.to_string())
+            .bind(app.to_string())
+            .bind(most)
+            .fetch_all(&self.store.pool)
+            .await?;
+        rows.iter().map(|row| self.store.revision_row(row)).collect()
+    }
+
+    /// All versions of an app.
+    pub async fn versions(&self, app: AppId) -> Result<Vec<String>> {
         let rows = sqlx::query(
-            "SELECT app, number, digest, image, manifest, blobs FROM revision WHERE customer = ?",
+            "SELECT version FROM revision WHERE customer = ? AND app = ? AND version IS NOT NULL",
         )
         .bind(self.customer.to_string())
+        .bind(app.to_string())
         .fetch_all(&self.store.pool)
         .await?;
-        rows.iter().map(revision_row).collect()
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 }
 
-fn revision_row(row: &SqliteRow) -> Result<RevisionRow> {
-    Ok(RevisionRow {
-        app: parse(row.try_get(0)?)?,
-        number: row.try_get(1)?,
-        digest: parse(row.try_get(2)?)?,
-        image: parse(row.try_get(3)?)?,
-        manifest: from_json(row.try_get(4)?)?,
-        blobs: from_json(row.try_get(5)?)?,
-    })
+impl Store {
+    fn revision_row(&self, row: &SqliteRow) -> Result<RevisionRow> {
+        let (customer, app, number): (String, String, u32) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let parts: [String; 4] = [row.try_get(3)?, row.try_get(4)?, row.try_get(5)?, row.try_get(6)?];
+        let mark: Option<Vec<u8>> = row.try_get(11)?;
+        let place = mark_place(&customer, &app, number);
+        let vouched = self.kek.is_mark_of(&place, &marked(&parts), &mark.unwrap_or_default());
+        Ok(RevisionRow {
+            app: parse(&app)?,
+            number,
+            digest: parse(&parts[0])?,
+            image: parse(&parts[1])?,
+            manifest: from_json(&parts[2])?,
+            blobs: from_json(&parts[3])?,
+            message: row.try_get(7)?,
+            by: row.try_get(8)?,
+            at: row.try_get(9)?,
+            version: row.try_get(10)?,
+            vouched,
+        })
+    }
 }

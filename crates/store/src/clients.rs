@@ -1,7 +1,7 @@
-//! Registered clients, their secrets, and the keys that sign ID tokens.
+//! Registered clients and their secrets.
 
-use crate::{CustomerStore, Result, StoreError, Write, from_json, now_s, taken, to_json};
-use bastide_types::StageName;
+use crate::{CustomerStore, Result, Store, Write, from_json, now_s, parse, taken, to_json};
+use bastide_types::CustomerId;
 use sqlx::{Row, sqlite::SqliteRow};
 
 /// A client that an administrator registered.
@@ -21,6 +21,8 @@ pub struct ClientRow {
     pub roles: Vec<String>,
     /// Whether it may do nothing at the moment.
     pub suspended: bool,
+    /// Where it hears that a session of its users has ended.
+    pub backchannel_logout_uri: Option<String>,
 }
 
 impl ClientRow {
@@ -34,6 +36,7 @@ impl ClientRow {
             post_logout_redirect_uris: Vec::new(),
             roles,
             suspended: false,
+            backchannel_logout_uri: None,
         }
     }
 }
@@ -47,27 +50,45 @@ pub struct ClientSecretRow {
     pub until: Option<i64>,
 }
 
-/// A key that signs ID tokens, with its private half.
-pub struct IdKeyRow {
-    /// Id.
-    pub kid: String,
-    /// Modulus, base64url.
-    pub n: String,
-    /// PKCS #8.
-    pub private: Vec<u8>,
+const COLUMNS: &str =
+    "id, name, kind, redirect_uris, post_logout_redirect_uris, roles, suspended, backchannel_logout_uri";
+
+impl Store {
+    /// Secrets of clients that end before a time and whose administrators were not told: customer, client, id, end.
+    pub async fn secrets_ending(&self, before: i64) -> Result<Vec<(CustomerId, String, String, i64)>> {
+        let rows = sqlx::query(
+            "SELECT customer, client, id, until FROM client_secret WHERE until > ? AND until <= ? AND reminded = 0 LIMIT 100",
+        )
+        .bind(now_s())
+        .bind(before)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| Ok((parse(row.try_get(0)?)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)))
+            .collect()
+    }
 }
 
-const COLUMNS: &str = "id, name, kind, redirect_uris, post_logout_redirect_uris, roles, suspended";
-
 impl CustomerStore<'_> {
+    /// Notes that administrators were told of the end of a secret.
+    pub async fn note_reminded(&self, write: &mut Write, client: &str, secret: &str) -> Result<()> {
+        sqlx::query("UPDATE client_secret SET reminded = 1 WHERE customer = ? AND client = ? AND id = ?")
+            .bind(self.customer.to_string())
+            .bind(client)
+            .bind(secret)
+            .execute(&mut **write)
+            .await?;
+        Ok(())
+    }
+
     /// Registers a client.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] when the id is.
+    /// [`crate::StoreError::Taken`] when the id is.
     pub async fn add_client(&self, write: &mut Write, client: &ClientRow) -> Result<()> {
         sqlx::query(
-            "INSERT INTO client (customer, id, name, kind, redirect_uris, post_logout_redirect_uris, roles, suspended)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO client (customer, id, name, kind, redirect_uris, post_logout_redirect_uris, roles, suspended, backchannel_logout_uri)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(self.customer.to_string())
         .bind(&client.id)
@@ -77,13 +98,15 @@ impl CustomerStore<'_> {
         .bind(to_json(&client.post_logout_redirect_uris)?)
         .bind(to_json(&client.roles)?)
         .bind(client.suspended)
+        .bind(&client.backchannel_logout_uri)
         .execute(&mut **write)
         .await
         .map_err(taken)?;
         Ok(())
     }
 
-    /// Registers a service with this one secret; of an existing one, roles and secrets are replaced.
+    /// Registers a service with this one secret; of an existing one, roles and secrets are replaced, unless this
+    /// secret is its only one already.
     pub async fn put_client(&self, write: &mut Write, client: &ClientRow, hash: &[u8; 32]) -> Result<()> {
         let known = sqlx::query("UPDATE client SET roles = ? WHERE customer = ? AND id = ?")
             .bind(to_json(&client.roles)?)
@@ -94,12 +117,21 @@ impl CustomerStore<'_> {
         if known.rows_affected() == 0 {
             self.add_client(write, client).await?;
         }
-        sqlx::query("DELETE FROM client_secret WHERE customer = ? AND client = ?")
-            .bind(self.customer.to_string())
-            .bind(&client.id)
-            .execute(&mut **write)
-            .await?;
-        self.insert_secret(write, &client.id, "first", hash, None).await
+        let secrets: Vec<(String, Vec<u8>)> =
+            sqlx::query_as("SELECT id, hash FROM client_secret WHERE customer = ? AND client = ?")
+                .bind(self.customer.to_string())
+                .bind(&client.id)
+                .fetch_all(&mut **write)
+                .await?;
+        if let [(_, only)] = &secrets[..]
+            && only == hash
+        {
+            return Ok(());
+        }
+        for (id, _) in &secrets {
+            self.remove_client_secret(write, &client.id, id).await?;
+        }
+        self.insert_secret(write, &client.id, &uuid::Uuid::now_v7().to_string(), hash, None).await
     }
 
     /// All clients.
@@ -123,10 +155,11 @@ impl CustomerStore<'_> {
         row.as_ref().map(client_row).transpose()
     }
 
-    /// A client that is not suspended, if the hash is that of one of its secrets.
-    pub async fn client(&self, id: &str, hash: &[u8; 32]) -> Result<Option<ClientRow>> {
+    /// A client that is not suspended, if the hash is that of one of its secrets; and the grant of that secret, which
+    /// tokens carry in place of a session.
+    pub async fn client(&self, id: &str, hash: &[u8; 32]) -> Result<Option<(ClientRow, String)>> {
         let good = sqlx::query(
-            "SELECT 1 FROM client_secret WHERE customer = ? AND client = ? AND hash = ? AND (until IS NULL OR until > ?)",
+            "SELECT id FROM client_secret WHERE customer = ? AND client = ? AND hash = ? AND (until IS NULL OR until > ?)",
         )
         .bind(self.customer.to_string())
         .bind(id)
@@ -134,10 +167,16 @@ impl CustomerStore<'_> {
         .bind(now_s())
         .fetch_optional(&self.store.pool)
         .await?;
-        if good.is_none() {
-            return Ok(None);
-        }
-        Ok(self.client_with_id(id).await?.filter(|client| !client.suspended))
+        let Some(good) = good else { return Ok(None) };
+        let grant = grant_of(id, good.try_get(0)?);
+        let client = self.client_with_id(id).await?.filter(|client| !client.suspended);
+        Ok(client.map(|client| (client, grant)))
+    }
+
+    /// Whether this is the grant of a secret that a client has now.
+    pub async fn has_grant(&self, client: &str, grant: &str) -> Result<bool> {
+        let secrets = self.client_secrets(client).await?;
+        Ok(secrets.iter().any(|secret| grant_of(client, &secret.id) == grant))
     }
 
     /// Secrets of a client that have not ended.
@@ -200,7 +239,8 @@ impl CustomerStore<'_> {
         Ok(())
     }
 
-    /// Takes a secret from a client; false when there is none of this id.
+    /// Takes a secret from a client and revokes the tokens that it got for itself by that secret; false when there
+    /// is none of this id.
     pub async fn remove_client_secret(&self, write: &mut Write, client: &str, id: &str) -> Result<bool> {
         let done = sqlx::query("DELETE FROM client_secret WHERE customer = ? AND client = ? AND id = ?")
             .bind(self.customer.to_string())
@@ -208,7 +248,11 @@ impl CustomerStore<'_> {
             .bind(id)
             .execute(&mut **write)
             .await?;
-        Ok(done.rows_affected() == 1)
+        let was_there = done.rows_affected() == 1;
+        if was_there {
+            self.revoke_session(write, &grant_of(client, id)).await?;
+        }
+        Ok(was_there)
     }
 
     /// Suspends a client, which ends its sessions, or lets it work again; false when there is none.
@@ -219,62 +263,31 @@ impl CustomerStore<'_> {
             .bind(id)
             .execute(&mut **write)
             .await?;
-        if suspended {
+        let is_there = done.rows_affected() == 1;
+        if suspended && is_there {
             self.end_sessions_of_client(write, id).await?;
         }
-        Ok(done.rows_affected() == 1)
+        Ok(is_there)
     }
 
     /// Removes a client and ends its sessions; false when there is none.
     pub async fn remove_client(&self, write: &mut Write, id: &str) -> Result<bool> {
-        self.end_sessions_of_client(write, id).await?;
         let done = sqlx::query("DELETE FROM client WHERE customer = ? AND id = ?")
             .bind(self.customer.to_string())
             .bind(id)
             .execute(&mut **write)
             .await?;
-        Ok(done.rows_affected() == 1)
+        let was_there = done.rows_affected() == 1;
+        if was_there {
+            self.end_sessions_of_client(write, id).await?;
+        }
+        Ok(was_there)
     }
+}
 
-    /// Keys that sign the ID tokens of an issuer (`None`: of members).
-    pub async fn id_keys(&self, stage: Option<&StageName>) -> Result<Vec<IdKeyRow>> {
-        let rows =
-            sqlx::query("SELECT kid, n, private FROM id_key WHERE customer = ? AND stage = ? ORDER BY kid")
-                .bind(self.customer.to_string())
-                .bind(stage.map_or("", StageName::as_str))
-                .fetch_all(&self.store.pool)
-                .await?;
-        rows.iter()
-            .map(|row| {
-                let kid: String = row.try_get(0)?;
-                let sealed: Vec<u8> = row.try_get(2)?;
-                let private = self.store.kek.open(&self.id_key_place(&kid), &sealed)?;
-                Ok(IdKeyRow { kid, n: row.try_get(1)?, private })
-            })
-            .collect()
-    }
-
-    /// Stores the first key of an issuer's ID tokens, unless another was quicker.
-    pub async fn begin_id_key(&self, stage: Option<&StageName>, key: &IdKeyRow) -> Result<()> {
-        let sealed = self.store.kek.seal(&self.id_key_place(&key.kid), &key.private)?;
-        sqlx::query(
-            "INSERT INTO id_key (customer, stage, kid, n, private) SELECT ?1, ?2, ?3, ?4, ?5
-             WHERE NOT EXISTS (SELECT 1 FROM id_key WHERE customer = ?1 AND stage = ?2)",
-        )
-        .bind(self.customer.to_string())
-        .bind(stage.map_or("", StageName::as_str))
-        .bind(&key.kid)
-        .bind(&key.n)
-        .bind(sealed)
-        .execute(&self.store.pool)
-        .await
-        .map_err(StoreError::from)?;
-        Ok(())
-    }
-
-    fn id_key_place(&self, kid: &str) -> String {
-        format!("id_key/{}/{kid}", self.customer)
-    }
+/// The grant by which a client gets tokens for itself: that of one of its secrets.
+fn grant_of(client: &str, secret: &str) -> String {
+    format!("{client}.{secret}")
 }
 
 fn client_row(row: &SqliteRow) -> Result<ClientRow> {
@@ -286,5 +299,6 @@ fn client_row(row: &SqliteRow) -> Result<ClientRow> {
         post_logout_redirect_uris: from_json(row.try_get(4)?)?,
         roles: from_json(row.try_get(5)?)?,
         suspended: row.try_get::<i64, _>(6)? != 0,
+        backchannel_logout_uri: row.try_get(7)?,
     })
 }

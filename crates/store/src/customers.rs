@@ -92,6 +92,34 @@ impl Store {
         rows.iter().map(|row| self.stage_row(row)).collect()
     }
 
+    /// All stages whose rows can be read. The others are said in the log.
+    pub async fn readable_stages(&self) -> Result<Vec<StageRow>> {
+        let query = sqlx::AssertSqlSafe(format!("{STAGE} ORDER BY c.name, s.position"));
+        let rows = sqlx::query(query).fetch_all(&self.pool).await?;
+        let mut readable = Vec::with_capacity(rows.len());
+        for row in &rows {
+            match self.stage_row(row) {
+                Ok(stage) => readable.push(stage),
+                Err(error) if error.is_of_a_row() => {
+                    let account = row.try_get::<String, _>("account").unwrap_or_default();
+                    tracing::error!(%error, account, "the row of a stage cannot be read");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(readable)
+    }
+
+    /// Stages in which replicas run or should, of all customers.
+    pub async fn stages_with_replicas(&self) -> Result<Vec<StageRow>> {
+        let query = sqlx::AssertSqlSafe(format!(
+            "{STAGE} WHERE EXISTS (SELECT 1 FROM replica r WHERE r.customer = s.customer AND r.stage = s.name)
+             ORDER BY c.name, s.position"
+        ));
+        let rows = sqlx::query(query).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| self.stage_row(row)).collect()
+    }
+
     /// The stage with this account on the bus.
     pub async fn stage_of_account(&self, account: &str) -> Result<Option<StageRow>> {
         let query = sqlx::AssertSqlSafe(format!("{STAGE} WHERE s.account = ?"));
@@ -131,6 +159,15 @@ impl CustomerStore<'_> {
         .await
         .map_err(taken)?;
         raise_revision(write).await
+    }
+
+    /// Names and accounts of the stages, first to last.
+    pub async fn stage_accounts(&self) -> Result<Vec<(StageName, String)>> {
+        let rows = sqlx::query("SELECT name, account FROM stage WHERE customer = ? ORDER BY position")
+            .bind(self.customer.to_string())
+            .fetch_all(&self.store.pool)
+            .await?;
+        rows.iter().map(|row| Ok((parse(row.try_get(0)?)?, row.try_get(1)?))).collect()
     }
 
     /// Names of the stages, first to last.

@@ -43,7 +43,7 @@ pub struct OperationRow {
     pub customer: CustomerId,
     /// Id.
     pub id: Uuid,
-    /// `publish` or `promote`.
+    /// `publish`, `promote`, `rollback` or `undeploy`.
     pub kind: String,
     /// App.
     pub app: AppId,
@@ -55,13 +55,15 @@ pub struct OperationRow {
     pub status: String,
     /// Why it failed.
     pub problem: Option<Problem>,
+    /// Seconds since 1970 at which it began.
+    pub at: i64,
     /// Seconds since 1970 after which it fails.
     pub deadline: i64,
 }
 
 /// An operation to begin.
 pub struct NewOperation<'a> {
-    /// `publish` or `promote`.
+    /// `publish`, `promote` or `rollback`.
     pub kind: &'a str,
     /// App.
     pub app: AppId,
@@ -311,6 +313,7 @@ impl CustomerStore<'_> {
         .bind(revision)
         .execute(&mut **write)
         .await?;
+        self.note_served(write, stage, app, Some(revision)).await?;
         for replica in self.replicas_in(write, stage).await? {
             if replica.app == app && !keep.contains(&replica.id) && replica.drain_at.is_none() {
                 self.drain(write, stage, replica.id, drain_at).await?;
@@ -353,7 +356,7 @@ impl CustomerStore<'_> {
     }
 }
 
-fn operation_row(row: &SqliteRow) -> Result<OperationRow> {
+pub(crate) fn operation_row(row: &SqliteRow) -> Result<OperationRow> {
     let problem: Option<String> = row.try_get("problem")?;
     Ok(OperationRow {
         customer: parse(row.try_get("customer")?)?,
@@ -364,6 +367,7 @@ fn operation_row(row: &SqliteRow) -> Result<OperationRow> {
         revision: row.try_get("revision")?,
         status: row.try_get("status")?,
         problem: problem.as_deref().map(from_json).transpose()?,
+        at: row.try_get("created")?,
         deadline: row.try_get("deadline")?,
     })
 }

@@ -1,7 +1,7 @@
 //! Programs without a browser that wait for a member's word (RFC 8628).
 
 use crate::{CustomerStore, Result, Write, now_s, parse};
-use bastide_types::UserId;
+use bastide_types::{Acr, UserId};
 use sqlx::Row;
 
 /// A program that waits.
@@ -21,11 +21,22 @@ pub struct DeviceRow {
     pub every_s: i64,
 }
 
+/// A member's word for a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Word {
+    /// Whose.
+    pub member: UserId,
+    /// Seconds since 1970 at which the member had signed in.
+    pub since: i64,
+    /// How well that is secured.
+    pub acr: Acr,
+}
+
 /// What a program hears that asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceOutcome {
-    /// The member allowed it: who, and when they had signed in. Said once.
-    Allowed(DeviceRow, UserId, i64),
+    /// The member allowed it. Said once.
+    Allowed(DeviceRow, Word),
     /// The member said no. Said once.
     Denied,
     /// Nobody has said anything yet.
@@ -101,16 +112,16 @@ impl CustomerStore<'_> {
         user_code: &str,
         stage: &str,
         allowed: bool,
-        member: UserId,
-        since: i64,
+        word: Word,
     ) -> Result<bool> {
         let done = sqlx::query(
-            "UPDATE device SET state = ?, member = ?, since = ?
+            "UPDATE device SET state = ?, member = ?, since = ?, acr = ?
              WHERE customer = ? AND user_code = ? AND stage = ? AND state = 'waiting' AND until > ?",
         )
         .bind(if allowed { "allowed" } else { "denied" })
-        .bind(member.to_string())
-        .bind(since)
+        .bind(word.member.to_string())
+        .bind(word.since)
+        .bind(word.acr.as_str())
         .bind(self.customer.to_string())
         .bind(user_code)
         .bind(stage)
@@ -129,7 +140,7 @@ impl CustomerStore<'_> {
         stage: &str,
     ) -> Result<DeviceOutcome> {
         let row = sqlx::query(
-            "SELECT user_code, scope, until, every, asked, state, member, since FROM device
+            "SELECT user_code, scope, until, every, asked, state, member, since, acr FROM device
              WHERE customer = ? AND hash = ? AND client = ? AND stage = ?",
         )
         .bind(self.customer.to_string())
@@ -165,7 +176,8 @@ impl CustomerStore<'_> {
         let member: Option<String> = row.try_get(6)?;
         match member {
             Some(member) if state == "allowed" => {
-                Ok(DeviceOutcome::Allowed(device, parse(&member)?, row.try_get(7)?))
+                let (since, acr) = (row.try_get(7)?, parse(row.try_get(8)?)?);
+                Ok(DeviceOutcome::Allowed(device, Word { member: parse(&member)?, since, acr }))
             }
             _ => Ok(DeviceOutcome::Denied),
         }

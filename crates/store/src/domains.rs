@@ -605,7 +605,7 @@ impl CustomerStore<'_> {
     /// How often somebody of this customer did something since a time, by the audit trail.
     pub async fn audited_since(&self, write: &mut Write, what: &str, since: i64) -> Result<u64> {
         let count: i64 =
-            sqlx::query_scalar("SELECT COUNT(*) FROM audit WHERE customer = ? AND what = ? AND at > ?")
+            sqlx::query_scalar("SELECT COUNT(*) FROM audit_entry WHERE customer = ? AND what = ? AND at > ?")
                 .bind(self.customer.to_string())
                 .bind(what)
                 .bind(since)

@@ -1,7 +1,7 @@
 //! What a session is for, and the refresh tokens that keep it alive.
 
 use crate::{CustomerStore, RefreshOutcome, Result, SessionRow, Write, now_s, parse};
-use bastide_types::UserId;
+use bastide_types::{Acr, UserId};
 use sqlx::{Row, sqlite::SqliteRow};
 
 /// What a session is for.
@@ -13,8 +13,12 @@ pub struct SessionUse {
     pub stage: String,
     /// Scopes, with spaces between.
     pub scope: String,
-    /// Seconds since 1970 at which the member signed in.
+    /// Seconds since 1970 at which it began.
     pub since: i64,
+    /// How well the sign-in behind it is secured.
+    pub acr: Acr,
+    /// Seconds since 1970 at which that was.
+    pub auth_time: i64,
 }
 
 /// Who spends a refresh token.
@@ -32,12 +36,14 @@ impl CustomerStore<'_> {
     /// Says what a new session is for.
     pub async fn describe_session(&self, write: &mut Write, id: &str, used: &SessionUse) -> Result<()> {
         sqlx::query(
-            "UPDATE session SET client = ?, stage = ?, scope = ?, since = ? WHERE customer = ? AND id = ?",
+            "UPDATE session SET client = ?, stage = ?, scope = ?, since = ?, acr = ?, auth_time = ? WHERE customer = ? AND id = ?",
         )
         .bind(&used.client)
         .bind(&used.stage)
         .bind(&used.scope)
         .bind(used.since)
+        .bind(used.acr.as_str())
+        .bind(used.auth_time)
         .bind(self.customer.to_string())
         .bind(id)
         .execute(&mut **write)
@@ -48,7 +54,7 @@ impl CustomerStore<'_> {
     /// A session by its id, while it lives.
     pub async fn session_with_id(&self, id: &str) -> Result<Option<(SessionRow, SessionUse)>> {
         let row = sqlx::query(
-            "SELECT id, member, until, client, stage, scope, since FROM session WHERE customer = ? AND id = ? AND until > ?",
+            "SELECT id, member, until, client, stage, scope, since, acr, auth_time FROM session WHERE customer = ? AND id = ? AND until > ?",
         )
         .bind(self.customer.to_string())
         .bind(id)
@@ -61,7 +67,7 @@ impl CustomerStore<'_> {
     /// The session that an unspent refresh token keeps alive.
     pub async fn session_of_refresh(&self, hash: &[u8; 32]) -> Result<Option<(SessionRow, SessionUse)>> {
         let row = sqlx::query(
-            "SELECT s.id, s.member, s.until, s.client, s.stage, s.scope, s.since
+            "SELECT s.id, s.member, s.until, s.client, s.stage, s.scope, s.since, s.acr, s.auth_time
              FROM refresh r JOIN session s ON s.customer = r.customer AND s.id = r.session
              WHERE r.customer = ? AND r.hash = ? AND r.used = 0 AND s.until > ?",
         )
@@ -88,17 +94,15 @@ impl CustomerStore<'_> {
         Ok(Some(parse(row.try_get(1)?)?))
     }
 
-    /// Ends all sessions of a client.
+    /// Ends all sessions of a client and revokes its tokens, also those that it got for itself.
     pub(crate) async fn end_sessions_of_client(&self, write: &mut Write, client: &str) -> Result<()> {
-        let rows = sqlx::query("SELECT id FROM session WHERE customer = ? AND client = ?")
+        // Nothing comes of a client's session: one entry is enough for all of them.
+        sqlx::query("DELETE FROM session WHERE customer = ? AND client = ?")
             .bind(self.customer.to_string())
             .bind(client)
-            .fetch_all(&mut **write)
+            .execute(&mut **write)
             .await?;
-        for row in rows {
-            self.delete_session(write, row.try_get(0)?).await?;
-        }
-        Ok(())
+        self.revoke_client(write, client).await
     }
 
     /// Stores a refresh token of a session.
@@ -123,7 +127,7 @@ impl CustomerStore<'_> {
     ) -> Result<RefreshOutcome> {
         let mut write = self.store.write().await?;
         let row = sqlx::query(
-            "SELECT s.id, s.member, s.until, s.client, s.stage, s.scope, s.since, r.used, r.used_at, r.successor
+            "SELECT s.id, s.member, s.until, s.client, s.stage, s.scope, s.since, s.acr, s.auth_time, r.used, r.used_at, r.successor
              FROM refresh r JOIN session s ON s.customer = r.customer AND s.id = r.session
              WHERE r.customer = ? AND r.hash = ? AND s.client = ? AND s.stage = ? AND s.until > ?",
         )
@@ -136,9 +140,9 @@ impl CustomerStore<'_> {
         .await?;
         let Some(row) = row else { return Ok(RefreshOutcome::Unknown) };
         let (session, used) = used_session(&row)?;
-        let (spent, spent_at): (i64, i64) = (row.try_get(7)?, row.try_get(8)?);
+        let (spent, spent_at): (i64, i64) = (row.try_get(9)?, row.try_get(10)?);
         if spent != 0 {
-            let first: Option<Vec<u8>> = row.try_get(9)?;
+            let first: Option<Vec<u8>> = row.try_get(11)?;
             let in_time = by.retry_s.is_some_and(|retry_s| now_s() - spent_at <= retry_s);
             if !(in_time && self.forget_unused(&mut write, &first.unwrap_or_default()).await?) {
                 self.delete_session(&mut write, &session.id).await?;
@@ -181,6 +185,8 @@ fn used_session(row: &SqliteRow) -> Result<(SessionRow, SessionUse)> {
         stage: row.try_get(4)?,
         scope: row.try_get(5)?,
         since: row.try_get(6)?,
+        acr: parse(row.try_get(7)?)?,
+        auth_time: row.try_get(8)?,
     };
     Ok((session, used))
 }

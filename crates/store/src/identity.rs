@@ -1,34 +1,44 @@
-//! Issuers' keys, members, sessions, codes.
+//! Members, sessions, codes.
 
-use crate::{
-    CustomerStore, Result, SessionUse, Write, from_json, now_s, parse, raise_revision, taken, to_json,
-};
-use bastide_types::{AppId, StageName, UserId, snapshot::VerifyingKey};
+use crate::{CustomerStore, Result, SessionUse, Write, from_json, now_s, parse, taken, to_json};
+use bastide_types::{Acr, AppId, StageName, UserId};
 use sqlx::{Row, sqlite::SqliteRow};
 
-/// A signing key with its private half.
-pub struct SigningKeyRow {
-    /// Public half.
-    pub public: VerifyingKey,
-    /// PKCS #8.
-    pub private: Vec<u8>,
-}
-
-/// A member.
+/// A member, or an end user of a stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberRow {
     /// Id.
     pub id: UserId,
+    /// The stage whose end user it is; empty for members.
+    pub stage: String,
     /// E-mail address, lower case.
     pub email: String,
     /// Name to show.
     pub name: String,
     /// `invited`, `active` or `inactive`.
     pub state: String,
-    /// Organization roles.
+    /// Organization roles; end users have none.
     pub roles: Vec<String>,
     /// Argon2id hash, once a password was chosen.
     pub password: Option<String>,
+    /// Whether mail has proven the address.
+    pub verified: bool,
+}
+
+impl MemberRow {
+    /// Somebody who is invited to a stage, or to the organization (`stage` empty).
+    pub fn invited(stage: &str, email: &str, name: &str, roles: Vec<String>) -> Self {
+        Self {
+            id: UserId::generate(),
+            stage: stage.to_owned(),
+            email: email.to_owned(),
+            name: name.to_owned(),
+            state: "invited".to_owned(),
+            roles,
+            password: None,
+            verified: false,
+        }
+    }
 }
 
 /// A session.
@@ -65,6 +75,8 @@ pub struct CodeRow {
     pub nonce: Option<String>,
     /// Seconds since 1970 at which the member signed in.
     pub since: i64,
+    /// How well that is secured.
+    pub acr: Acr,
     /// Seconds since 1970 at which it ends.
     pub until: i64,
 }
@@ -106,60 +118,21 @@ pub enum RefreshOutcome {
 }
 
 impl CustomerStore<'_> {
-    /// Adds a key to the issuer of `stage` (`None`: of members).
-    pub async fn add_signing_key(
-        &self,
-        write: &mut Write,
-        stage: Option<&StageName>,
-        public: &VerifyingKey,
-        private: &[u8],
-    ) -> Result<()> {
-        let sealed = self.store.kek.seal(&self.key_place(&public.kid), private)?;
-        sqlx::query("INSERT INTO signing_key (customer, stage, kid, x, private) VALUES (?, ?, ?, ?, ?)")
-            .bind(self.customer.to_string())
-            .bind(stage.map_or("", StageName::as_str))
-            .bind(&public.kid)
-            .bind(&public.x)
-            .bind(sealed)
-            .execute(&mut **write)
-            .await?;
-        raise_revision(write).await
-    }
-
-    /// Keys of an issuer.
-    pub async fn signing_keys(&self, stage: Option<&StageName>) -> Result<Vec<SigningKeyRow>> {
-        let rows = sqlx::query("SELECT kid, x, private FROM signing_key WHERE customer = ? AND stage = ?")
-            .bind(self.customer.to_string())
-            .bind(stage.map_or("", StageName::as_str))
-            .fetch_all(&self.store.pool)
-            .await?;
-        rows.iter()
-            .map(|row| {
-                let public = VerifyingKey { kid: row.try_get(0)?, x: row.try_get(1)? };
-                let sealed: Vec<u8> = row.try_get(2)?;
-                let private = self.store.kek.open(&self.key_place(&public.kid), &sealed)?;
-                Ok(SigningKeyRow { public, private })
-            })
-            .collect()
-    }
-
-    fn key_place(&self, kid: &str) -> String {
-        format!("signing_key/{}/{kid}", self.customer)
-    }
-
     /// Adds an invited member.
     ///
     /// # Errors
     /// [`crate::StoreError::Taken`] when the address is a member's already.
     pub async fn add_member(&self, write: &mut Write, member: &MemberRow) -> Result<()> {
-        sqlx::query("INSERT INTO member (customer, id, email, name, state, roles, password) VALUES (?, ?, ?, ?, ?, ?, ?)")
+        sqlx::query("INSERT INTO member (customer, id, stage, email, name, state, roles, password, verified) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
             .bind(self.customer.to_string())
             .bind(member.id.to_string())
+            .bind(&member.stage)
             .bind(&member.email)
             .bind(&member.name)
             .bind(&member.state)
             .bind(to_json(&member.roles)?)
             .bind(&member.password)
+            .bind(member.verified)
             .execute(&mut **write)
             .await
             .map_err(taken)?;
@@ -170,12 +143,13 @@ impl CustomerStore<'_> {
     /// working. `None` when the address belongs to somebody who accepted.
     pub async fn renew_invited(&self, write: &mut Write, member: &MemberRow) -> Result<Option<UserId>> {
         let row = sqlx::query(
-            "INSERT INTO member (customer, id, email, name, state, roles) VALUES (?, ?, ?, ?, 'invited', ?)
-             ON CONFLICT (customer, email) DO UPDATE SET name = excluded.name, roles = excluded.roles
+            "INSERT INTO member (customer, id, stage, email, name, state, roles) VALUES (?, ?, ?, ?, ?, 'invited', ?)
+             ON CONFLICT (customer, stage, email) DO UPDATE SET name = excluded.name, roles = excluded.roles
              WHERE member.state = 'invited' RETURNING id",
         )
         .bind(self.customer.to_string())
         .bind(member.id.to_string())
+        .bind(&member.stage)
         .bind(&member.email)
         .bind(&member.name)
         .bind(to_json(&member.roles)?)
@@ -193,14 +167,14 @@ impl CustomerStore<'_> {
 
     /// All members.
     pub async fn members(&self) -> Result<Vec<MemberRow>> {
-        let rows = sqlx::query("SELECT * FROM member WHERE customer = ? ORDER BY email")
+        let rows = sqlx::query("SELECT * FROM member WHERE customer = ? AND stage = '' ORDER BY email")
             .bind(self.customer.to_string())
             .fetch_all(&self.store.pool)
             .await?;
         rows.iter().map(member_row).collect()
     }
 
-    /// A member by id.
+    /// A member or an end user by id.
     pub async fn member(&self, id: UserId) -> Result<Option<MemberRow>> {
         let row = sqlx::query("SELECT * FROM member WHERE customer = ? AND id = ?")
             .bind(self.customer.to_string())
@@ -212,12 +186,7 @@ impl CustomerStore<'_> {
 
     /// A member by address.
     pub async fn member_with_email(&self, email: &str) -> Result<Option<MemberRow>> {
-        let row = sqlx::query("SELECT * FROM member WHERE customer = ? AND email = ?")
-            .bind(self.customer.to_string())
-            .bind(email)
-            .fetch_optional(&self.store.pool)
-            .await?;
-        row.as_ref().map(member_row).transpose()
+        self.user_with_email("", email).await
     }
 
     /// Stores an invitation by its hash.
@@ -228,27 +197,40 @@ impl CustomerStore<'_> {
         member: UserId,
         until: i64,
     ) -> Result<()> {
-        sqlx::query("INSERT INTO invitation (customer, hash, member, until) VALUES (?, ?, ?, ?)")
+        self.add_invitation_by(write, hash, member, until, false).await
+    }
+
+    /// The same; with `mailed`, it goes by mail: whoever has it has the address.
+    pub async fn add_invitation_by(
+        &self,
+        write: &mut Write,
+        hash: &[u8; 32],
+        member: UserId,
+        until: i64,
+        mailed: bool,
+    ) -> Result<()> {
+        sqlx::query("INSERT INTO invitation (customer, hash, member, until, mailed) VALUES (?, ?, ?, ?, ?)")
             .bind(self.customer.to_string())
             .bind(&hash[..])
             .bind(member.to_string())
             .bind(until)
+            .bind(mailed)
             .execute(&mut **write)
             .await?;
         Ok(())
     }
 
-    /// Who an invitation is for, while it is good.
-    pub async fn invitation(&self, hash: &[u8; 32]) -> Result<Option<UserId>> {
+    /// Who an invitation is for, while it is good, and until when that is, in seconds since 1970.
+    pub async fn invitation(&self, hash: &[u8; 32]) -> Result<Option<(UserId, i64)>> {
         let row = sqlx::query(
-            "SELECT member FROM invitation WHERE customer = ? AND hash = ? AND used = 0 AND until > ?",
+            "SELECT member, until FROM invitation WHERE customer = ? AND hash = ? AND used = 0 AND until > ?",
         )
         .bind(self.customer.to_string())
         .bind(&hash[..])
         .bind(now_s())
         .fetch_optional(&self.store.pool)
         .await?;
-        row.map(|row| parse(row.try_get(0)?)).transpose()
+        row.map(|row| Ok((parse(row.try_get(0)?)?, row.try_get(1)?))).transpose()
     }
 
     /// Uses an invitation: the member gets this password and becomes active. `None` when it was not good
@@ -260,7 +242,7 @@ impl CustomerStore<'_> {
         password: &str,
     ) -> Result<Option<UserId>> {
         let row = sqlx::query(
-            "UPDATE invitation SET used = 1 WHERE customer = ? AND hash = ? AND used = 0 AND until > ? RETURNING member",
+            "UPDATE invitation SET used = 1 WHERE customer = ? AND hash = ? AND used = 0 AND until > ? RETURNING member, mailed",
         )
         .bind(self.customer.to_string())
         .bind(&hash[..])
@@ -268,9 +250,10 @@ impl CustomerStore<'_> {
         .fetch_optional(&mut **write)
         .await?;
         let Some(row) = row else { return Ok(None) };
-        let member: UserId = parse(row.try_get(0)?)?;
-        sqlx::query("UPDATE member SET password = ?, state = 'active' WHERE customer = ? AND id = ?")
+        let (member, mailed): (UserId, bool) = (parse(row.try_get(0)?)?, row.try_get(1)?);
+        sqlx::query("UPDATE member SET password = ?, state = 'active', verified = MAX(verified, ?) WHERE customer = ? AND id = ?")
             .bind(password)
+            .bind(mailed)
             .bind(self.customer.to_string())
             .bind(member.to_string())
             .execute(&mut **write)
@@ -278,71 +261,12 @@ impl CustomerStore<'_> {
         Ok(Some(member))
     }
 
-    /// Counts a try to sign in as if it failed, unless the address is locked: then `Err` holds the seconds
-    /// to wait. A success takes the count back. The write lock is held from the look to the count, so that
-    /// parallel guesses cannot pass the limit.
-    pub async fn count_login(&self, email: &str, free_tries: i64) -> Result<std::result::Result<(), i64>> {
-        let now = now_s();
-        let mut write = self.store.write().await?;
-        let row = sqlx::query("SELECT failures, until FROM login_counter WHERE customer = ? AND email = ?")
-            .bind(self.customer.to_string())
-            .bind(email)
-            .fetch_optional(&mut *write)
-            .await?;
-        let (failures, until): (i64, i64) = match row {
-            Some(row) => (row.try_get(0)?, row.try_get(1)?),
-            None => (0, 0),
-        };
-        if until > now {
-            return Ok(Err(until - now));
-        }
-        let failures = failures + 1;
-        // After the free tries: 2, 4, 8 … 300 s.
-        let wait = if failures >= free_tries {
-            1_i64.checked_shl((failures - free_tries + 1).min(9) as u32).unwrap_or(300).min(300)
-        } else {
-            0
-        };
-        sqlx::query(
-            "INSERT INTO login_counter (customer, email, failures, until, touched) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (customer, email) DO UPDATE SET failures = ?3, until = ?4, touched = ?5",
-        )
-        .bind(self.customer.to_string())
-        .bind(email)
-        .bind(failures)
-        .bind(now + wait)
-        .bind(now)
-        .execute(&mut *write)
-        .await?;
-        // Addresses that nobody tried for a day are forgotten: the table stays small.
-        sqlx::query("DELETE FROM login_counter WHERE touched < ?")
-            .bind(now - 86_400)
-            .execute(&mut *write)
-            .await?;
-        write.commit().await?;
-        Ok(Ok(()))
-    }
-
-    /// Forgets the failures of an address after a success.
-    pub async fn reset_login(&self, write: &mut Write, email: &str) -> Result<()> {
-        sqlx::query("DELETE FROM login_counter WHERE customer = ? AND email = ?")
-            .bind(self.customer.to_string())
-            .bind(email)
-            .execute(&mut **write)
-            .await?;
-        Ok(())
-    }
-
     /// Begins a session; returns its id.
     pub async fn add_session(&self, write: &mut Write, new: &NewSession<'_>) -> Result<String> {
         let id = uuid::Uuid::now_v7().to_string();
-        sqlx::query("DELETE FROM session WHERE customer = ? AND until < ?")
-            .bind(self.customer.to_string())
-            .bind(now_s())
-            .execute(&mut **write)
-            .await?;
+        self.forget_expired(write).await?;
         sqlx::query(
-            "INSERT INTO session (customer, id, kind, hash, parent, member, until, since) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO session (customer, id, kind, hash, parent, member, until, since, seen) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)",
         )
         .bind(self.customer.to_string())
         .bind(&id)
@@ -355,6 +279,24 @@ impl CustomerStore<'_> {
         .execute(&mut **write)
         .await?;
         Ok(id)
+    }
+
+    /// Forgets sessions whose time is over. What came of a sign-in and may live longer goes on alone.
+    async fn forget_expired(&self, write: &mut Write) -> Result<()> {
+        sqlx::query(
+            "UPDATE session SET parent = NULL WHERE customer = ?1 AND until >= ?2
+             AND parent IN (SELECT id FROM session WHERE customer = ?1 AND until < ?2)",
+        )
+        .bind(self.customer.to_string())
+        .bind(now_s())
+        .execute(&mut **write)
+        .await?;
+        sqlx::query("DELETE FROM session WHERE customer = ? AND until < ?")
+            .bind(self.customer.to_string())
+            .bind(now_s())
+            .execute(&mut **write)
+            .await?;
+        Ok(())
     }
 
     /// A session of this kind by the hash of its secret, while it lives.
@@ -372,15 +314,16 @@ impl CustomerStore<'_> {
     /// Ends the session of this secret with all that came of the same sign-in in browsers. Returns whose
     /// it was.
     pub async fn end_session(&self, write: &mut Write, hash: &[u8; 32]) -> Result<Option<UserId>> {
-        let row = sqlx::query(
-            "DELETE FROM session WHERE customer = ?1 AND id = (
-                 SELECT COALESCE(parent, id) FROM session WHERE customer = ?1 AND hash = ?2) RETURNING member",
-        )
-        .bind(self.customer.to_string())
-        .bind(&hash[..])
-        .fetch_optional(&mut **write)
-        .await?;
-        row.map(|row| parse(row.try_get(0)?)).transpose()
+        let row =
+            sqlx::query("SELECT COALESCE(parent, id), member FROM session WHERE customer = ? AND hash = ?")
+                .bind(self.customer.to_string())
+                .bind(&hash[..])
+                .fetch_optional(&mut **write)
+                .await?;
+        let Some(row) = row else { return Ok(None) };
+        let sign_in: String = row.try_get(0)?;
+        self.delete_session(write, &sign_in).await?;
+        Ok(Some(parse(row.try_get(1)?)?))
     }
 
     /// Stores an authorization code.
@@ -391,7 +334,7 @@ impl CustomerStore<'_> {
             .bind(now_s() - 3600)
             .execute(&mut **write)
             .await?;
-        sqlx::query("INSERT INTO code (customer, hash, client, redirect_uri, challenge, resource, member, parent, until, stage, scope, nonce, since) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+        sqlx::query("INSERT INTO code (customer, hash, client, redirect_uri, challenge, resource, member, parent, until, stage, scope, nonce, since, acr) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
             .bind(self.customer.to_string())
             .bind(&hash[..])
             .bind(&code.client)
@@ -405,6 +348,7 @@ impl CustomerStore<'_> {
             .bind(&code.scope)
             .bind(&code.nonce)
             .bind(code.since)
+            .bind(code.acr.as_str())
             .execute(&mut **write)
             .await?;
         Ok(())
@@ -414,7 +358,7 @@ impl CustomerStore<'_> {
     pub async fn take_code(&self, write: &mut Write, hash: &[u8; 32]) -> Result<CodeOutcome> {
         let row = sqlx::query(
             "UPDATE code SET taken = taken + 1 WHERE customer = ? AND hash = ?
-             RETURNING client, redirect_uri, challenge, resource, member, parent, taken, session, until, stage, scope, nonce, since",
+             RETURNING client, redirect_uri, challenge, resource, member, parent, taken, session, until, stage, scope, nonce, since, acr",
         )
         .bind(self.customer.to_string())
         .bind(&hash[..])
@@ -443,6 +387,7 @@ impl CustomerStore<'_> {
             scope: row.try_get(10)?,
             nonce: row.try_get(11)?,
             since: row.try_get(12)?,
+            acr: parse(row.try_get(13)?)?,
             until,
         }))
     }
@@ -468,8 +413,16 @@ impl CustomerStore<'_> {
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 
-    /// Ends the session of this id with all that came of it.
+    /// Ends the session of this id with all that came of it, and revokes their tokens.
     pub async fn delete_session(&self, write: &mut Write, id: &str) -> Result<()> {
+        let ended = sqlx::query("SELECT id FROM session WHERE customer = ?1 AND (id = ?2 OR parent = ?2)")
+            .bind(self.customer.to_string())
+            .bind(id)
+            .fetch_all(&mut **write)
+            .await?;
+        for row in ended {
+            self.revoke_session(write, row.try_get(0)?).await?;
+        }
         sqlx::query("DELETE FROM session WHERE customer = ? AND id = ?")
             .bind(self.customer.to_string())
             .bind(id)
@@ -500,10 +453,86 @@ impl CustomerStore<'_> {
         Ok(())
     }
 
-    /// App roles of one member for one app in one stage.
+    /// Takes a role from a member and revokes the tokens that may name it; false when the member had it not.
+    pub async fn revoke_app_role(
+        &self,
+        write: &mut Write,
+        stage: &StageName,
+        app: AppId,
+        role: &str,
+        member: UserId,
+    ) -> Result<bool> {
+        let done = sqlx::query(
+            "DELETE FROM app_role WHERE customer = ? AND stage = ? AND app = ? AND role = ? AND member = ?",
+        )
+        .bind(self.customer.to_string())
+        .bind(stage.as_str())
+        .bind(app.to_string())
+        .bind(role)
+        .bind(member.to_string())
+        .execute(&mut **write)
+        .await?;
+        let had = done.rows_affected() == 1;
+        if had {
+            self.revoke_member(write, member).await?;
+        }
+        Ok(had)
+    }
+
+    /// Gives a member other organization roles and revokes the tokens with the former ones; false when there is no
+    /// such member.
+    pub async fn set_member_roles(
+        &self,
+        write: &mut Write,
+        member: UserId,
+        roles: &[String],
+    ) -> Result<bool> {
+        let done = sqlx::query("UPDATE member SET roles = ? WHERE customer = ? AND id = ?")
+            .bind(to_json(&roles)?)
+            .bind(self.customer.to_string())
+            .bind(member.to_string())
+            .execute(&mut **write)
+            .await?;
+        self.revoke_member(write, member).await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Organization roles of each active member other than this one, as the transaction sees them.
+    pub async fn roles_of_others(&self, write: &mut Write, member: UserId) -> Result<Vec<Vec<String>>> {
+        let rows = sqlx::query(
+            "SELECT roles FROM member WHERE customer = ? AND stage = '' AND id != ? AND state = 'active'",
+        )
+        .bind(self.customer.to_string())
+        .bind(member.to_string())
+        .fetch_all(&mut **write)
+        .await?;
+        rows.iter().map(|row| from_json(row.try_get(0)?)).collect()
+    }
+
+    /// Suspends a member, which ends their sessions and revokes their tokens, or lets them sign in again; false when
+    /// there is no member who accepted an invitation.
+    pub async fn suspend_member(&self, write: &mut Write, member: UserId, suspended: bool) -> Result<bool> {
+        let done =
+            sqlx::query("UPDATE member SET state = ? WHERE customer = ? AND id = ? AND state != 'invited'")
+                .bind(if suspended { "inactive" } else { "active" })
+                .bind(self.customer.to_string())
+                .bind(member.to_string())
+                .execute(&mut **write)
+                .await?;
+        if suspended {
+            self.end_sessions_of(write, member).await?;
+        }
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// App roles of one member or end user for one app in one stage: given to that user, or to a group of it.
     pub async fn app_roles_of(&self, stage: &StageName, app: AppId, member: UserId) -> Result<Vec<String>> {
         let rows = sqlx::query(
-            "SELECT role FROM app_role WHERE customer = ? AND stage = ? AND app = ? AND member = ? ORDER BY role",
+            "SELECT role FROM app_role WHERE customer = ?1 AND stage = ?2 AND app = ?3 AND member = ?4
+             UNION SELECT r.role FROM group_user u
+                   JOIN group_role r ON r.customer = u.customer AND r.stage = u.stage AND r.name = u.name
+                   WHERE u.customer = ?1 AND u.stage = ?2 AND r.app = ?3 AND u.member = ?4
+             ORDER BY 1",
         )
         .bind(self.customer.to_string())
         .bind(stage.as_str())
@@ -514,29 +543,33 @@ impl CustomerStore<'_> {
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
-    /// Roles of an app: stage, role, member.
-    pub async fn app_roles(&self, app: AppId) -> Result<Vec<(StageName, String, UserId)>> {
+    /// Roles of an app that somebody has: stage, role, member or end user.
+    pub async fn app_roles(&self, app: AppId) -> Result<Vec<(StageName, String, MemberRow)>> {
         let rows = sqlx::query(
-            "SELECT stage, role, member FROM app_role WHERE customer = ? AND app = ? ORDER BY stage, role",
+            "SELECT r.stage AS place, r.role AS given, m.* FROM app_role r
+             JOIN member m ON m.customer = r.customer AND m.id = r.member
+             WHERE r.customer = ? AND r.app = ? ORDER BY r.stage, r.role, m.email",
         )
         .bind(self.customer.to_string())
         .bind(app.to_string())
         .fetch_all(&self.store.pool)
         .await?;
         rows.iter()
-            .map(|row| Ok((parse(row.try_get(0)?)?, row.try_get(1)?, parse(row.try_get(2)?)?)))
+            .map(|row| Ok((parse(row.try_get("place")?)?, row.try_get("given")?, member_row(row)?)))
             .collect()
     }
 }
 
-fn member_row(row: &SqliteRow) -> Result<MemberRow> {
+pub(crate) fn member_row(row: &SqliteRow) -> Result<MemberRow> {
     Ok(MemberRow {
         id: parse(row.try_get("id")?)?,
+        stage: row.try_get("stage")?,
         email: row.try_get("email")?,
         name: row.try_get("name")?,
         state: row.try_get("state")?,
         roles: from_json(row.try_get("roles")?)?,
         password: row.try_get("password")?,
+        verified: row.try_get("verified")?,
     })
 }
 

@@ -8,42 +8,72 @@
 
 mod apps;
 mod audit;
+mod backup;
+mod break_glass;
 mod clients;
 mod customers;
 mod deploy;
 mod devices;
 mod domains;
+mod feed;
 mod grants;
+mod groups;
 mod identity;
+mod idps;
+mod keys;
 mod label;
+mod lifecycle;
+mod logouts;
+mod mail;
 mod network;
+mod once;
+mod origin;
+mod pace;
 mod purge;
+mod roles;
 mod scale;
 mod scram;
 mod seal;
+mod second_factor;
 mod server;
 mod services;
+mod sessions;
 mod site;
+mod tries;
+mod users;
 mod waf;
 
 pub use apps::{AppRow, RevisionRow};
-pub use audit::AuditRow;
-pub use clients::{ClientRow, ClientSecretRow, IdKeyRow};
+pub use audit::{AuditFilter, AuditVerdict, NewEntry};
+pub use backup::copy_database;
+pub use clients::{ClientRow, ClientSecretRow};
 pub use customers::{CustomerRow, NewStage, StageRow};
 pub use deploy::{NewOperation, OperationRow, ReplicaRow, StepRow};
-pub use devices::{DeviceOutcome, DeviceRow};
+pub use devices::{DeviceOutcome, DeviceRow, Word};
 pub use domains::{
     CLAIM_LIFE_S, DomainCheck, DomainRow, DomainState, NewCertificate, OrderRow, ServedDomain, UnsealedKey,
 };
 pub use grants::{RefreshBy, SessionUse};
-pub use identity::{CodeOutcome, CodeRow, MemberRow, NewSession, RefreshOutcome, SessionRow, SigningKeyRow};
+pub use identity::{CodeOutcome, CodeRow, MemberRow, NewSession, RefreshOutcome, SessionRow};
+pub use idps::{IdpLogin, IdpRow};
+pub use keys::{IssuerKeys, KeyKind, KeyRow, KeyState, NewKey};
 pub use label::{LOCK_S, LockRow};
+pub use lifecycle::ServedRow;
+pub use logouts::LogoutNotice;
+pub use mail::{LinkRow, Mail, MailRow};
+pub use once::{Condition, Demands, Fingerprint, KEY_LIFE_S, KeptAnswer, OnceKey, OnceRow, demanding};
+pub use origin::Origin;
+pub use pace::PaceRow;
 pub use purge::StagePurges;
+pub use roles::RoleRow;
 pub use scale::ScalingRow;
 pub use seal::{Kek, SealError};
+pub use second_factor::{SignInPolicy, StepUpRule};
 pub use server::{PostgresAdmin, ServerError};
 pub use services::{PostgresRow, login_of};
+pub use sessions::{SessionInfo, SessionLimits};
 pub use site::SiteBytes;
+pub use tries::Counter;
 pub use waf::{OfficeLevel, WafLayerRow};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -53,7 +83,7 @@ use sqlx::{
     migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::atomic::AtomicU64, time::Duration};
 
 /// What can go wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +100,12 @@ pub enum StoreError {
     /// A unique name is taken.
     #[error("the name is taken")]
     Taken,
+    /// What was to be changed is not any more what the caller saw.
+    #[error("the condition of the request does not hold")]
+    Unmet,
+    /// Another request with the same idempotency key was faster.
+    #[error("a request with this key was faster")]
+    Repeated,
     /// A row cannot be read: it was damaged or written by a newer version.
     #[error("a row is damaged: {0}")]
     Damaged(String),
@@ -77,6 +113,17 @@ pub enum StoreError {
     #[error("a sealed value cannot be opened")]
     Seal(#[from] SealError),
 }
+
+impl StoreError {
+    /// Whether rows are damaged, so that asking again would bring the same, and others can be read.
+    pub fn is_of_a_row(&self) -> bool {
+        use sqlx::Error::{ColumnDecode, Decode};
+        matches!(self, Self::Damaged(_) | Self::Seal(_) | Self::Database(ColumnDecode { .. } | Decode(_)))
+    }
+}
+
+/// Longest wait for the turn to write.
+const WRITE_WAIT: Duration = Duration::from_secs(10);
 
 /// Shorthand.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -87,8 +134,12 @@ pub type Write = Transaction<'static, Sqlite>;
 /// The database.
 #[derive(Clone)]
 pub struct Store {
+    /// For everything but transactions that write.
     pool: SqlitePool,
+    /// One connection: who writes comes in turn, and who waits for a turn keeps no connection from readers.
+    writer: SqlitePool,
     kek: std::sync::Arc<Kek>,
+    feed_writes: std::sync::Arc<AtomicU64>,
 }
 
 /// The part of the database that belongs to one customer.
@@ -109,8 +160,10 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new().max_connections(8).connect_with(options).await?;
+            .busy_timeout(WRITE_WAIT);
+        let pool = SqlitePoolOptions::new().max_connections(8).connect_with(options.clone()).await?;
+        let turn = SqlitePoolOptions::new().max_connections(1).acquire_timeout(WRITE_WAIT);
+        let writer = turn.connect_with(options).await?;
         let migration = |version, name: &'static str, sql: &'static str| {
             Migration::new(version, name.into(), MigrationType::Simple, sqlx::SqlStr::from_static(sql), false)
         };
@@ -128,13 +181,37 @@ impl Store {
             migration(11, "site", include_str!("../migrations/0011_site.sql")),
             migration(12, "provider", include_str!("../migrations/0012_provider.sql")),
             migration(14, "device", include_str!("../migrations/0014_device.sql")),
+            migration(15, "session feed", include_str!("../migrations/0015_session_feed.sql")),
+            migration(16, "tries", include_str!("../migrations/0016_tries.sql")),
+            migration(17, "role", include_str!("../migrations/0017_role.sql")),
+            migration(18, "second factor", include_str!("../migrations/0018_second_factor.sql")),
+            migration(19, "step up", include_str!("../migrations/0019_step_up.sql")),
+            migration(20, "break glass", include_str!("../migrations/0020_break_glass.sql")),
+            migration(21, "issuer key", include_str!("../migrations/0021_issuer_key.sql")),
+            migration(22, "end user", include_str!("../migrations/0022_end_user.sql")),
+            migration(23, "audit", include_str!("../migrations/0023_audit.sql")),
+            migration(24, "mail", include_str!("../migrations/0024_mail.sql")),
+            migration(25, "backchannel", include_str!("../migrations/0025_backchannel.sql")),
+            migration(26, "idp", include_str!("../migrations/0026_idp.sql")),
+            migration(27, "once", include_str!("../migrations/0027_once.sql")),
+            migration(28, "lifecycle", include_str!("../migrations/0028_lifecycle.sql")),
         ])
         .run(&pool)
         .await?;
+        let store =
+            Self { pool, writer, kek: std::sync::Arc::new(kek), feed_writes: std::sync::Arc::default() };
+        store.move_keys().await?;
+        store.move_audit().await?;
+        store.mark_revisions().await?;
         drop(lock);
-        let store = Self { pool, kek: std::sync::Arc::new(kek) };
         store.begin_epoch().await?;
         Ok(store)
+    }
+
+    /// Closes the database; what was written is in its file.
+    pub async fn close(&self) {
+        self.writer.close().await;
+        self.pool.close().await;
     }
 
     /// The part that belongs to one customer.
@@ -142,9 +219,12 @@ impl Store {
         CustomerStore { store: self, customer }
     }
 
-    /// A transaction that takes the write lock at once, so that two processes queue instead of failing.
+    /// A transaction that takes the write lock at once, so that two processes queue instead of failing. Within a
+    /// process there is one at a time.
     pub async fn write(&self) -> Result<Write> {
-        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+        let mut write = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        once::check(&mut write).await?;
+        Ok(write)
     }
 
     /// The epoch is made once, when the database is.

@@ -17,6 +17,16 @@ pub struct ScalingRow {
 }
 
 impl CustomerStore<'_> {
+    /// What is said for the apps of a stage.
+    pub async fn stage_scales(&self, stage: &StageName) -> Result<BTreeMap<AppId, Scale>> {
+        let rows = sqlx::query("SELECT app, scale FROM stage_scale WHERE customer = ? AND stage = ?")
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .fetch_all(&self.store.pool)
+            .await?;
+        rows.iter().map(|row| Ok((parse(row.try_get(0)?)?, from_json(row.try_get(1)?)?))).collect()
+    }
+
     /// Scale of an app in a stage that was set there, instead of the manifest's.
     pub async fn stage_scale(&self, stage: &StageName, app: AppId) -> Result<Option<Scale>> {
         let row = sqlx::query("SELECT scale FROM stage_scale WHERE customer = ? AND stage = ? AND app = ?")

@@ -1,7 +1,7 @@
 //! What attackers cost other clients of a stand-alone edge: run by `bench/floods/run` and `bench/slow/run`.
 //!
 //! `attacks floods EXECUTABLE [WORDS]` sends floods of HTTP/2, `attacks slow EXECUTABLE [WORDS]` lets Debian's slowhttptest
-//! be slow in three ways. WORDS stand before the edge's command, such as `taskset -c 0`. Windows alone and attacked take
+//! be slow in three ways, to the edge and then to nginx in its place, if there is one. WORDS stand before the edge's command, such as `taskset -c 0`. Windows alone and attacked take
 //! turns, so that whatever else the machine does falls on both. Attackers are `nice`: what they take from the measuring
 //! client's processor is no fault of the edge.
 
@@ -15,10 +15,10 @@ use bastide_testkit::{
 use http_body_util::BodyExt;
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -36,6 +36,8 @@ const SLOW: [&str; 6] = ["-c", "1000", "-r", "200", "-l", "45"];
 /// All of them are there by then, and the first have met the limits.
 const SLOW_LEAD: Duration = Duration::from_secs(8);
 const SLOW_WINDOW: Duration = Duration::from_secs(30);
+const SLOW_HEADINGS: &str = "| | mode | found the service away | p50 alone, ms | p50 attacked | p99 alone | p99 attacked \
+    | ratio of p99 (bar: 2) | memory grew by, MiB |\n|---|---|---|---|---|---|---|---|---|";
 /// What slow readers ask for.
 const LARGE_BYTES: usize = 4 * 1024 * 1024;
 
@@ -47,23 +49,58 @@ async fn main() -> Result<()> {
         return attack(rest).await;
     }
     let (executable, before) = rest.split_first().context("the executable of Bastide")?;
-    let mut scene = Scene::new(Path::new(executable), &origin()?, &["--no-waf", "--no-cache"])?;
+    let origin = origin()?;
+    let mut scene = Scene::new(Path::new(executable), &origin, &["--no-waf", "--no-cache"])?;
     scene.before = before.to_vec();
     let edge = scene.start()?;
     let mut bystander = Bystander { target: scene.target("/")?, took: Vec::new(), lost: 0 };
     bystander.ask(WINDOW).await;
     match mode.as_str() {
         "floods" => floods(&scene, &edge, &mut bystander).await,
-        "slow" => slow(&scene, &edge, &mut bystander).await,
+        "slow" => {
+            println!("{SLOW_HEADINGS}");
+            slow("bastide", &scene, &edge, &mut bystander).await?;
+            drop(edge);
+            match nginx(&scene, &origin) {
+                Ok(peer) => slow("nginx", &scene, &peer, &mut bystander).await?,
+                Err(error) => eprintln!("nginx is not measured: {error:#}"),
+            }
+            println!("\nRequests of the bystander that were lost: {}.", bystander.lost);
+            Ok(())
+        }
         other => bail!("`{other}` is neither floods nor slow"),
     }
+}
+
+/// nginx in the place of the edge, as far as possible with its defaults.
+fn nginx(scene: &Scene, origin: &str) -> Result<Edge> {
+    let at = |name: &str| scene.path(name).display().to_string();
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("{name}_temp_path {};", at(name)))
+        .concat();
+    let config = format!(
+        "daemon off; master_process off; pid {pid}; error_log {log};
+         events {{ worker_connections 4096; }}
+         http {{ access_log off; {temporary}
+           upstream origin {{ server {origin}; keepalive 128; }}
+           server {{ listen 127.0.0.1:{port} ssl; ssl_certificate {cert}; ssl_certificate_key {key};
+             location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ''; }} }} }}",
+        pid = at("nginx.pid"),
+        log = at("nginx.log"),
+        origin = origin.trim_start_matches("http://"),
+        port = scene.port,
+        cert = at("cert.pem"),
+        key = at("key.pem"),
+    );
+    std::fs::write(scene.path("nginx.conf"), config)?;
+    scene.start_peer(&["/usr/sbin/nginx", "-e", &at("nginx.log"), "-c", &at("nginx.conf"), "-p", &at("")])
 }
 
 /// An origin that keeps connections; it ends with this process.
 fn origin() -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let url = format!("http://{}", listener.local_addr()?);
-    let large = vec![b'x'; LARGE_BYTES];
+    let large: Arc<[u8]> = vec![b'x'; LARGE_BYTES].into();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let large = large.clone();
@@ -80,7 +117,7 @@ fn origin() -> Result<String> {
                         let body = if is_large { &large[..] } else { b"ok" };
                         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
                         // The edge hangs up when it likes.
-                        if sunk.is_err() || (&stream).write_all(&[head.as_bytes(), body].concat()).is_err() {
+                        if sunk.is_err() || answer(&stream, head.as_bytes(), body).is_err() {
                             return;
                         }
                         (is_large, length) = (false, 0);
@@ -91,6 +128,15 @@ fn origin() -> Result<String> {
         }
     });
     Ok(url)
+}
+
+/// Head and body in one packet when they are short.
+fn answer(mut stream: &TcpStream, head: &[u8], body: &[u8]) -> std::io::Result<()> {
+    if body.len() < 1024 {
+        return stream.write_all(&[head, body].concat());
+    }
+    stream.write_all(head)?;
+    stream.write_all(body)
 }
 
 /// Another client, with a connection that stays open.
@@ -226,11 +272,7 @@ async fn attack(words: &[String]) -> Result<()> {
     Ok(())
 }
 
-async fn slow(scene: &Scene, edge: &Edge, bystander: &mut Bystander) -> Result<()> {
-    println!(
-        "| mode | found the service away | p50 alone, ms | p50 attacked | p99 alone | p99 attacked | ratio of p99 (bar: 2) | memory grew by, MiB |"
-    );
-    println!("|---|---|---|---|---|---|---|---|");
+async fn slow(who: &str, scene: &Scene, edge: &Edge, bystander: &mut Bystander) -> Result<()> {
     let url = |path: &str| format!("https://127.0.0.1:{}{path}", scene.port);
     let header = ["-H", "-i", "5", "-x", "24", "-t", "GET", "-u", &url("/")].map(str::to_owned);
     let body = ["-B", "-i", "5", "-s", "8192", "-x", "10", "-t", "POST", "-u", &url("/")].map(str::to_owned);
@@ -248,9 +290,8 @@ async fn slow(scene: &Scene, edge: &Edge, bystander: &mut Bystander) -> Result<(
         samples.attacked.append(&mut bystander.took);
         samples.grown_kib = edge.peak_kib()?.saturating_sub(before);
         let away = slow.end()?;
-        println!("| {mode} | {away} | {} |", samples.row());
+        println!("| {who} | {mode} | {away} | {} |", samples.row());
     }
-    println!("\nRequests of the bystander that were lost: {}.", bystander.lost);
     Ok(())
 }
 

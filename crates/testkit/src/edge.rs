@@ -83,6 +83,22 @@ impl Scene {
     }
 }
 
+impl Scene {
+    /// Starts another program in the edge's place, which listens on the same port, and waits until it does.
+    pub fn start_peer(&self, words: &[&str]) -> Result<Edge> {
+        let mut words = self.before.iter().map(String::as_str).chain(words.iter().copied());
+        let mut command = Command::new(words.next().context("there is no program")?);
+        let mut peer = Edge { process: command.args(words).stdin(Stdio::null()).spawn()? };
+        let begun = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            ensure!(begun.elapsed() < PATIENCE, "nobody listens");
+            ensure!(peer.process.try_wait()?.is_none(), "it ended");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(peer)
+    }
+}
+
 /// A running edge; it is gone when this is dropped.
 pub struct Edge {
     process: Child,

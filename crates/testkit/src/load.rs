@@ -13,6 +13,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use std::{
+    net::Ipv4Addr,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -20,7 +21,10 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    task::JoinSet,
+};
 
 /// Pause between two requests of one client: the load is to be steady, not heavy.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -57,7 +61,18 @@ impl Target {
     }
 
     pub(crate) async fn connect(&self, http2: bool) -> Result<tokio_rustls::client::TlsStream<TcpStream>> {
-        let tcp = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        self.connect_from(Ipv4Addr::LOCALHOST, http2).await
+    }
+
+    /// A connection from this address, one of loopback's.
+    pub(crate) async fn connect_from(
+        &self,
+        from: Ipv4Addr,
+        http2: bool,
+    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((from, 0).into())?;
+        let tcp = socket.connect((Ipv4Addr::LOCALHOST, self.port).into()).await?;
         tcp.set_nodelay(true)?;
         let connector = tokio_rustls::TlsConnector::from(self.tls[usize::from(http2)].clone());
         Ok(connector.connect(ServerName::try_from(self.host.clone())?, tcp).await?)

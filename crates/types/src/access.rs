@@ -1,5 +1,6 @@
 //! Who may use which part of an app.
 
+use crate::{Acr, StepUp};
 use serde::{Deserialize, Serialize};
 
 /// Who may use a route.
@@ -24,17 +25,37 @@ pub struct Route {
     /// Who may use it.
     #[serde(default)]
     pub access: AccessRule,
+    /// How well the sign-in must be secured: `password` or `mfa`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acr: Option<Acr>,
+    /// Most seconds since the sign-in, 60 to 86 400.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age_s: Option<u64>,
 }
 
-/// The rule for a canonical path below the app: that of the longest route which covers it, or
+impl Route {
+    /// What is demanded of the sign-in, besides that there is one.
+    pub fn step_up(&self) -> Option<StepUp> {
+        let Self { acr, max_age_s, .. } = self;
+        (acr.is_some() || max_age_s.is_some())
+            .then(|| StepUp { acr: acr.unwrap_or(Acr::Password), max_age_s: *max_age_s })
+    }
+}
+
+/// What no route covers.
+static SHUT: Route =
+    Route { path: String::new(), access: AccessRule::Authenticated, acr: None, max_age_s: None };
+
+/// The route for a canonical path below the app: the longest one which covers it, or one with
 /// [`AccessRule::Authenticated`] when none does.
+pub fn route_for<'a>(routes: &'a [Route], path: &str) -> &'a Route {
+    let covering = routes.iter().filter(|route| covers(&route.path, path));
+    covering.max_by_key(|route| route.path.trim_end_matches('/').len()).unwrap_or(&SHUT)
+}
+
+/// The rule of [`route_for`].
 pub fn rule_for<'a>(routes: &'a [Route], path: &str) -> &'a AccessRule {
-    static SHUT: AccessRule = AccessRule::Authenticated;
-    routes
-        .iter()
-        .filter(|route| covers(&route.path, path))
-        .max_by_key(|route| route.path.trim_end_matches('/').len())
-        .map_or(&SHUT, |route| &route.access)
+    &route_for(routes, path).access
 }
 
 /// Whether `route` is `path` itself or one of its parents, by whole segments.
@@ -48,7 +69,7 @@ mod tests {
     use super::*;
 
     fn route(path: &str, access: AccessRule) -> Route {
-        Route { path: path.into(), access }
+        Route { path: path.into(), access, acr: None, max_age_s: None }
     }
 
     #[test]

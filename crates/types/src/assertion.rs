@@ -1,6 +1,6 @@
 //! What a gateway says to an app or a platform service about who asks.
 
-use crate::{CustomerId, RequestId};
+use crate::{Acr, CustomerId, RequestId};
 use serde::{Deserialize, Serialize};
 
 /// Claims of the gateway's assertion: an EdDSA JWT of `typ` `bst+jwt`, at most 60 s valid.
@@ -25,6 +25,12 @@ pub struct Assertion {
     pub roles: Vec<String>,
     /// Session that this belongs to.
     pub sid: String,
+    /// How well the sign-in is secured.
+    #[serde(default)]
+    pub acr: Acr,
+    /// Seconds since 1970 at which it was.
+    #[serde(default)]
+    pub auth_time: u64,
     /// Request that this belongs to.
     pub request: RequestId,
     /// Seconds since 1970.

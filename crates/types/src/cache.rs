@@ -60,6 +60,7 @@ pub enum CacheSays {
 
 /// What became of an app's requests since an edge knows it, and what it stores of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct CacheFigures {
     /// Stage.
     pub stage: String,
@@ -114,6 +115,7 @@ impl CacheFigures {
 
 /// What an edge would do with a request, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct CacheDecision {
     /// What: `hit`, `hit and refresh`, `validate`, `complete`, `forward` or `refuse`.
     pub action: String,
@@ -127,6 +129,7 @@ pub struct CacheDecision {
 
 /// A ground and the section that gives it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Ground {
     /// For people.
     pub text: String,
@@ -136,6 +139,7 @@ pub struct Ground {
 
 /// Why an answer was not stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct NotStoredGround {
     /// The ground.
     pub because: Ground,
@@ -145,6 +149,7 @@ pub struct NotStoredGround {
 
 /// One stored response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct CacheVariant {
     /// It is the one that the request was judged by.
     pub chosen: bool,

@@ -152,6 +152,7 @@ fn forbidden_v6(v6: Ipv6Addr) -> Option<&'static str> {
 /// What happens with a call that no rule names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum EgressMode {
     /// It passes.
     #[default]
@@ -273,12 +274,15 @@ impl<'de> Deserialize<'de> for EgressRule {
 /// Where the apps of one customer's stage may call to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct EgressPolicy {
     /// What happens with calls that no rule names.
     pub mode: EgressMode,
     /// Refused, whatever else says.
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<String>))]
     pub deny: Vec<EgressRule>,
     /// Let through.
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<String>))]
     pub allow: Vec<EgressRule>,
 }
 

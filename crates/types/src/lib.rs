@@ -5,13 +5,16 @@
 //! imports no other crate of ours. The words themselves are explained in `docs/glossary.md`.
 
 pub mod access;
+pub mod acr;
 pub mod assertion;
+pub mod audit;
 pub mod broker;
 pub mod cache;
 pub mod canonical;
 pub mod digest;
 pub mod domain;
 pub mod egress;
+pub mod feed;
 pub mod flow;
 pub mod header;
 pub mod host;
@@ -28,9 +31,15 @@ pub mod secret;
 pub mod service;
 pub mod site;
 pub mod snapshot;
+pub mod tree;
 pub mod waf;
 
+/// Where the Platform's API of this version begins on a Platform host. Another version would stand beside it.
+pub const API: &str = "/api/v1";
+
 pub use access::{AccessRule, Route};
+pub use acr::{Acr, StepUp};
+pub use audit::{AuditEntry, AuditFault, AuditLine, AuditTip};
 pub use digest::Digest;
 pub use domain::DomainName;
 pub use host::{Domains, Site};

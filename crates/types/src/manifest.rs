@@ -12,7 +12,7 @@ pub use resources::Resources;
 pub use scale::{REPLICAS_MAX, Scale};
 pub use services::{Postgres, Services};
 
-use crate::{AppName, Route};
+use crate::{AppName, Route, waf::WafLayer};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -43,6 +43,10 @@ pub struct Manifest {
     /// What it has besides, in each stage its own.
     #[serde(default, skip_serializing_if = "Services::is_empty")]
     pub services: Services,
+    /// What it demands of the firewall: like a policy set for the app, it may only tighten, and comes and goes with
+    /// the revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waf: Option<WafLayer>,
 }
 
 /// The `[app]` table.
@@ -170,26 +174,11 @@ impl Manifest {
         self.scale.check()?;
         self.resources.check()?;
         self.probes.check()?;
-        if self.routes.len() > 200 {
-            return fail("route", "at most 200 routes");
-        }
-        for route in &self.routes {
-            if !is_path(&route.path) {
-                return fail(
-                    "route.path",
-                    "a path starts with `/` and has no `..`, `//`, `?`, `#` or spaces",
-                );
-            }
-            if let crate::AccessRule::Roles(roles) = &route.access
-                && (roles.is_empty() || roles.iter().any(|role| !is_role(role)))
-            {
-                return fail(
-                    "route.access",
-                    "roles hold at least one role; a role is letters, digits, `-`, `_`",
-                );
-            }
-        }
+        check_routes(&self.routes)?;
         services::check(self)?;
+        if let Some(Err(fault)) = self.waf.as_ref().map(WafLayer::check) {
+            return fail("waf", &fault.to_string());
+        }
         for (key, value) in &self.env {
             if !is_variable(key) {
                 return fail("env", "names are letters, digits and `_`, and start with no digit");
@@ -203,6 +192,37 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// Checks what the types alone cannot say of the routes of an app.
+///
+/// # Errors
+/// The first [`ManifestError`] found.
+pub fn check_routes(routes: &[Route]) -> Result<(), ManifestError> {
+    let fail = |key: &str, problem: &str| Err(ManifestError { key: key.into(), problem: problem.into() });
+    if routes.len() > 200 {
+        return fail("route", "at most 200 routes");
+    }
+    for route in routes {
+        if !is_path(&route.path) {
+            return fail("route.path", "a path starts with `/` and has no `..`, `//`, `?`, `#` or spaces");
+        }
+        if let crate::AccessRule::Roles(roles) = &route.access
+            && (roles.is_empty() || roles.iter().any(|role| !is_role(role)))
+        {
+            return fail("route.access", "roles hold at least one role; a role is letters, digits, `-`, `_`");
+        }
+    }
+    for route in routes {
+        let Some(step_up) = route.step_up() else { continue };
+        if route.access == crate::AccessRule::Public {
+            return fail("route.acr", "`acr` and `max_age_s` are for parts that need a signed-in user");
+        }
+        if !step_up.is_sound() {
+            return fail("route.acr", "`acr` is password or mfa, `max_age_s` 60 to 86400");
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn is_path(path: &str) -> bool {
@@ -273,6 +293,7 @@ mod tests {
         );
         check(r#"{"app":{"name":"shop","kind":"static"},"route":[{"path":"x"}]}"#, "route.path");
         check(r#"{"app":{"name":"shop","kind":"static"},"env":{"PORT":"1"}}"#, "env");
+        check(r#"{"app":{"name":"shop","kind":"static"},"waf":{"paranoia":9}}"#, "waf");
         check(r#"{"app":{"name":"shop","kind":"static"},"typo":1}"#, "typo");
         check(r#"{"app":{"name":"Shop!","kind":"static"}}"#, "app name");
     }

@@ -12,6 +12,8 @@
 //! | agent | `fact.replicas` | `fact.<A>.replicas` at edges and gateways | [`ReplicaFacts`], no answer |
 //! | platform | `cmd.<A>.state.changed` | `cmd.state.changed` at agents | [`StateChanged`], no answer |
 //! | platform | `hint.snapshot` | `hint.snapshot` at edges and gateways | [`SnapshotHint`], no answer |
+//! | edge, gateway | `platform.session.feed` | `api.<A>.session.feed` | [`FeedQuery`](crate::feed::FeedQuery) → `Reply<Signed>` of [`Feed`](crate::feed::Feed) |
+//! | platform | `hint.sessions` | `hint.sessions` at gateways | [`Signed`] [`Feed`](crate::feed::Feed), no answer |
 //! | platform | `ask.cache` | `ask.cache` at every edge | [`CacheQuestion`](crate::cache::CacheQuestion) → one [`CacheAnswer`](crate::cache::CacheAnswer) of each |
 
 use crate::{
@@ -41,9 +43,30 @@ pub enum Reply<T> {
 /// Asks for the newest Snapshot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SnapshotQuery {
+    /// The newest form that the asker reads.
+    #[serde(default = "crate::snapshot::first_schema")]
+    pub schema: u32,
     /// What the asker already has, if anything: epoch and revision.
     pub have: Option<(u64, u64)>,
+    /// Who asks, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
+    /// Why it did not take the newest, or not all of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<String>,
 }
+
+impl Default for SnapshotQuery {
+    /// Of this version, and knows nothing yet.
+    fn default() -> Self {
+        Self { schema: crate::snapshot::SCHEMA, have: None, by: String::new(), troubles: Vec::new() }
+    }
+}
+
+/// Troubles that are told at once.
+pub const TROUBLES_MAX: usize = 16;
+/// Longest trouble.
+pub const TROUBLE_CHARS_MAX: usize = 400;
 
 /// Names the newest Snapshot; its bytes are the blob of this digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +161,16 @@ pub struct StageState {
     /// The server that holds the databases of its apps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresServer>,
+}
+
+/// What is signed for a while only: whoever kept it cannot pass it for what holds later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lasting<T> {
+    /// Seconds since 1970. What came in time may be kept and obeyed for ever.
+    pub until_s: u64,
+    /// What is said.
+    #[serde(flatten)]
+    pub said: T,
 }
 
 impl StageState {

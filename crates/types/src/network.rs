@@ -42,16 +42,20 @@ pub fn is_internal(address: Ipv4Addr) -> bool {
 /// Lets one app call another of the same stage. Without it, nothing of one app reaches another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(as = AppGrant))]
 pub struct Grant {
     /// Who may call.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub from: AppName,
     /// Who may be called.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub to: AppName,
 }
 
 /// Network settings of one customer's stage.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct StageNetwork {
     /// Where its apps may call to.
     pub egress: EgressPolicy,

@@ -38,10 +38,13 @@ impl Isolation {
 /// A zone and the address that outsiders see when its apps call them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ZoneAddress {
     /// The zone.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub zone: ZoneName,
     /// The address; unknown when the host has no way out at the moment.
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
     pub address: Option<Ipv4Addr>,
     /// Whether the operator chose it for this zone. Otherwise it is whichever address the host sends with, and a
     /// translator behind the host may change it once more.

@@ -75,16 +75,28 @@ codes! {
         "This part needs a signed-in user. Sign in with the browser, or send `Authorization: Bearer <token>`; `bastide token` prints one.";
     TokenRefused = "B-ID-0402", 401, "The token is not valid here.",
         "The token is expired, not yet valid, badly signed, or made for another customer, stage or app. The detail names the check that failed. Get a fresh one for this address.";
+    RevocationUnknown = "B-ID-0503", 503, "It is not known whether your sign-in still counts.",
+        "The gateway has not heard the Platform for a while (15 s by default), so it cannot know who was signed out or suspended meanwhile. It refuses members until it hears of it again; users of apps go on. Retry.";
     Forbidden = "B-ID-0403", 403, "You may not do this.",
         "You are signed in, but lack the role that this needs. Ask an administrator of your organization.";
+    KeyTooYoung = "B-ID-0409", 409, "The next key is not known everywhere yet.",
+        "A key signs only after it was published for two minutes, so that everybody knows it. Retry after the time given; should the key in use be known to others, rotate with `--emergency`.";
     CrossSite = "B-ID-0406", 403, "A page of another site sent this request.",
         "Requests that change something and carry a session cookie must come from the same site (Sec-Fetch-Site or Origin). Use a token for programs.";
     LoginFailed = "B-ID-0411", 401, "E-mail or password is wrong.",
         "The two do not belong together. After five failures in a row each further try must wait longer.";
+    SecondFactorWrong = "B-ID-0412", 401, "The code is wrong, or was used before.",
+        "A code of an authenticator app lives 30 seconds and counts once: wait for the next one, and look whether the clock of the phone is right. A recovery code counts once, too. Who has neither asks an administrator: `bastide member reset-mfa <e-mail>`.";
+    ProviderRefused = "B-ID-0414", 401, "You were not signed in by this provider.",
+        "The detail says why. An address that the provider has not proven, or that has an account here already, makes nobody that account: sign in with its password, or ask an administrator.";
+    ProviderFailed = "B-ID-0502", 502, "This provider of identity does not work at the moment.",
+        "It gave no answer, or one that does not count; the Platform's log says which. Administrators look at its settings with `bastide idp show` and take it out of the way with `bastide idp disable`; passwords go on.";
+    StepUpNeeded = "B-ID-0413", 401, "You are signed in, but this needs a better sign-in.",
+        "This part wants a second factor, or a sign-in that is younger. Browsers are sent to sign in again; for the command line `bastide login --mfa` does it. `WWW-Authenticate` says what is wanted (RFC 9470).";
     LoginLocked = "B-ID-0429", 429, "Too many failed tries; wait a little.",
         "Retry after the time given. The wait doubles with each failure up to five minutes, and ends with a success.";
     LinkExpired = "B-ID-0410", 410, "This link is no longer valid.",
-        "Invitation links work once and for seven days. Ask an administrator for a new one: `bastide member invite <e-mail>`.";
+        "Invitation links work once and for seven days. Ask an administrator for a new one: `bastide member invite <e-mail>`, or for users of apps `bastide user invite <e-mail>`.";
     PasswordWeak = "B-ID-0422", 422, "The password is too weak.",
         "At least 12 characters, one digit and one capital letter.";
     OAuthInvalid = "B-ID-0400", 400, "The sign-in request is not valid.",
@@ -102,11 +114,21 @@ codes! {
     ApiUnknown = "B-API-0404", 404, "There is no such thing.",
         "The address names nothing, or something you may not know about.";
     MethodNotAllowed = "B-API-0405", 405, "This method is not allowed here.",
-        "The address exists, but not with this method. `/api/openapi.json` lists what there is.";
+        "The address exists, but not with this method. `/api/v1/openapi.json` lists what there is.";
     InputInvalid = "B-API-0422", 422, "The input is not valid.",
         "The detail names the field and what would do.";
     NameTaken = "B-API-0409", 409, "The name is already taken.",
         "Names of customers are unique, names of apps are unique within a customer. Choose another.";
+    PreconditionFailed = "B-API-0412", 412, "It is not what you saw any more.",
+        "`If-Match` names another state of what the request would change: somebody was faster. Read it again, decide again, and send the new tag.";
+    KeyReused = "B-API-0423", 422, "This idempotency key belongs to another request.",
+        "A key stands for one request: the same method, address and body. Take a new key for a new request; keys are remembered for 24 hours.";
+    KeyBusy = "B-API-0425", 409, "The first request with this key is still running.",
+        "Ask again after the seconds in `Retry-After`: then its answer is told again, and nothing is done twice.";
+    AnswerLost = "B-API-0410", 409, "It was done, but its answer is lost.",
+        "A request with this idempotency key was carried out by a replica that ended before its answer was kept, or whose answer was too long to keep. Look at what it changed; a new key does it again.";
+    TooManyRequests = "B-API-0429", 429, "Too many requests in this minute.",
+        "Each customer may make so many requests in a minute to each service of the Platform, and fewer that build or deploy. The detail has the number, `Retry-After` the seconds until the next minute.";
     DomainInvalid = "B-DOM-0422", 422, "This domain cannot be used.",
         "A custom domain is one host name of the public internet, in ASCII or Unicode: no wildcard, no address, nothing at or below the domains of Bastide itself. The detail names what is wrong.";
     DomainTaken = "B-DOM-0409", 409, "The domain belongs to somebody else.",
@@ -121,6 +143,8 @@ codes! {
         "The detail names the key, the value found and what would do.";
     ArchiveInvalid = "B-BUILD-0423", 422, "The archive is not acceptable.",
         "An archive holds plain files and directories below its root: no `..`, no absolute paths, no links, no devices. The detail names the entry. Nothing was kept.";
+    ContentUnknown = "B-BUILD-0409", 409, "The Build Service does not have what the upload builds upon.",
+        "The upload leaves away what an earlier publish brought, and that is not there any more, or is not the same. Publish the whole directory; `bastide publish` does so by itself.";
     UploadTooLarge = "B-BUILD-0413", 413, "The upload is too large.",
         "At most 256 MiB packed, 1 GiB unpacked and 20 000 entries. Nothing was kept.";
     BinaryNotStatic = "B-BUILD-0424", 422, "The program cannot run here.",
@@ -131,6 +155,10 @@ codes! {
         "The registry did not give the image of this digest. The detail says what it answered. Images of the public internet are pulled without credentials; the operator names other registries in the Platform's configuration.";
     DeployFailed = "B-DEPLOY-0500", 409, "The deployment failed; the revision before it keeps serving.",
         "The new replicas did not become ready in time. `bastide status <app>` says why, for each replica.";
+    RevisionChanged = "B-DEPLOY-0403", 409, "This revision is not what was published.",
+        "Each revision carries the Platform's mark over its image, manifest and digest; this one's does not fit. Somebody changed the database. It runs nowhere any more; publish anew, and tell the operator.";
+    NothingBefore = "B-DEPLOY-0404", 409, "There is nothing to go back to.",
+        "The detail says what is missing. `bastide revisions <app>` lists revisions and where they serve; only what served in a stage can be rolled back to there.";
     DeployBusy = "B-DEPLOY-0409", 409, "A deployment of this app is still running.",
         "Wait until it has ended; `bastide status <app>` shows it.";
     QuotaExceeded = "B-DEPLOY-0429", 409, "The quota of replicas is used up.",
@@ -161,6 +189,7 @@ impl Code {
             code: Cow::Borrowed(self.as_str()),
             detail: None,
             request_id: None,
+            trace_id: None,
         }
     }
     /// A problem with a detail that the client may know.
@@ -194,6 +223,9 @@ pub struct Problem {
     /// Which request; the operator finds the receipt under it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,
+    /// Its trace (W3C Trace Context): 32 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
 }
 
 /// Media type of a serialized [`Problem`].
@@ -204,6 +236,15 @@ impl Problem {
     #[must_use]
     pub fn of_request(mut self, id: RequestId) -> Self {
         self.request_id = Some(id);
+        self
+    }
+
+    /// The same problem, with the trace that `traceparent` names.
+    #[must_use]
+    pub fn of_trace(mut self, traceparent: Option<&str>) -> Self {
+        let id = traceparent.and_then(|text| text.split('-').nth(1));
+        let is_id = |id: &&str| id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        self.trace_id = id.filter(is_id).map(str::to_owned);
         self
     }
 

@@ -3,19 +3,44 @@
 //! The platform makes it from SQL; edges and gateways pull it, check it, swap it whole and keep the
 //! last good one on disk. Control reaches the data plane in no other way.
 
+mod cost;
+mod places;
+mod read;
+#[cfg(test)]
+mod sample;
+mod settle;
+
+pub use cost::Cost;
+pub use places::{Leads, Place};
+pub use read::{Quarantined, ReadError};
+
 use crate::{
     AppId, AppName, CustomerId, CustomerName, Digest, DomainName, Domains, Purges, ReplicaId, Route, Site,
     SiteDocument, StageName, WafPolicy, ZoneName,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Largest serialized Snapshot that a reader accepts, in bytes.
 pub const BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Version of the form of Snapshots that are made now. Readers take this one and the one before, and the Platform makes
+/// both, so that either side may be upgraded first. 2 added [`Snapshot::kept`].
+pub const SCHEMA: u32 = 2;
+
+/// What said nothing of its form.
+const FIRST_SCHEMA: u32 = 1;
+
+pub(crate) const fn first_schema() -> u32 {
+    FIRST_SCHEMA
+}
+
 /// Everything the data plane knows, at one revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
+    /// Version of its form.
+    #[serde(default = "first_schema")]
+    pub schema: u32,
     /// Which life of the control plane made this; a restored backup starts a new epoch.
     pub epoch: u64,
     /// Counts up by at least one with each change within an epoch.
@@ -26,6 +51,9 @@ pub struct Snapshot {
     pub domains: Domains,
     /// Customers, by name. The reserved `operator` organization is among them.
     pub customers: BTreeMap<CustomerName, Customer>,
+    /// Customers whose rows could not be read when this was made: readers keep what they have of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<CustomerName>,
     /// Custom domains whose ownership is proven, by host.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hosts: BTreeMap<DomainName, CustomDomain>,
@@ -132,7 +160,29 @@ pub struct App {
     pub purges: Purges,
 }
 
+impl Customer {
+    /// The WAF policies that its stages and apps name.
+    pub fn policies(&self) -> BTreeSet<Digest> {
+        let of = |stage: &Stage| {
+            let apps: Vec<_> = stage.apps.values().filter_map(|app| app.waf).collect();
+            std::iter::once(stage.waf).chain(apps)
+        };
+        self.stages.values().flat_map(of).collect()
+    }
+}
+
 impl Snapshot {
+    /// The same in another form; none where that form cannot say it, or is too old or too new.
+    pub fn in_schema(mut self, schema: u32) -> Option<Self> {
+        let can_say = match schema {
+            SCHEMA => true,
+            FIRST_SCHEMA => self.kept.is_empty(),
+            _ => false,
+        };
+        self.schema = schema;
+        can_say.then_some(self)
+    }
+
     /// The stage of a customer, if both exist.
     pub fn stage(&self, customer: &CustomerName, stage: &StageName) -> Option<(&Customer, &Stage)> {
         let customer = self.customers.get(customer)?;

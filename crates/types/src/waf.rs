@@ -21,6 +21,7 @@ const THRESHOLD_MAX: u32 = 1000;
 /// Engine mode; later is stricter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum WafMode {
     /// No inspection.
     Off,
@@ -33,6 +34,7 @@ pub enum WafMode {
 /// What becomes of a body that is longer than what is inspected; later is stricter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Beyond {
     /// Its beginning is inspected; the log says so.
     Prefix,
@@ -43,6 +45,7 @@ pub enum Beyond {
 /// How much of a body is inspected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct BodyLimit {
     /// Bytes.
     pub bytes_max: u32,
@@ -53,6 +56,7 @@ pub struct BodyLimit {
 /// The policy of a set of sites: all levels together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct WafPolicy {
     /// Whether verdicts are enforced.
     pub mode: WafMode,
@@ -95,6 +99,7 @@ impl Default for WafPolicy {
 /// What one level says. What it does not say it inherits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct WafLayer {
     /// Engine mode.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -125,6 +130,7 @@ pub struct WafLayer {
     pub exclusions: Vec<WafExclusion>,
     /// Which exclusions customers may add for their own sites; said by the office at the top, and only there.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<serde_json::Value>))]
     pub allow_exclusions: Option<AllowExclusions>,
 }
 
@@ -153,8 +159,10 @@ pub enum LayerBy {
 /// Something left out: rules, for one target or for all, on one path or on all.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct WafExclusion {
     /// Which rules.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub rules: WafRules,
     /// One target, such as `ARGS:comment`; the whole rules when missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]

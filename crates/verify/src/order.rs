@@ -150,6 +150,8 @@ pub enum Answer {
         id: u32,
         /// Why.
         why: String,
+        /// Its address is not there.
+        absent: bool,
     },
     /// What came of an attempt.
     Tried {

@@ -74,6 +74,8 @@ pub struct Row {
 pub enum About {
     /// An address.
     Address(IpAddr),
+    /// An address that was away when a canary should listen there, though it may have come back since.
+    AbsentAddress(IpAddr),
     /// A service of somebody's.
     Service(SocketAddr),
     /// A port that a canary wants and somebody else has.
@@ -94,7 +96,7 @@ impl Report {
         let gone: BTreeSet<_> = failed
             .filter(|about| match about {
                 About::Address(address) => !addresses.contains(address),
-                About::Service(_) | About::TakenPort(_) => true,
+                About::AbsentAddress(_) | About::Service(_) | About::TakenPort(_) => true,
             })
             .collect();
         // What a service said to an app was said, even if it is gone now.
@@ -228,7 +230,9 @@ mod tests {
             let rows = vec![row("p", true, true), about_row];
             Report::new(1, 1, rows, vec![row("control", true, true), about_control], &[here])
         };
-        for (went, ok) in [(service, true), (gone, true), (gone, false)] {
+        // It came back before the end, but nobody could listen there.
+        let away = About::AbsentAddress(here);
+        for (went, ok) in [(service, true), (gone, true), (gone, false), (away, false)] {
             let report = report(about(went, ok), about(went, false));
             assert_eq!((report.outcome, report.rows.len()), (Outcome::Proven, 1), "{went:?}");
         }

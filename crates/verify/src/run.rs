@@ -117,7 +117,14 @@ pub struct Prober {
 /// A canary, or why it does not listen.
 struct Canary {
     words: String,
-    port: Result<u16, String>,
+    port: Result<u16, NotListening>,
+}
+
+#[derive(Clone)]
+struct NotListening {
+    why: String,
+    /// Its address is not there.
+    absent: bool,
 }
 
 impl Prober {
@@ -178,7 +185,7 @@ impl Prober {
                     self.tell(&Order::Open { id, namespace, at, by, words: words.clone() }).await?;
                     match self.hear().await? {
                         Answer::Opened { port, .. } => Ok(port),
-                        Answer::NotOpened { why, .. } => Err(why),
+                        Answer::NotOpened { why, absent, .. } => Err(NotListening { why, absent }),
                         _ => return Err(unexpected()),
                     }
                 }
@@ -298,7 +305,8 @@ impl Prober {
     fn as_attempt(&self, check: &Check) -> Result<Attempt, String> {
         let canary = |index: usize| {
             let canary = &self.canaries[index];
-            let port = canary.port.clone().map_err(|why| format!("its canary does not listen: {why}"))?;
+            let port =
+                canary.port.clone().map_err(|not| format!("its canary does not listen: {}", not.why))?;
             Ok::<_, String>((port, canary.words.clone()))
         };
         let (host, to, words) = match &check.to {
@@ -384,6 +392,7 @@ impl Prober {
         let listener = &self.trials.listeners[index];
         match (listener.port, &self.canaries[index].port) {
             _ if listener.place != Place::Host => None,
+            (_, Err(not)) if not.absent => Some(About::AbsentAddress(listener.at)),
             (Port::Fixed(port), Err(_)) => Some(About::TakenPort(SocketAddr::new(listener.at, port))),
             _ if subject.facts.host.contains(&listener.at) => Some(About::Address(listener.at)),
             _ => None,

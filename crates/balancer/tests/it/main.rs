@@ -58,6 +58,8 @@ fn world(zones: &[&str]) -> (Snapshot, HashMap<String, ReplicaFacts>, AppKey) {
         customers: [(CustomerName::new("acme").unwrap(), customer)].into(),
         hosts: std::collections::BTreeMap::new(),
         waf: BTreeMap::new(),
+        kept: Vec::new(),
+        schema: bastide_types::snapshot::SCHEMA,
         platform_waf: Digest::from_sha256([0; 32]),
     };
     (snapshot, [("ACC".to_owned(), facts)].into(), key)

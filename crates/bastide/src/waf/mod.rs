@@ -2,6 +2,7 @@
 
 mod events;
 mod exclude;
+mod pinned;
 mod request;
 mod rules;
 mod try_out;

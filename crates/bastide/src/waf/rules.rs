@@ -1,7 +1,8 @@
 //! `bastide waf import`, `update`, `rollback`, `check`: which rules there are.
 
+use super::pinned::Pinned;
 use crate::{args::DataArgs, files, layout::Layout, up};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use aws_lc_rs::digest::{SHA256, digest};
 use bastide_edge::{
     rules::{
@@ -17,7 +18,6 @@ use bastide_types::Digest;
 use bastide_waf::Settings;
 use clap::Args;
 use http::{Method, StatusCode, header};
-use serde::{Deserialize, Serialize};
 use std::{
     fs,
     io::Read,
@@ -48,12 +48,16 @@ pub struct ImportArgs {
 /// Arguments of `waf update`.
 #[derive(Debug, Clone, Args)]
 pub struct UpdateArgs {
-    /// Address (https) or file of the release; remembered [default: that of the last time]
+    /// Address (https) or file of the release; remembered [default: that of the last time, or the release of the OWASP
+    /// CRS that this version of Bastide names]
     #[arg(long, value_name = "URL|FILE", requires = "sha256")]
     pub from: Option<String>,
     /// SHA-256 of the release, 64 hexadecimal digits; remembered, too
     #[arg(long, value_name = "HEX", requires = "from", value_parser = sha256)]
     pub sha256: Option<String>,
+    /// Forget what was remembered and take the release that this version of Bastide names
+    #[arg(long = "default", conflicts_with = "from")]
+    pub ours: bool,
     /// Where the installation lives
     #[command(flatten)]
     pub data: DataArgs,
@@ -67,14 +71,6 @@ pub struct CheckArgs {
     pub paths: Vec<PathBuf>,
 }
 
-/// The release that is wanted here.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Pinned {
-    from: String,
-    sha256: String,
-}
-
 /// Takes a release from a file.
 pub fn import(args: &ImportArgs) -> Result<()> {
     let packed = read(&args.archive)?;
@@ -84,24 +80,36 @@ pub fn import(args: &ImportArgs) -> Result<()> {
     take(&up::layout(args.data.data.as_deref()), &packed)
 }
 
+/// A release by name, or the one that is wanted here.
+fn wanted(args: &UpdateArgs, layout: &Layout) -> Result<Pinned> {
+    if args.ours {
+        return Ok(Pinned::ours());
+    }
+    match (&args.from, &args.sha256) {
+        (Some(from), Some(sha256)) => Ok(Pinned { from: from.clone(), sha256: sha256.clone() }),
+        _ => Pinned::wanted(layout),
+    }
+}
+
 /// Takes the pinned release.
 pub async fn update(args: &UpdateArgs) -> Result<()> {
     let layout = up::layout(args.data.data.as_deref());
-    let file = layout.waf_versions().join("pinned.json");
-    let pinned = match (&args.from, &args.sha256) {
-        (Some(from), Some(sha256)) => Pinned { from: from.clone(), sha256: sha256.clone() },
-        _ => files::read_json(&file)?.context(
-            "no release is pinned here yet: say which with --from and --sha256, as its publisher names them",
-        )?,
-    };
+    let pinned = wanted(args, &layout)?;
+    println!("Taking {}", pinned.from);
     let packed = if pinned.from.contains("://") {
-        download(&pinned.from).await?
+        download(&pinned.from).await.map_err(|error| {
+            anyhow!(
+                "{error:#}. Nothing has changed. Fetch it on a machine that can, and bring it here: `bastide waf import \
+                 FILE --sha256 {}`",
+                pinned.sha256
+            )
+        })?
     } else {
         read(Path::new(&pinned.from))?
     };
     expect_sha256(&packed, &pinned.sha256)?;
     take(&layout, &packed)?;
-    files::write_private(&file, &serde_json::to_vec_pretty(&pinned)?)
+    pinned.remember(&layout)
 }
 
 /// Goes back to the rules before the last change.
@@ -237,7 +245,8 @@ fn sum(bytes: &[u8]) -> String {
     Digest::from_sha256(sha).hex()
 }
 
-fn sha256(text: &str) -> Result<String, String> {
+/// Reads a SHA-256 in hexadecimal.
+pub(super) fn sha256(text: &str) -> Result<String, String> {
     let text = text.trim().to_ascii_lowercase();
     let is_digest = text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
     if is_digest { Ok(text) } else { Err("a SHA-256 has 64 hexadecimal digits".into()) }
@@ -299,16 +308,17 @@ mod tests {
         let args = |from: Option<&Path>, sha256: Option<&str>| UpdateArgs {
             from: from.map(|from| from.display().to_string()),
             sha256: sha256.map(str::to_owned),
+            ours: false,
             data: at(dir.path()),
         };
         fs::write(&file, &content).unwrap();
-        assert!(update(&args(None, None)).await.is_err(), "nothing is pinned yet");
         update(&args(Some(&file), Some(&sum))).await.unwrap();
         update(&args(None, None)).await.unwrap();
         fs::write(&file, packed(&rule(2))).unwrap();
         let refused = update(&args(None, None)).await.unwrap_err().to_string();
         assert!(refused.contains(&sum), "{refused}");
         let plain = update(&args(Some(Path::new("http://rules.example/x")), Some(&sum))).await.unwrap_err();
-        assert!(plain.to_string().contains("https only"), "{plain}");
+        let plain = format!("{plain:#}");
+        assert!(plain.contains("https only") && plain.contains("waf import"), "{plain}");
     }
 }

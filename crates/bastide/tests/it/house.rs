@@ -144,6 +144,36 @@ fn engines_do_no_io() {
     }
 }
 
+/// Codes of refusals in a text, such as `B-EDGE-0404` and `B-0500`.
+fn codes(text: &str) -> BTreeSet<&str> {
+    let ends = |character: char| !(character.is_ascii_alphanumeric() || character == '-');
+    let number = |part: &str| part.len() == 4 && part.bytes().all(|byte| byte.is_ascii_digit());
+    let area = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_uppercase());
+    let is_code = |word: &&str| match word.split('-').collect::<Vec<_>>()[..] {
+        ["B", last] => number(last),
+        ["B", middle, last] => area(middle) && number(last),
+        _ => false,
+    };
+    text.split(ends).filter(is_code).collect()
+}
+
+#[test]
+fn every_code_that_is_said_anywhere_can_be_explained() {
+    let found = codes("\"B-EDGE-0404\", (B-0500). B-x-1 AB-0500 B-EDGE-04041");
+    assert_eq!(found, BTreeSet::from(["B-0500", "B-EDGE-0404"]));
+    let mut said = 0;
+    for package in ours(&metadata()).values() {
+        let source = package.manifest_path.parent().expect("a manifest has a directory").join("src");
+        for (file, text) in sources(source.as_std_path()) {
+            for code in codes(&text) {
+                assert!(bastide_types::Code::from_text(code).is_some(), "{file}: {code}");
+                said += 1;
+            }
+        }
+    }
+    assert!(said >= bastide_types::Code::ALL.len(), "{said}");
+}
+
 fn sources(dir: &std::path::Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).expect("a source directory").flatten() {

@@ -2,11 +2,14 @@
 
 mod alone;
 mod alone_streams;
+mod backup;
+mod chaos;
 mod domains;
 mod floods;
 mod house;
 mod isolated;
 mod neighbours;
+mod revocation;
 mod road;
 mod site;
 mod stage;

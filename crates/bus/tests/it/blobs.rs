@@ -78,3 +78,25 @@ async fn knowing_a_digest_is_not_enough_and_wrong_or_huge_content_is_not_kept() 
     let empty = fake.put(Bytes::new(), None);
     assert_eq!(blob::fetch_bytes(&agent, &empty, 10, LONG).await.unwrap(), Vec::<u8>::new());
 }
+
+/// `BASTIDE_BARS=1` measures: at least 100 MB/s, as `bench/blobs` asks. Otherwise the way is only walked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_blob_arrives_fast() {
+    let bars = std::env::var_os("BASTIDE_BARS").is_some();
+    let house = House::new();
+    let fake = Arc::new(Fake::default());
+    let platform = house.platform(&fake).await;
+    let (_, agent) = house.stage(&platform).await;
+    let whole = content(if bars { 512 } else { 8 } * 1024 * 1024 + 1);
+    let digest = fake.put(whole.clone(), None);
+    let mut best = 0.0_f64;
+    for round in 0..if bars { 3 } else { 1 } {
+        let to = house.path(&format!("layer-{round}"));
+        let begun = std::time::Instant::now();
+        let bytes = blob::fetch(&agent, &digest, u64::MAX, &to, LONG).await.unwrap();
+        best = best.max(bytes as f64 / 1e6 / begun.elapsed().as_secs_f64());
+        assert_eq!(bytes, whole.len() as u64);
+    }
+    println!("{best:.0} MB/s over the broker, checked and on disk");
+    assert!(!bars || best >= 100.0, "{best}");
+}

@@ -4,8 +4,9 @@ use bastide_bus::account::StageAccount;
 use bastide_bus::bootstrap::{Material, Server, generate};
 use bastide_bus::{Bus, Config, PlatformBus, PlatformHandler, SigningKey, broker};
 use bastide_tls::LocalCa;
+use bastide_types::feed::{Feed, FeedQuery};
 use bastide_types::message::{
-    NodeQuery, ReplicaFacts, Signed, SnapshotHead, StageGrant, StageState, StateQuery,
+    NodeQuery, ReplicaFacts, Signed, SnapshotHead, SnapshotQuery, StageGrant, StageState, StateQuery,
 };
 use bastide_types::{Code, CustomerName, Digest, Problem, Role, StageName};
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use time::OffsetDateTime;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything takes on a slow machine; only a failure waits for it.
@@ -30,6 +31,8 @@ pub struct House {
     pub dir: tempfile::TempDir,
     pub material: Material,
     pub port: u16,
+    /// Where the broker is, when it is not one of our own.
+    pub url: Option<String>,
     ca: LocalCa,
     broker: Option<Child>,
 }
@@ -56,7 +59,7 @@ impl House {
         // Nobody else is given this port while it is not in use for a moment: the system hands them
         // out in turn.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut house = Self { dir, material: generate(now_s()).unwrap(), port, ca, broker: None };
+        let mut house = Self { dir, material: generate(now_s()).unwrap(), port, url: None, ca, broker: None };
         house.certify(Role::Bus, &["127.0.0.1".into()]);
         house
     }
@@ -81,16 +84,7 @@ impl House {
         self.material.issuers.write_accounts(&server.accounts_dir).unwrap();
         let conf = self.path("nats.conf");
         std::fs::write(&conf, self.material.issuers.nats_conf(&server).unwrap()).unwrap();
-        let search = broker::Search { path: std::env::var_os("PATH"), ..broker::Search::default() };
-        let found = broker::find(&search).unwrap_or_else(|why| panic!("these tests need a broker: {why}"));
-        let check = found.check_line(&conf);
-        let checked = Command::new(&check[0]).args(&check[1..]).output().unwrap();
-        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-        let line = found.command_line(&conf);
-        let log = std::fs::File::options().create(true).append(true).open(self.path("nats.log")).unwrap();
-        let mut command = Command::new(&line[0]);
-        command.args(&line[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.broker = Some(command.spawn().unwrap());
+        self.broker = Some(run_broker(&conf, &self.path("nats.log")));
     }
 
     /// SIGKILL: no farewell to anybody.
@@ -99,6 +93,33 @@ impl House {
             let _ = broker.kill();
             let _ = broker.wait();
         }
+    }
+
+    /// Stops the broker where it is; connections stay open and nobody answers.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+        // On a busy machine its threads stop one after the other.
+        while !self.is_stopped() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let threads = format!("/proc/{}/task", self.broker.as_ref().unwrap().id());
+        std::fs::read_dir(threads).unwrap().all(|thread| {
+            let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        })
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.broker.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     }
 
     pub fn log(&self) -> String {
@@ -117,7 +138,7 @@ impl House {
 
     fn config(&self, name: &str) -> Config {
         Config {
-            url: format!("tls://127.0.0.1:{}", self.port),
+            url: self.url.clone().unwrap_or_else(|| format!("tls://127.0.0.1:{}", self.port)),
             ca_file: self.path("ca.pem"),
             creds_file: None,
             jwt: None,
@@ -172,6 +193,20 @@ impl House {
     }
 }
 
+/// Runs a broker with this configuration.
+pub fn run_broker(conf: &Path, log: &Path) -> Child {
+    let search = broker::Search { path: std::env::var_os("PATH"), ..broker::Search::default() };
+    let found = broker::find(&search).unwrap_or_else(|why| panic!("these tests need a broker: {why}"));
+    let check = found.check_line(conf);
+    let checked = Command::new(&check[0]).args(&check[1..]).output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    let line = found.command_line(conf);
+    let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+    let mut command = Command::new(&line[0]);
+    command.args(&line[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command.spawn().unwrap()
+}
+
 pub async fn connected(config: &Config) -> Bus {
     let bus = Bus::connect(config).await.unwrap();
     bus.connected(LONG).await.unwrap();
@@ -201,8 +236,14 @@ pub struct Fake {
     pub offsets: Mutex<Vec<u64>>,
     pub states: Mutex<HashMap<String, Signed>>,
     pub facts: Mutex<Vec<(String, ReplicaFacts)>>,
+    /// Facts are taken, and answered when there is a permit.
+    pub gate: Mutex<Option<Arc<Semaphore>>>,
     pub asked: Mutex<Vec<String>>,
+    /// What the last one who asked for a Snapshot did not take.
+    pub troubles: Mutex<Vec<String>>,
     pub grants: Mutex<Vec<StageGrant>>,
+    /// The whole session feed and the key that signs it; it is given two entries at a time.
+    pub feed: Mutex<Option<(SigningKey, Feed)>>,
 }
 
 impl Fake {
@@ -224,9 +265,21 @@ pub fn sha256(content: &[u8]) -> Digest {
 }
 
 impl PlatformHandler for Fake {
-    async fn snapshot_head(&self, _: Option<(u64, u64)>) -> Result<SnapshotHead, Problem> {
+    async fn snapshot_head(&self, query: SnapshotQuery) -> Result<SnapshotHead, Problem> {
         self.note("snapshot");
+        *self.troubles.lock().unwrap() = query.troubles;
         self.head.lock().unwrap().clone().ok_or_else(|| Code::ApiUnknown.problem())
+    }
+    async fn session_feed(&self, query: FeedQuery) -> Result<Signed, Problem> {
+        self.note(&format!("feed {}", query.after));
+        let feed = self.feed.lock().unwrap();
+        let (key, feed) = feed.as_ref().ok_or_else(|| Code::ApiUnknown.problem())?;
+        let after = if query.life == feed.life && query.after <= feed.last { query.after } else { 0 };
+        let entries = feed.entries.iter().filter(|entry| entry.number > after).take(2).cloned();
+        let entries: Vec<_> = entries.collect();
+        let more = entries.last().is_some_and(|entry| entry.number < feed.entries.last().unwrap().number);
+        let last = if more { entries.last().unwrap().number } else { feed.last };
+        Ok(key.sign(&Feed { after, last, more, entries, ..feed.clone() }).unwrap())
     }
     async fn blob(&self, account: &str, digest: &Digest, offset: u64, max: usize) -> Option<(Bytes, u64)> {
         let served = {
@@ -262,6 +315,10 @@ impl PlatformHandler for Fake {
     }
     async fn replicas(&self, account: &str, facts: ReplicaFacts) -> Result<(), Problem> {
         self.facts.lock().unwrap().push((account.to_owned(), facts));
+        let gate = self.gate.lock().unwrap().clone();
+        if let Some(gate) = gate {
+            gate.acquire().await.unwrap().forget();
+        }
         Ok(())
     }
 }

@@ -24,19 +24,23 @@ fn mint(signer: &KeyPair, mut claims: Value) -> String {
 
 /// A user that may do everything inside the stage's account: more than any credential we give.
 async fn full_rights(house: &House, stage: &StageAccount) -> async_nats::Client {
-    let authority = &house.material.authority;
-    let operator = KeyPair::from_seed(authority.signing_seed.expose()).unwrap();
-    let jwt = stage.jwt(authority, now_s()).unwrap();
+    let jwt = stage.jwt(&house.material.authority, now_s()).unwrap();
+    full_rights_in(house, &stage.account, &jwt).await
+}
+
+/// A user that may do everything inside an account, beside those that it has.
+pub async fn full_rights_in(house: &House, account: &str, jwt: &str) -> async_nats::Client {
+    let operator = KeyPair::from_seed(house.material.authority.signing_seed.expose()).unwrap();
     let claims = URL_SAFE_NO_PAD.decode(jwt.split('.').nth(1).unwrap()).unwrap();
     let mut claims: Value = serde_json::from_slice(&claims).unwrap();
     let plain = KeyPair::new_account();
-    claims["nats"]["signing_keys"] = json!([plain.public_key()]);
+    claims["nats"]["signing_keys"].as_array_mut().unwrap().push(plain.public_key().into());
     let sys = raw(house, "platform-sys").await;
     let answer = sys.request("$SYS.REQ.CLAIMS.UPDATE", mint(&operator, claims).into()).await.unwrap();
     assert!(String::from_utf8_lossy(&answer.payload).contains("200"));
     let user = KeyPair::new_user();
     let nats = json!({"pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1,
-        "issuer_account": stage.account, "type": "user", "version": 2});
+        "issuer_account": account, "type": "user", "version": 2});
     let jwt = mint(&plain, json!({"iat": now_s(), "sub": user.public_key(), "name": "thief", "nats": nats}));
     dial(house, &format!("{jwt}\n{}", user.seed().unwrap())).await
 }
@@ -84,7 +88,9 @@ async fn a_stage_taken_over_hears_nothing_of_others_and_reaches_nothing_of_their
     let accounts = &house.material.authority.accounts;
     let mut tried = Vec::new();
     for account in [other, &accounts.edge, &accounts.node, &accounts.platform] {
-        for subject in ["snapshot.head", "blob.get", "node.stages", "state.get", "evt.replicas"] {
+        for subject in
+            ["snapshot.head", "session.feed", "blob.get", "node.stages", "state.get", "evt.replicas"]
+        {
             tried.push(format!("api.{account}.{subject}"));
         }
         tried.push(format!("cmd.{account}.state.changed"));
@@ -93,7 +99,9 @@ async fn a_stage_taken_over_hears_nothing_of_others_and_reaches_nothing_of_their
     for subject in [
         "platform.snapshot.head",
         "platform.node.stages",
+        "platform.session.feed",
         "hint.snapshot",
+        "hint.sessions",
         "cmd.state.changed",
         "$SYS.REQ.CLAIMS.UPDATE",
         "$SYS.REQ.CLAIMS.LIST",
@@ -207,7 +215,7 @@ async fn a_new_version_changes_what_accounts_may_do_on_a_broker_that_knew_the_ol
     let _platform = house.platform(&fake).await;
     let edge = house.edge("edge").await;
     let asked =
-        async || edge.request::<_, ()>("platform.snapshot.head", &SnapshotQuery { have: None }, LONG).await;
+        async || edge.request::<_, ()>("platform.snapshot.head", &SnapshotQuery::default(), LONG).await;
     let answer = asked().await;
     assert!(matches!(answer, Err(BusError::NoResponders(_))), "{answer:?}");
     house.kill();
@@ -232,7 +240,7 @@ async fn a_new_version_changes_what_accounts_may_do_on_a_broker_that_knew_the_ol
 async fn nobody_answers_is_known_at_once_and_differs_from_being_late() {
     let house = House::new();
     let edge = house.edge("edge").await;
-    let query = SnapshotQuery { have: None };
+    let query = SnapshotQuery::default();
     let answer = edge.request::<_, ()>("platform.snapshot.head", &query, LONG).await;
     assert!(matches!(answer, Err(BusError::NoResponders(_))), "{answer:?}");
 }

@@ -40,6 +40,27 @@ async fn after_kill_9_and_a_restart_everything_goes_on() {
 }
 
 #[tokio::test]
+async fn what_was_said_to_a_frozen_broker_does_not_run_when_it_goes_on() {
+    let house = House::new();
+    let fake = Arc::new(Fake::default());
+    let platform = house.platform(&fake).await;
+    let (_, agent) = house.stage(&platform).await;
+    bus_facts::report(&agent, &facts(1, 1, 1), LONG).await.unwrap();
+    house.freeze();
+    let limit = Duration::from_millis(300);
+    let many: Vec<_> = (2..52).map(|sequence| facts(1, sequence, 1)).collect();
+    let asked = many.iter().map(|facts| bus_facts::report(&agent, facts, limit));
+    for answer in futures_util::future::join_all(asked).await {
+        assert!(matches!(answer, Err(BusError::TimedOut(_))), "{answer:?}");
+    }
+    house.thaw();
+    // One connection, one subject: what was stuck comes before this.
+    bus_facts::report(&agent, &facts(1, 99, 1), LONG).await.unwrap();
+    let sequences: Vec<u64> = fake.facts.lock().unwrap().iter().map(|(_, facts)| facts.sequence).collect();
+    assert_eq!(sequences, [1, 99], "whoever asked was told that it failed");
+}
+
+#[tokio::test]
 async fn a_broker_of_another_authority_is_refused() {
     let (house, foreign) = (House::new(), House::silent());
     let mut config = house.role(Role::Edge, "edge");
@@ -170,4 +191,62 @@ async fn two_platform_replicas_share_the_work_and_one_may_stop() {
     one.bus.close().await;
     bus_facts::report(&agent, &facts(1, 21, 1), LONG).await.unwrap();
     assert!(!two.task.is_finished());
+}
+
+#[tokio::test]
+async fn a_stage_that_asks_too_much_at_once_hears_so_and_others_are_served() {
+    let house = House::new();
+    let fake = Arc::new(Fake::default());
+    let platform = house.platform(&fake).await;
+    let (_, greedy) = house.stage(&platform).await;
+    let (_, modest) = house.stage(&platform).await;
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    *fake.gate.lock().unwrap() = Some(gate.clone());
+    let begun = async |number: usize| {
+        while fake.facts.lock().unwrap().len() < number {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let ask = |bus: &Bus, sequence| {
+        let bus = bus.clone();
+        tokio::spawn(async move { bus_facts::report(&bus, &facts(1, sequence, 1), LONG).await })
+    };
+    let mut waiting: Vec<_> = (0..64).map(|sequence| ask(&greedy, sequence)).collect();
+    tokio::time::timeout(LONG, begun(64)).await.unwrap();
+    let refused = bus_facts::report(&greedy, &facts(1, 64, 1), LONG).await;
+    assert!(matches!(refused, Err(BusError::Overloaded(_))), "{refused:?}");
+    waiting.push(ask(&modest, 1));
+    tokio::time::timeout(LONG, begun(65)).await.unwrap();
+    gate.add_permits(1000);
+    for answer in waiting {
+        answer.await.unwrap().unwrap();
+    }
+    assert_eq!(fake.facts.lock().unwrap().len(), 65, "what was refused did not run");
+    bus_facts::report(&greedy, &facts(1, 65, 1), LONG).await.unwrap();
+}
+
+#[tokio::test]
+async fn accounts_that_vanish_from_the_brokers_disk_are_there_again_before_anybody_misses_them() {
+    let mut house = House::new();
+    let fake = Arc::new(Fake::default());
+    let platform = house.platform(&fake).await;
+    let (stage, agent) = house.stage(&platform).await;
+    bus_facts::report(&agent, &facts(1, 1, 1), LONG).await.unwrap();
+    let dir = house.path("accounts");
+    let held = || std::fs::read_to_string(dir.join(format!("{}.jwt", stage.account)));
+    let before = held().unwrap();
+    for file in std::fs::read_dir(&dir).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    // What the Platform does whenever a node asks for its stages.
+    let ensured = platform.bus.ensure_accounts(std::slice::from_ref(&stage)).await.unwrap();
+    assert_eq!(ensured, 1, "it is looked at, and pushed");
+    assert_eq!(platform.bus.ensure_accounts(std::slice::from_ref(&stage)).await.unwrap(), 0);
+    let claims = |jwt: &str| jwt.split('.').nth(1).map(str::len);
+    assert_eq!(claims(&held().unwrap()), claims(&before));
+    // A broker that starts anew finds the stage there.
+    house.kill();
+    house.start();
+    let again = async { while bus_facts::report(&agent, &facts(1, 2, 1), LONG).await.is_err() {} };
+    tokio::time::timeout(LONG, again).await.unwrap();
 }

@@ -3,8 +3,13 @@
 
 mod asks;
 mod blobs;
+mod check;
+mod cluster;
+mod every_subject;
+mod hostile;
 mod house;
 mod isolation;
 mod life;
+mod sessions;
 mod snapshots;
 mod stages;

@@ -1,7 +1,7 @@
 //! Stages and the platform.
 
 use crate::house::*;
-use bastide_bus::{BusError, facts as bus_facts, state};
+use bastide_bus::{BusError, SigningKey, facts as bus_facts, state};
 use bastide_types::message::{StageGrant, StateQuery};
 use bastide_types::{CustomerId, CustomerName, Role, StageName};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ async fn a_new_stage_connects_without_a_restart_and_follows_its_state() {
     assert_eq!(platform.bus.ensure_accounts(std::slice::from_ref(&stage)).await.unwrap(), 0, "held already");
 
     let put = |generation| {
-        let signed = key.sign(&stage_state(&stage.account, generation)).unwrap();
+        let signed = state::sign(&key, stage_state(&stage.account, generation), now_s()).unwrap();
         fake.states.lock().unwrap().insert(stage.account.clone(), signed);
     };
     put(1);
@@ -38,7 +38,7 @@ async fn a_new_stage_connects_without_a_restart_and_follows_its_state() {
 }
 
 #[tokio::test]
-async fn a_state_of_another_stage_or_signed_by_another_key_is_refused() {
+async fn a_state_of_another_stage_or_signed_by_another_key_or_long_ago_is_refused() {
     let house = House::new();
     let (fake, key) = (Arc::new(Fake::default()), signing_key());
     let platform = house.platform(&fake).await;
@@ -46,15 +46,21 @@ async fn a_state_of_another_stage_or_signed_by_another_key_is_refused() {
     let offer = |signed| {
         fake.states.lock().unwrap().insert(stage.account.clone(), signed);
     };
-    offer(key.sign(&stage_state("AOTHER", 5)).unwrap());
+    let signed = |key: &SigningKey, account: &str, generation, at_s| {
+        state::sign(key, stage_state(account, generation), at_s).unwrap()
+    };
+    offer(signed(&key, "AOTHER", 5, now_s()));
     let stop = CancellationToken::new();
     let mut states = state::follow(&agent, house.dir.path(), key.verify_key(), &stage.account, stop);
     let asked = || fake.asked.lock().unwrap().len();
     let mut expected = 0;
-    for signed in [
-        signing_key().sign(&stage_state(&stage.account, 6)).unwrap(),
+    for offered in [
+        signed(&signing_key(), &stage.account, 6, now_s()),
         key.sign(&"not a state").unwrap(),
-        key.sign(&stage_state(&stage.account, 1)).unwrap(),
+        // Somebody kept them, or has them of a version that put no end to them.
+        signed(&key, &stage.account, 7, now_s() - state::STATE_LIFE_S - 60),
+        key.sign(&stage_state(&stage.account, 8)).unwrap(),
+        signed(&key, &stage.account, 1, now_s()),
     ] {
         expected = expected.max(asked()) + 1;
         // Each offer was looked at before the next one replaces it.
@@ -62,7 +68,7 @@ async fn a_state_of_another_stage_or_signed_by_another_key_is_refused() {
             tokio::task::yield_now().await;
         }
         assert!(states.borrow().is_none());
-        offer(signed);
+        offer(offered);
         platform.bus.notify_state(&stage.account, 9).await.unwrap();
     }
     let state = until(&mut states, Option::is_some).await;

@@ -2,7 +2,7 @@
 
 use crate::scene::{PATIENCE, Scene, begin, log, until_said};
 use bastide_container::{
-    How,
+    Cores, How,
     cgroup::{self, Cgroups},
 };
 use std::{fs, time::Duration};
@@ -110,5 +110,36 @@ async fn what_a_container_uses_can_be_read() {
     assert_eq!(groups.pids(), Some(4), "{}", log(&container));
     assert!(groups.memory_bytes().unwrap() > 100_000);
     assert!(groups.cpu_us().unwrap() > 0);
+    handle.stop(Duration::ZERO).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_running_container_can_be_kept_to_some_cores_and_let_free_again() {
+    let name = "a_running_container_can_be_kept_to_some_cores_and_let_free_again";
+    let Some(mut scene) = Scene::new(name) else { return };
+    if !cgroup::has("cpuset") {
+        eprintln!("{name}: no cpuset controller, skipped");
+        return;
+    }
+    let all = Cores::of_host().expect("a host with the controller says which cores there are");
+    let container = scene.container(&["family"]);
+    let handle = begin(&container).await;
+    until_said(&container, "family").await;
+    let groups = Cgroups::of(&container.id);
+    let allowed = || -> Vec<Cores> {
+        let status = |pid: i32| fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let list = |pid| {
+            let status = status(pid);
+            status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")?.parse().ok()).unwrap()
+        };
+        groups.processes().into_iter().map(list).collect()
+    };
+    assert!(allowed().iter().all(|cores| *cores == all), "{:?}", allowed());
+    if let Some(half) = all.half() {
+        groups.use_only(&half).unwrap();
+        assert!(!allowed().is_empty() && allowed().iter().all(|cores| *cores == half), "{:?}", allowed());
+        groups.use_only(&all).unwrap();
+        assert!(allowed().iter().all(|cores| *cores == all), "{:?}", allowed());
+    }
     handle.stop(Duration::ZERO).await.unwrap();
 }

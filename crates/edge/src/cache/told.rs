@@ -155,7 +155,7 @@ mod tests {
 
     fn customer() -> Customer {
         let issuer = Issuer { url: String::new(), keys: vec![], token_epoch: 0 };
-        let route = |path: &str, access| Route { path: path.into(), access };
+        let route = |path: &str, access| Route { path: path.into(), access, acr: None, max_age_s: None };
         let shop = App {
             id: AppId::generate(),
             revision: Digest::from_sha256([7; 32]),
@@ -190,13 +190,16 @@ mod tests {
             customers: [(name("acme"), acme), (name("beta"), beta)].into(),
             hosts: std::collections::BTreeMap::new(),
             waf: BTreeMap::new(),
+            kept: Vec::new(),
+            schema: bastide_types::snapshot::SCHEMA,
             platform_waf: Digest::from_sha256([0; 32]),
         });
         let store = Store::new(Limits::default(), true);
         let fronts = Arc::<Fronts>::default();
         let plots = plots(&snapshot, &store.cache, &fronts);
         let waf = Sites::under_built_in_rules(&snapshot);
-        let view = View::new(Worked { snapshot, plots, waf, fronts }, &Facts::default());
+        let view =
+            View::new(Worked { snapshot, plots, waf, fronts, custom: Arc::default() }, &Facts::default());
         Town { store, view, acme: ids.0, beta: ids.1 }
     }
 

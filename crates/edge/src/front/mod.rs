@@ -33,8 +33,8 @@ struct Kept {
 }
 
 impl Fronts {
-    /// Brings the settings of a Snapshot into force. Those that cannot be read leave the last good ones of their stage in
-    /// force, and touch no other stage.
+    /// The settings of a Snapshot, read. Those that cannot be leave the last good ones of their stage in place, and touch
+    /// no other stage.
     pub(crate) fn new(snapshot: &Snapshot, before: Option<&Self>) -> Self {
         let mut made = Self::default();
         for (customer_name, customer) in &snapshot.customers {
@@ -155,6 +155,8 @@ mod tests {
             customers: sites.iter().enumerate().map(customer).collect(),
             hosts: BTreeMap::new(),
             waf: BTreeMap::new(),
+            kept: Vec::new(),
+            schema: bastide_types::snapshot::SCHEMA,
             platform_waf: Digest::from_sha256([0; 32]),
         }
     }

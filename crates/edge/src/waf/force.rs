@@ -167,13 +167,14 @@ impl Force {
         Ok(made)
     }
 
-    /// Keeps which policies could not be loaded, and says so once.
-    fn note(&self, troubles: BTreeSet<String>) {
+    /// Keeps which policies of those in force now could not be loaded, and says so once.
+    pub(crate) fn note(&self, sites: &Sites) {
+        let troubles = &sites.troubles;
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         for trouble in troubles.difference(&loaded.troubles) {
             tracing::error!(trouble, "a WAF policy cannot be loaded; the last good one stays in force");
         }
-        loaded.troubles = troubles;
+        loaded.troubles.clone_from(troubles);
     }
 
     /// What is in force.
@@ -268,6 +269,8 @@ impl Policy {
 pub(crate) struct Sites {
     platform: Arc<Policy>,
     stages: HashMap<CustomerId, HashMap<StageName, OfStage>>,
+    /// What could not be loaded, and why.
+    troubles: BTreeSet<String>,
 }
 
 struct OfStage {
@@ -277,7 +280,7 @@ struct OfStage {
 }
 
 impl Sites {
-    /// Brings the policies of a Snapshot into force. One that cannot be leaves what was in force at its place,
+    /// The policies of a Snapshot, loaded. One that cannot be leaves what was in force at its place,
     /// or what is in force a level above.
     pub(crate) fn new(
         force: &Force,
@@ -309,8 +312,7 @@ impl Sites {
                 stages.entry(customer.id).or_default().insert(name.clone(), OfStage { own, apps });
             }
         }
-        force.note(troubles);
-        Self { platform, stages }
+        Self { platform, stages, troubles }
     }
 
     /// For tests of what else a view holds.

@@ -4,7 +4,7 @@ use bastide_edge::{StandAlone, config::WafConfig, run_alone};
 use bastide_waf::Mode;
 use std::{
     fs,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     sync::mpsc,
@@ -126,6 +126,46 @@ fn the_origin_sees_what_only_we_say() {
         assert!(!answer.contains(ours), "{ours}: {answer}");
     }
     assert!(answer.contains("x-request-id: "));
+}
+
+#[test]
+fn a_short_body_is_whole_before_the_origin_hears_of_it_and_a_longer_one_is_not_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let edge = start(listener.local_addr().unwrap(), false, None);
+    listener.set_nonblocking(true).unwrap();
+    let begin = |fields: &str, body: &str| {
+        let mut stream = TcpStream::connect(edge.addr).unwrap();
+        let head = format!("POST /a HTTP/1.1\r\nHost: any\r\n{fields}\r\n\r\n{body}");
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    // The head of the next request that the origin hears of.
+    let heard = || {
+        let begun = Instant::now();
+        let stream = loop {
+            if let Ok((stream, _)) = listener.accept() {
+                break stream;
+            }
+            assert!(begun.elapsed() < PATIENCE, "the origin never heard of it");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        stream.set_nonblocking(false).unwrap();
+        let lines = BufReader::new(stream).lines().map_while(Result::ok);
+        lines.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join("\n").to_lowercase()
+    };
+    let mut short = begin("Content-Length: 8", "half");
+    let _streamed = begin("Content-Length: 65537", "half");
+    assert!(heard().contains("content-length: 65537"), "the later one comes first");
+    let _chunked = begin("Transfer-Encoding: chunked", "4\r\nhalf\r\n");
+    assert!(heard().contains("transfer-encoding: chunked"));
+    short.write_all(b"rest").unwrap();
+    assert!(heard().contains("content-length: 8"));
+    let mut broken = begin("Content-Length: 8", "half");
+    broken.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    let _ = broken.read_to_string(&mut answer);
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(listener.accept().is_err(), "nobody heard of what was never whole");
 }
 
 #[test]

@@ -143,7 +143,7 @@ fn a_closed_stage_lets_only_listed_clients_in() {
     assert_eq!(shut.world.passed(), 0);
     assert_eq!(shut.world.get(APPS, "/shop/?q=attack").status, 403, "the firewall comes first");
     assert_eq!(shut.world.get(APPS, "/.bastide/callback").status, 200, "who is let in can sign in");
-    assert_eq!(shut.world.get(PLATFORM, "/api/apps").status, 200);
+    assert_eq!(shut.world.get(PLATFORM, "/api/v1/apps").status, 200);
     let open = town(&closed("127.0.0.0/8"));
     assert_eq!((open.world.get(APPS, "/shop/").status, open.own("/", "").status), (200, 200));
 }
@@ -212,7 +212,7 @@ fn answers_carry_security_fields_unless_the_app_says_otherwise() {
     let mut framed = default.clone();
     framed[0] = "DENY".into();
     assert_eq!(said(&plain.world.get(APPS, "/shop/framed")), framed);
-    assert_eq!(said(&plain.world.get(PLATFORM, "/api/apps"))[0], "", "the Platform looks after itself");
+    assert_eq!(said(&plain.world.get(PLATFORM, "/api/v1/apps"))[0], "", "the Platform looks after itself");
     let forced = town(&serde_json::json!({"fields": {
         "x-frame-options": {"value": "SAMEORIGIN", "force": true}, "referrer-policy": {},
         "content-security-policy": {"value": "default-src 'self'"},
@@ -238,18 +238,18 @@ fn settings_that_cannot_be_read_take_nothing_else_down() {
 fn settings_of_sites_are_no_attack_at_exactly_their_addresses() {
     let town = town(&serde_json::json!({}));
     for part in ["redirects", "fields", "maintenance"] {
-        let path = format!("/api/stages/test/site/{part}");
+        let path = format!("/api/v1/stages/test/site/{part}");
         assert_eq!(town.world.get(PLATFORM, &format!("{path}?x=attack")).status, 200, "{part}");
     }
     for elsewhere in [
-        "/api/stages/test/site",
-        "/api/stages/test/site/pages/404",
-        "/api/stages/test/site/fields/",
-        "/api/stages/test/site/../site/fields",
-        "/api/stages/a/b/site/fields",
-        "/x/api/stages/test/site/fields",
+        "/api/v1/stages/test/site",
+        "/api/v1/stages/test/site/pages/404",
+        "/api/v1/stages/test/site/fields/",
+        "/api/v1/stages/test/site/../site/fields",
+        "/api/v1/stages/a/b/site/fields",
+        "/x/api/v1/stages/test/site/fields",
     ] {
         assert_eq!(town.world.get(PLATFORM, &format!("{elsewhere}?x=attack")).status, 403, "{elsewhere}");
     }
-    assert_eq!(town.world.get(APPS, "/api/stages/test/site/fields?x=attack").status, 404);
+    assert_eq!(town.world.get(APPS, "/api/v1/stages/test/site/fields?x=attack").status, 404);
 }

@@ -111,7 +111,7 @@ fn issuer() -> Issuer {
 
 /// One customer with the app `shop` in Production: one replica in each zone.
 pub(crate) fn snapshot() -> Snapshot {
-    let route = |path: &str, access| Route { path: path.into(), access };
+    let route = |path: &str, access| Route { path: path.into(), access, acr: None, max_age_s: None };
     let zone = |name: &str| ZoneName::new(name).unwrap();
     let shop = App {
         id: AppId::generate(),
@@ -135,6 +135,8 @@ pub(crate) fn snapshot() -> Snapshot {
         customers: [(CustomerName::new("demo").unwrap(), demo)].into(),
         hosts: std::collections::BTreeMap::new(),
         waf: [(Digest::from_sha256([0; 32]), WafPolicy::default())].into(),
+        kept: Vec::new(),
+        schema: bastide_types::snapshot::SCHEMA,
         platform_waf: Digest::from_sha256([0; 32]),
     }
 }
@@ -286,7 +288,7 @@ fn every_site_gets_its_own_security_fields_and_no_names_of_ours() {
     let app = world.get(APPS, "/shop/marked");
     assert_eq!(app.header("strict-transport-security"), "max-age=31536000");
     assert_eq!((app.header("server"), app.header(header::CACHEABLE)), (String::new(), String::new()));
-    let platform = world.get(PLATFORM, "/api/apps");
+    let platform = world.get(PLATFORM, "/api/v1/apps");
     assert_eq!(platform.header("strict-transport-security"), "max-age=31536000; includeSubDomains");
     assert!(platform.body.contains(&format!("x-request-id: {}\n", platform.header("x-request-id"))));
     for said in ["x-bastide-client-ip: 127.0.0.1\n", "x-bastide-deadline-ms: ", "x-forwarded-proto: https\n"]
@@ -299,7 +301,7 @@ fn every_site_gets_its_own_security_fields_and_no_names_of_ours() {
 fn nobody_outside_speaks_for_us() {
     let world = world([Role::Gateway; 2]);
     let spoofed = "X-Bastide-Client-Ip: 6.6.6.6\r\nx_bastide_client_ip: 6.6.6.6\r\nX-Bastide-User: evil\r\n";
-    let answer = world.get_with(PLATFORM, "/api/apps", spoofed);
+    let answer = world.get_with(PLATFORM, "/api/v1/apps", spoofed);
     assert!(!answer.body.contains("6.6.6.6") && !answer.body.contains("evil"), "{}", answer.body);
 }
 
@@ -309,7 +311,7 @@ fn a_proxy_that_is_believed_says_who_the_client_is() {
         config.settings.forwarded_from = vec!["127.0.0.0/8".parse().unwrap()];
     });
     let said = "X-Forwarded-For: 6.6.6.6, 192.0.2.1\r\n";
-    let answer = world.get_with(PLATFORM, "/api/apps", said);
+    let answer = world.get_with(PLATFORM, "/api/v1/apps", said);
     for field in
         ["x-bastide-client-ip: 192.0.2.1\n", "x-forwarded-for: 192.0.2.1\n", "forwarded: for=192.0.2.1;"]
     {
@@ -365,7 +367,7 @@ fn unknown_hosts_and_unknown_apps_are_refused_in_the_same_words() {
         (APPS, "/SHOP/"),
         ("demo--test.apps.localhost", "/shop/"),
         ("demo--production.apps.localhost", "/shop/"),
-        ("nobody.platform.localhost", "/api/apps"),
+        ("nobody.platform.localhost", "/api/v1/apps"),
     ] {
         assert_eq!(refused(host, target), unknown, "{host}{target}");
     }
@@ -513,9 +515,9 @@ fn bodies_have_a_limit_by_site() {
     };
     assert_eq!(post(APPS, "/shop/x", 1000), "200");
     assert_eq!(post(APPS, "/shop/x", 1001), "413");
-    assert_eq!(post(PLATFORM, "/api/apps", 1001), "413");
-    assert_eq!(post(PLATFORM, "/api/apps/shop/publish", 4000), "200");
-    assert_eq!(post(PLATFORM, "/api/apps/shop/publish", 4001), "413");
+    assert_eq!(post(PLATFORM, "/api/v1/apps", 1001), "413");
+    assert_eq!(post(PLATFORM, "/api/v1/apps/shop/publish", 4000), "200");
+    assert_eq!(post(PLATFORM, "/api/v1/apps/shop/publish", 4001), "413");
 }
 
 #[test]
@@ -537,6 +539,27 @@ fn the_access_log_tells_the_site_and_no_secret() {
         serde_json::json!({"customer": "demo", "stage": "production", "app": "shop"})
     );
     assert_eq!((&lines[0]["waf"], &lines[0]["client"]), (&"pass".into(), &"127.0.0.1".into()));
+}
+
+#[test]
+fn an_app_that_cannot_be_read_is_served_as_before_and_the_others_as_they_are_now() {
+    let world = world_with([Role::Gateway; 2], |config| {
+        config.snapshot_key_file = config.state_dir.join("snapshot.pub");
+        let dir = &config.state_dir;
+        let whole = snapshot();
+        write_state(dir, &whole);
+        let mut value = serde_json::to_value(Snapshot { revision: 2, ..whole.clone() }).unwrap();
+        let apps = value.pointer_mut("/customers/demo/stages/production/apps").unwrap();
+        apps["blog"] = apps["shop"].clone();
+        apps["shop"]["routes"] = "none of this version".into();
+        let key = bastide_bus::SigningKey::from_pkcs8(&bastide_bus::SigningKey::generate().unwrap()).unwrap();
+        write(dir.join("snapshot.whole"), serde_json::to_vec(&key.sign(&whole).unwrap()).unwrap());
+        write(dir.join("snapshot.json"), serde_json::to_vec(&key.sign(&value).unwrap()).unwrap());
+        write(dir.join("snapshot.pub"), key.verify_key().to_base64url());
+    });
+    assert_eq!(world.get(APPS, "/shop/marked").status, 200);
+    assert_eq!(world.get(APPS, "/blog/marked").status, 200);
+    assert_eq!(world.get(APPS, "/other/").status, 404);
 }
 
 /// A Snapshot in which the shop has a policy of its own.
@@ -585,8 +608,9 @@ fn an_app_has_the_policy_that_its_snapshot_says_and_the_log_shows_no_values() {
 #[test]
 fn policies_of_the_waf_are_no_attack_at_exactly_their_address() {
     let world = world([Role::Gateway; 2]);
-    assert_eq!(world.get(PLATFORM, "/api/waf/policy?attack=attack").status, 200);
-    for elsewhere in ["/api/waf/../waf/policy", "/api/waf/policy/", "/api/waf/%70olicy/../policy", "/api/waf"]
+    assert_eq!(world.get(PLATFORM, "/api/v1/waf/policy?attack=attack").status, 200);
+    for elsewhere in
+        ["/api/v1/waf/../waf/policy", "/api/v1/waf/policy/", "/api/v1/waf/%70olicy/../policy", "/api/v1/waf"]
     {
         assert_eq!(world.get(PLATFORM, &format!("{elsewhere}?x=attack")).status, 403, "{elsewhere}");
     }

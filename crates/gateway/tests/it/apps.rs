@@ -33,6 +33,18 @@ async fn a_part_for_signed_in_users_answers_401_without_and_200_with_a_token() {
 }
 
 #[tokio::test]
+async fn a_token_in_the_query_is_never_read() {
+    let world = World::new().await;
+    let token = world.keys.shop_token(|_| {});
+    for name in ["access_token", "token", "bearer_token", "authorization", "jwt"] {
+        let refused = world.get(&url(&format!("/me?{name}={token}")), &[]).await;
+        assert_eq!((refused.status, refused.code().as_str()), (401, "B-ID-0401"), "{name}");
+    }
+    assert_eq!(world.get_as(&url("/me?access_token=junk"), &token).await.status, 200, "nor does it do harm");
+    world.end().await;
+}
+
+#[tokio::test]
 async fn tokens_for_elsewhere_are_refused_and_the_answer_says_why() {
     let world = World::new().await;
     let keys = world.keys.clone();
@@ -71,7 +83,7 @@ async fn tokens_for_elsewhere_are_refused_and_the_answer_says_why() {
         "https://other.apps.localhost:8443/shop/me",
         "https://demo--test.apps.localhost:8443/shop/me",
         "https://demo.apps.localhost:8443/idle/me",
-        "https://demo.platform.localhost:8443/api/whoami",
+        "https://demo.platform.localhost:8443/api/v1/whoami",
     ] {
         assert_eq!(world.get_as(elsewhere, &good).await.code(), "B-ID-0402", "{elsewhere}");
     }

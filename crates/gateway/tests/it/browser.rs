@@ -1,21 +1,25 @@
 //! Browsers: signing in, the session, signing out.
 
-use crate::world::{Answer, SHOP, World};
+use crate::world::{Answer, LONG, SHOP, World};
 use bastide_identity::pkce;
 use http::Method;
+use http_body_util::BodyExt;
 use std::{collections::HashMap, sync::atomic::Ordering};
 use url::Url;
 
-const ORIGIN: &str = "https://demo.apps.localhost:8443";
-const NAVIGATE: (&str, &str) = ("accept", "text/html,*/*");
+pub(crate) const ORIGIN: &str = "https://demo.apps.localhost:8443";
+pub(crate) const NAVIGATE: (&str, &str) = ("accept", "text/html,*/*");
 const ISSUER: &str = "https://demo.platform.localhost:8443/identity";
+const STAGE_ISSUER: &str = "https://demo.platform.localhost:8443/identity/s/production";
 
 /// Follows a redirect to the Identity Service as a user who signs in there; gives the way back.
-fn sign_in(world: &World, redirect: &Answer) -> String {
+pub(crate) fn sign_in(world: &World, redirect: &Answer) -> String {
     assert_eq!(redirect.status, 302);
     let url = Url::parse(redirect.header("location")).unwrap();
-    assert!(url.as_str().starts_with(&format!("{ISSUER}/authorize?")));
     let asked: HashMap<_, _> = url.query_pairs().into_owned().collect();
+    // The host decides whom it asks.
+    let issuer = if asked["redirect_uri"].starts_with(ORIGIN) { STAGE_ISSUER } else { ISSUER };
+    assert!(url.as_str().starts_with(&format!("{issuer}/authorize?")), "{url}");
     assert_eq!(asked["client_id"], "bastide-gateway");
     assert_eq!(asked["response_type"], "code");
     assert_eq!(asked["code_challenge_method"], "S256");
@@ -26,12 +30,12 @@ fn sign_in(world: &World, redirect: &Answer) -> String {
     back.query_pairs_mut()
         .append_pair("code", &code)
         .append_pair("state", &asked["state"])
-        .append_pair("iss", ISSUER);
+        .append_pair("iss", issuer);
     back.into()
 }
 
 /// A whole sign-in; gives the session cookie's value.
-async fn session(world: &World) -> String {
+pub(crate) async fn session(world: &World) -> String {
     let redirect = world.get(&format!("{SHOP}/me?x=1"), &[NAVIGATE]).await;
     let login = format!("__Host-bst-login={}", redirect.cookie("__Host-bst-login").unwrap());
     let back = world.get(&sign_in(world, &redirect), &[NAVIGATE, ("cookie", &login)]).await;
@@ -120,6 +124,64 @@ async fn a_session_outlives_a_dead_platform_until_its_token_ends() {
 }
 
 #[tokio::test]
+async fn a_token_that_ends_is_renewed_and_nobody_notices() {
+    let world = World::new().await;
+    let cookie = format!("__Host-bst={}", session(&world).await);
+    world.state.life_s.store(1, Ordering::SeqCst);
+    for asked in 1..4 {
+        assert_eq!(world.get(&format!("{SHOP}/me"), &[("cookie", &cookie)]).await.status, 200);
+        assert_eq!(world.state.asked.load(Ordering::SeqCst), asked);
+    }
+}
+
+#[tokio::test]
+async fn a_long_answer_ends_when_its_session_has_lasted_as_long_as_it_may() {
+    let world = World::new().await;
+    let (short, long) = (session(&world).await, session(&world).await);
+    // Each request asks for a token, and hears how long the session may last.
+    world.state.life_s.store(1, Ordering::SeqCst);
+    let begin = async |secret: &str, max_s| {
+        world.state.max_s.store(max_s, Ordering::SeqCst);
+        let cookie = format!("__Host-bst={secret}");
+        let mut answer =
+            world.begin(Method::GET, &format!("{SHOP}/me/endless"), &[("cookie", &cookie)], "").await;
+        assert_eq!(answer.status(), 200);
+        assert!(answer.body_mut().frame().await.unwrap().is_ok());
+        answer
+    };
+    let (mut ends, mut goes_on) = (begin(&short, 2).await, begin(&long, 3600).await);
+    let cut = tokio::time::timeout(LONG, ends.body_mut().frame()).await.expect("it is cut");
+    assert!(!matches!(cut, Some(Ok(_))), "{cut:?}");
+    let more = tokio::time::timeout(std::time::Duration::from_millis(200), goes_on.body_mut().frame()).await;
+    assert!(more.is_err(), "{more:?}");
+}
+
+#[tokio::test]
+async fn a_session_at_an_app_outlives_the_platform_while_it_is_used_and_a_member_s_does_not() {
+    let mut world = World::new().await;
+    let (me, api) = (format!("{SHOP}/me"), "https://demo.platform.localhost:8443/api/v1/whoami");
+    let used = format!("__Host-bst={}", session(&world).await);
+    let idle = format!("__Host-bst={}", session(&world).await);
+    let get = async |world: &World, url: &str, cookie: &str| world.get(url, &[("cookie", cookie)]).await;
+    world.state.life_s.store(1, Ordering::SeqCst);
+    for (url, cookie) in [(me.as_str(), &used), (api, &used)] {
+        assert_eq!(get(&world, url, cookie).await.status, 200);
+    }
+    world.state.idle_s.store(1, Ordering::SeqCst);
+    assert_eq!(get(&world, &me, &idle).await.status, 200);
+    world.platform[0].kill().await;
+    world.platform[1].kill().await;
+    // Tokens have ended by now.
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    let alive = get(&world, &me, &used).await;
+    assert_eq!((alive.status, alive.got("x-bastide-user")), (200, vec!["ann".to_owned()]));
+    for (url, cookie) in [(me.as_str(), &idle), (api, &used)] {
+        let gone = get(&world, url, cookie).await;
+        assert_eq!((gone.status, gone.code().as_str()), (503, "B-GW-0505"), "{url}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_that_lives_too_long_is_refused_from_the_platform_as_well() {
     let world = World::new().await;
     let cookie = format!("__Host-bst={}", session(&world).await);
@@ -168,6 +230,8 @@ async fn an_answer_that_belongs_to_another_sign_in_opens_nothing() {
     refused(ours.clone(), "__Host-bst-login=forged".into()).await;
     refused(ours.replace("&iss=", "&x="), login.clone()).await;
     refused(ours.replace("&iss=https%3A%2F%2Fdemo", "&iss=https%3A%2F%2Fother"), login.clone()).await;
+    refused(ours.replace("%2Fs%2Fproduction", "%2Fs%2Ftest"), login.clone()).await;
+    refused(ours.replace("%2Fs%2Fproduction", ""), login.clone()).await;
     refused(ours.replace("demo.apps", "demo--test.apps"), login.clone()).await;
     refused(format!("{ORIGIN}/.bastide/callback?error=access_denied"), login.clone()).await;
     // What was sealed by hand with another key does not open either.

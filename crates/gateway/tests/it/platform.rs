@@ -22,22 +22,28 @@ async fn the_api_wants_a_token_of_this_customer_and_replicas_take_turns() {
         by.push(answer.json()["by"].as_str().unwrap().to_owned());
     }
     assert!(by.windows(2).all(|pair| pair[0] != pair[1]), "{by:?}");
-    let foreign = world.get_as("https://other.platform.localhost:8443/api/whoami", &token).await;
+    let foreign = world.get_as("https://other.platform.localhost:8443/api/v1/whoami", &token).await;
     assert_eq!(foreign.code(), "B-ID-0402");
 }
 
 #[tokio::test]
 async fn what_is_open_is_open_and_nothing_else() {
     let world = World::new().await;
-    for path in ["/api/openapi.json", "/portal/assets/a.css", "/identity/jwks", "/identity/s/test/jwks"] {
+    for path in ["/api/v1/openapi.json", "/portal/assets/a.css", "/identity/jwks", "/identity/s/test/jwks"] {
         assert_eq!(world.get(&format!("{HOST}{path}"), &[]).await.status, 200, "{path}");
     }
-    for path in
-        ["/", "/api/apps", "/portal/", "/portal/assets", "/identity", "/identityx/", "/api/openapi.json/x"]
-    {
+    for path in [
+        "/",
+        "/api/v1/apps",
+        "/portal/",
+        "/portal/assets",
+        "/identity",
+        "/identityx/",
+        "/api/v1/openapi.json/x",
+    ] {
         assert_eq!(world.get(&format!("{HOST}{path}"), &[]).await.status, 401, "{path}");
     }
-    for path in ["/identity/../api/apps", "/identity/%2e%2e/api/apps", "/identity%2f..%2fapi/apps"] {
+    for path in ["/identity/../api/v1/apps", "/identity/%2e%2e/api/v1/apps", "/identity%2f..%2fapi/apps"] {
         assert_eq!(world.get(&format!("{HOST}{path}"), &[]).await.status, 400, "{path}");
     }
     // Clients show the Identity Service their secrets; nothing can be said there in our name.

@@ -44,7 +44,13 @@ pub async fn app() -> SocketAddr {
 }
 
 /// The edge's part: sends everything on to the gateway.
-struct Edge(Pool, Upstream);
+pub struct Edge(Pool, Upstream);
+
+impl Edge {
+    pub fn of(world: &World) -> Self {
+        Self(Pool::new(PoolLimits::default()), world.upstream(Role::Edge, "edge"))
+    }
+}
 
 impl Service for Edge {
     async fn call(&self, mut request: Request) -> Response {
@@ -57,8 +63,7 @@ impl Service for Edge {
 }
 
 async fn talk(world: &World, host: &str, path: &str, fields: &str) -> String {
-    let edge = Edge(Pool::new(PoolLimits::default()), world.upstream(Role::Edge, "edge"));
-    let edge = Server::start(edge, None);
+    let edge = Server::start(Edge::of(world), None);
     let mut stream = TcpStream::connect(edge.addr).await.unwrap();
     let head = format!("GET {path} HTTP/1.1\r\nHost: {host}:8443\r\nConnection: Upgrade\r\n{fields}\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -69,8 +74,8 @@ async fn talk(world: &World, host: &str, path: &str, fields: &str) -> String {
     answer
 }
 
-const APPS: &str = "demo.apps.localhost";
-const SOCKET: &str = "Upgrade: websocket\r\nSec-WebSocket-Key: k\r\nSec-WebSocket-Version: 13\r\n";
+pub const APPS: &str = "demo.apps.localhost";
+pub const SOCKET: &str = "Upgrade: websocket\r\nSec-WebSocket-Key: k\r\nSec-WebSocket-Version: 13\r\n";
 
 #[tokio::test]
 async fn a_websocket_reaches_an_app_with_the_same_checks_as_a_request() {

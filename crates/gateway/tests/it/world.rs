@@ -1,11 +1,19 @@
 //! What the tests stand in: certificates, keys, a Snapshot on disk, apps, platform replicas, one gateway.
 
-use crate::broker::Broker;
+use crate::{
+    broker::Broker,
+    nats::{Nats, Told},
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bastide_gateway::{Config, run_on};
-use bastide_identity::{Claims, SigningKey, mint, opaque::Opaque, pkce};
+use bastide_identity::{
+    Claims, SigningKey, mint,
+    opaque::{self, Opaque},
+    pkce,
+};
 use bastide_proxy::{
-    Body, Limits, Listener, Place, Pool, PoolLimits, RefusedHead, Request, Response, Service, Upstream,
-    UpstreamTls, accept_tls, serve,
+    Body, BodyError, Limits, Listener, Place, Pool, PoolLimits, RefusedHead, Request, Response, Service,
+    Upstream, UpstreamTls, accept_tls, serve,
 };
 use bastide_tls::{LocalCa, NodeTls};
 use bastide_types::{
@@ -14,6 +22,7 @@ use bastide_types::{
     message::{Reach, ReplicaFact, ReplicaFacts, ReplicaState},
     snapshot::{App, Customer, Issuer, Stage},
 };
+use futures_util::StreamExt;
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use std::{
@@ -21,7 +30,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -87,6 +96,11 @@ struct AppReplica(String);
 
 impl Service for AppReplica {
     async fn call(&self, request: Request) -> Response {
+        if request.uri().path().ends_with("/endless") {
+            let first: Result<_, BodyError> = Ok(http_body::Frame::data(bytes::Bytes::from_static(b"first")));
+            let rest = futures_util::stream::once(async { first }).chain(futures_util::stream::pending());
+            return Response::new(Body::stream(http_body_util::StreamBody::new(rest)));
+        }
         let evil = request.uri().path().ends_with("/evil");
         let mut response = echo(&self.0, request).await;
         if evil {
@@ -123,6 +137,25 @@ pub struct PlatformState {
     pub asked: AtomicUsize,
     /// Life of the tokens that are given, in seconds.
     pub life_s: AtomicUsize,
+    /// Time for which a session may be unused, in seconds.
+    pub idle_s: AtomicUsize,
+    /// How long a session may last, from the next token on.
+    pub max_s: AtomicUsize,
+    /// Epoch of the tokens that are given, when it is not 0.
+    pub epoch: AtomicUsize,
+    /// Whether the tokens that are given say that a code was shown just now.
+    pub mfa: AtomicBool,
+}
+
+impl PlatformState {
+    /// Secret and subject of the session whose hash is asked about.
+    fn session(&self, ask: &Value) -> Option<(String, String)> {
+        let hash = ask["hash"].as_str()?;
+        let sessions = self.sessions.lock().unwrap();
+        let hashed = |secret: &str| BASE64_URL_SAFE_NO_PAD.encode(opaque::hash(secret));
+        let found = sessions.iter().find(|(secret, _)| hashed(secret) == hash);
+        found.map(|(secret, subject)| (secret.clone(), subject.clone()))
+    }
 }
 
 struct PlatformReplica {
@@ -143,15 +176,22 @@ impl PlatformReplica {
 
     fn token(&self, ask: &Value) -> Option<Value> {
         self.state.asked.fetch_add(1, Ordering::SeqCst);
-        let subject = self.state.sessions.lock().unwrap().get(ask["session"].as_str()?)?.clone();
+        let subject = self.state.session(ask)?.1;
         let mut claims = match ask["resource"].as_str() {
             None => self.keys.member(),
             Some(resource) => Claims { aud: resource.into(), ..self.keys.shop() },
         };
         let life = self.state.life_s.load(Ordering::SeqCst) as u64;
         (claims.sub, claims.exp) = (subject, claims.iat + life);
+        if self.state.mfa.load(Ordering::SeqCst) {
+            claims.acr = bastide_types::Acr::Mfa;
+        }
+        claims.epoch = claims.epoch.max(self.state.epoch.load(Ordering::SeqCst) as u64);
         let key = if claims.stage == "platform" { &self.keys.members } else { &self.keys.production };
-        Some(json!({"access_token": mint(key, &claims).unwrap(), "expires_at": claims.exp}))
+        let token = mint(key, &claims).unwrap();
+        let until_s = claims.iat + self.state.max_s.load(Ordering::SeqCst) as u64;
+        let idle_s = self.state.idle_s.load(Ordering::SeqCst);
+        Some(json!({"access_token": token, "expires_at": claims.exp, "until_s": until_s, "idle_s": idle_s}))
     }
 }
 
@@ -167,7 +207,9 @@ impl Service for PlatformReplica {
             "/internal/session/open" => self.open(&ask),
             "/internal/session/token" => self.token(&ask),
             "/internal/session/close" => {
-                self.state.sessions.lock().unwrap().remove(ask["session"].as_str().unwrap());
+                if let Some((secret, _)) = self.state.session(&ask) {
+                    self.state.sessions.lock().unwrap().remove(&secret);
+                }
                 Some(json!({}))
             }
             _ => None,
@@ -216,6 +258,8 @@ impl Keys {
             epoch: 1,
             name: "Änn".into(),
             roles: vec!["buyer".into()],
+            acr: bastide_types::Acr::Password,
+            auth_time: now,
         }
     }
 
@@ -256,6 +300,9 @@ pub struct World {
     pub revision: Digest,
     /// Reaches the replicas, where that is not done by address.
     pub broker: Option<Broker>,
+    /// The bus, and who speaks there; else its broker is an address where nobody listens.
+    pub bus: Option<(Nats, Told)>,
+    silence_max_s: u64,
     gateway: SocketAddr,
     stop: CancellationToken,
     task: Option<JoinHandle<Result<(), bastide_gateway::Error>>>,
@@ -297,15 +344,20 @@ impl Answer {
 
 impl World {
     pub async fn new() -> Self {
-        Self::with(false).await
+        Self::with(false, None).await
     }
 
     /// Its replicas have no address; a broker reaches them.
     pub async fn by_broker() -> Self {
-        Self::with(true).await
+        Self::with(true, None).await
     }
 
-    async fn with(broker: bool) -> Self {
+    /// With a bus; members are refused after so many seconds without a word.
+    pub async fn by_bus(silence_max_s: u64) -> Self {
+        Self::with(false, Some(silence_max_s)).await
+    }
+
+    async fn with(broker: bool, bus: Option<u64>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ca = LocalCa::create_internal(OffsetDateTime::now_utc()).unwrap();
         ca.write(&dir.path().join("ca.pem"), &dir.path().join("ca.key")).unwrap();
@@ -320,12 +372,16 @@ impl World {
             live: (ReplicaId::generate(), crate::sockets::app().await),
             revision: Digest::from_sha256([7; 32]),
             broker: None,
+            bus: None,
+            silence_max_s: u64::MAX,
             gateway: ([127, 0, 0, 1], 0).into(),
             stop: CancellationToken::new(),
             task: None,
             pool: Pool::new(PoolLimits::default()),
         };
         world.state.life_s.store(300, Ordering::SeqCst);
+        world.state.idle_s.store(1800, Ordering::SeqCst);
+        world.state.max_s.store(3600, Ordering::SeqCst);
         for name in ["one", "two", "three"] {
             world.shop.push((ReplicaId::generate(), Server::start(AppReplica(name.into()), None)));
         }
@@ -338,7 +394,16 @@ impl World {
             let replicas = world.shop.iter().map(|(id, server)| (*id, server.addr)).collect();
             world.broker = Some(Broker::start(&world.dir.path().join("broker.sock"), replicas));
         }
-        world.start().await;
+        let signer = bastide_bus::SigningKey::generate().unwrap();
+        if let Some(silence_max_s) = bus {
+            let hosts = ["127.0.0.1".to_owned()];
+            let issued = world.ca.issue_role(Role::Bus, "bus", &hosts, OffsetDateTime::now_utc()).unwrap();
+            issued.write(&world.dir.path().join("bus.pem"), &world.dir.path().join("bus.key")).unwrap();
+            let nats = Nats::start(world.dir.path());
+            let told = nats.platform(bastide_bus::SigningKey::from_pkcs8(&signer).unwrap()).await;
+            (world.bus, world.silence_max_s) = (Some((nats, told)), silence_max_s);
+        }
+        world.start(&signer).await;
         world
     }
 
@@ -355,7 +420,8 @@ impl World {
         path
     }
 
-    fn snapshot(&self) -> Snapshot {
+    /// What it serves from.
+    pub fn snapshot(&self) -> Snapshot {
         let domains = Domains::default();
         let name = |text: &str| CustomerName::new(text).unwrap();
         let issuer = |url: String, key: &SigningKey| Issuer {
@@ -363,7 +429,7 @@ impl World {
             keys: vec![key.verifying_key().clone()],
             token_epoch: 1,
         };
-        let route = |path: &str, access| Route { path: path.into(), access };
+        let route = |path: &str, access| Route { path: path.into(), access, acr: None, max_age_s: None };
         let zones = ["a", "a", "b"];
         let replicas = self.shop.iter().zip(zones).map(|((id, _), zone)| (*id, ZoneName::new(zone).unwrap()));
         let shop = App {
@@ -374,6 +440,11 @@ impl World {
                 route("/", AccessRule::Public),
                 route("/me", AccessRule::Authenticated),
                 route("/admin", AccessRule::Roles(vec!["boss".into()])),
+                Route {
+                    acr: Some(bastide_types::Acr::Mfa),
+                    max_age_s: Some(600),
+                    ..route("/vault", AccessRule::Authenticated)
+                },
                 route("/buy", AccessRule::Roles(vec!["buyer".into(), "boss".into()])),
             ],
             replicas: replicas.collect(),
@@ -418,14 +489,15 @@ impl World {
             customers,
             hosts: std::collections::BTreeMap::new(),
             waf: BTreeMap::new(),
+            kept: Vec::new(),
+            schema: bastide_types::snapshot::SCHEMA,
             platform_waf: Digest::from_sha256([0; 32]),
         }
     }
 
-    /// Starts the gateway of zone a. Its broker is an address where nobody listens.
-    async fn start(&mut self) {
-        let signer =
-            bastide_bus::SigningKey::from_pkcs8(&bastide_bus::SigningKey::generate().unwrap()).unwrap();
+    /// Starts the gateway of zone a.
+    async fn start(&mut self, signer: &[u8]) {
+        let signer = bastide_bus::SigningKey::from_pkcs8(signer).unwrap();
         let snapshot = self.snapshot();
         let signed = signer.sign(&snapshot).unwrap();
         self.write("snapshot.json", bastide_bus::snapshot::serialize(&snapshot, &signed).unwrap().1);
@@ -437,15 +509,21 @@ impl World {
         let facts = ReplicaFacts { boot: 1, sequence: 1, generation: 1, replicas: replicas.collect() };
         let facts = json!({"accounts": {"DEMO": {"facts": facts, "retired": []}}});
         self.write("facts.json", facts.to_string());
-        let creds = bastide_bus::bootstrap::generate(now_s()).unwrap().issuers;
-        let creds = creds.creds(Role::Gateway, "gateway-a", now_s()).unwrap();
         let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (issuers, url) = match &self.bus {
+            Some((nats, _)) => (nats.material.issuers.clone(), nats.url()),
+            None => {
+                let issuers = bastide_bus::bootstrap::generate(now_s()).unwrap().issuers;
+                (issuers, format!("tls://{}", nobody.local_addr().unwrap()))
+            }
+        };
+        let creds = issuers.creds(Role::Gateway, "gateway-a", now_s()).unwrap();
         let config = Config {
             zone: ZoneName::new("a").unwrap(),
             listen: ([127, 0, 0, 1], 0).into(),
             node: self.node(Role::Gateway, "gateway-a"),
             bus: bastide_bus::Config {
-                url: format!("tls://{}", nobody.local_addr().unwrap()),
+                url,
                 ca_file: self.dir.path().join("ca.pem"),
                 creds_file: Some(self.write("bus.creds", creds["gateway-a.creds"].expose())),
                 jwt: None,
@@ -461,6 +539,7 @@ impl World {
             deadline_ms: 60_000,
             platform_deadline_ms: 60_000,
             tokens_max: 1000,
+            silence_max_s: self.silence_max_s,
         };
         drop(nobody);
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -487,8 +566,24 @@ impl World {
         }
     }
 
+    /// What tells the session feed.
+    pub fn told(&self) -> &Told {
+        &self.bus.as_ref().unwrap().1
+    }
+
     /// Sends a request as the edge.
     pub async fn send(&self, method: Method, url: &str, fields: &[(&str, &str)], body: &str) -> Answer {
+        let response = self.begin(method, url, fields, body).await;
+        let (head, body) = response.into_parts();
+        let body = body.collect_up_to(1 << 20).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        let answer = Answer { status: head.status.as_u16(), headers: head.headers, body };
+        assert_ne!(answer.header("x-request-id"), "", "every answer names its request");
+        answer
+    }
+
+    /// Sends a request as the edge; the answer may still be on its way.
+    pub async fn begin(&self, method: Method, url: &str, fields: &[(&str, &str)], body: &str) -> Response {
         let rest = url.strip_prefix("https://").unwrap();
         let (host, path) = rest.split_once('/').unwrap();
         let mut request = Request::new(Body::from(body.to_owned()));
@@ -500,13 +595,7 @@ impl World {
             request.headers_mut().append(name, value.parse().unwrap());
         }
         let edge = self.upstream(Role::Edge, "edge");
-        let response = self.pool.send(&edge, request, Instant::now() + LONG).await.unwrap();
-        let (head, body) = response.into_parts();
-        let body = body.collect_up_to(1 << 20).await.unwrap();
-        let body = String::from_utf8(body.to_vec()).unwrap();
-        let answer = Answer { status: head.status.as_u16(), headers: head.headers, body };
-        assert_ne!(answer.header("x-request-id"), "", "every answer names its request");
-        answer
+        self.pool.send(&edge, request, Instant::now() + LONG).await.unwrap()
     }
 
     pub async fn get(&self, url: &str, fields: &[(&str, &str)]) -> Answer {

@@ -1,9 +1,9 @@
 //! What edges store: purging it, its figures, and why a request is answered as it is.
 
-use crate::{ApiError, App, caller::Caller, domains, snapshot};
+use crate::{ApiError, App, caller::Caller, domains, snapshot, wire::Query};
 use axum::{
     Json,
-    extract::{Query, State, rejection::JsonRejection},
+    extract::{State, rejection::JsonRejection},
 };
 use bastide_store::StoreError;
 use bastide_types::{
@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use url::Url;
 
-const PURGERS: &[&str] = &["developer", "administrator"];
 /// Purges of a customer within a minute.
 const PURGES_MAX: u64 = 60;
 /// Longest address, prefix or group name, in bytes.
@@ -49,13 +48,12 @@ pub(crate) struct Purged {
 }
 
 /// Makes edges forget stored responses. In force on all of them within a second.
-#[utoipa::path(post, path = "/api/cache/purges", request_body = NewPurge, responses((status = 202, body = Purged), (status = 404, description = "No such stage or app"), (status = 422, description = "It says nothing, or too much"), (status = 429, description = "Too many purges")))]
+#[utoipa::path(post, path = "/cache/purges", request_body = NewPurge, responses((status = 202, body = Purged), (status = 404, description = "No such stage or app"), (status = 422, description = "It says nothing, or too much"), (status = 429, description = "Too many purges")))]
 pub(crate) async fn purge(
     State(app): State<App>,
     caller: Caller,
     body: Result<Json<NewPurge>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Purged>), ApiError> {
-    caller.need(PURGERS)?;
     let Json(new) = body.map_err(|error| ApiError::because(Code::InputInvalid, error.body_text()))?;
     let wanted = read(&app, &caller, new).await?;
     let own = caller.store(&app);
@@ -171,11 +169,10 @@ pub(crate) struct Figures {
     /// Names of these edges.
     edges: Vec<String>,
     /// Figures by stage and app, added up.
-    #[schema(value_type = Vec<Object>)]
     apps: Vec<AppFigures>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 struct AppFigures {
     #[serde(flatten)]
     figures: CacheFigures,
@@ -183,7 +180,7 @@ struct AppFigures {
 }
 
 /// Shows what became of requests at the edges, and what they store, by app.
-#[utoipa::path(get, path = "/api/cache/figures", params(Which), responses((status = 200, body = Figures), (status = 503, description = "No edge answers")))]
+#[utoipa::path(get, path = "/cache/figures", params(Which), responses((status = 200, body = Figures), (status = 503, description = "No edge answers")))]
 pub(crate) async fn figures(
     State(app): State<App>,
     caller: Caller,
@@ -232,11 +229,10 @@ pub(crate) struct Explanations {
     /// App that the address is of.
     app: String,
     /// What each edge says.
-    #[schema(value_type = Vec<Object>)]
     edges: Vec<EdgeExplanation>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 struct EdgeExplanation {
     edge: String,
     /// Nothing when this edge does not know the app (yet).
@@ -244,7 +240,7 @@ struct EdgeExplanation {
 }
 
 /// Explains what the edges would do with a request, and why, with the section of the RFC.
-#[utoipa::path(post, path = "/api/cache/why", request_body = NewQuestion, responses((status = 200, body = Explanations), (status = 404, description = "No such app"), (status = 422, description = "No address of an app"), (status = 503, description = "No edge answers")))]
+#[utoipa::path(post, path = "/cache/why", request_body = NewQuestion, responses((status = 200, body = Explanations), (status = 404, description = "No such app"), (status = 422, description = "No address of an app"), (status = 503, description = "No edge answers")))]
 pub(crate) async fn why(
     State(app): State<App>,
     caller: Caller,

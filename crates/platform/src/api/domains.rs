@@ -1,6 +1,5 @@
 //! Custom domains: claim, prove, serve with, give up.
 
-use super::{apps::PUBLISHERS, customers::operator};
 use crate::{
     ApiError, App,
     caller::Caller,
@@ -99,20 +98,19 @@ pub(crate) struct LockView {
 }
 
 /// Lists the customer's domains.
-#[utoipa::path(get, path = "/api/domains", responses((status = 200, body = Vec<DomainView>)))]
+#[utoipa::path(get, path = "/domains", responses((status = 200, body = Vec<DomainView>)))]
 pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<DomainView>>, ApiError> {
     let rows = caller.store(&app).domains().await?;
     Ok(Json(rows.into_iter().map(|row| view(&app, &caller, row)).collect()))
 }
 
 /// Claims a domain for a stage. It serves once its ownership is proven.
-#[utoipa::path(post, path = "/api/domains", request_body = NewDomain, responses((status = 201, body = DomainView), (status = 404, description = "No such stage"), (status = 409, description = "Claimed already"), (status = 422, description = "Not a domain that can be used"), (status = 429, description = "Too many")))]
+#[utoipa::path(post, path = "/domains", request_body = NewDomain, responses((status = 201, body = DomainView), (status = 404, description = "No such stage"), (status = 409, description = "Claimed already"), (status = 422, description = "Not a domain that can be used"), (status = 429, description = "Too many")))]
 pub(crate) async fn add(
     State(app): State<App>,
     caller: Caller,
     body: Result<Json<NewDomain>, JsonRejection>,
 ) -> Result<(StatusCode, Json<DomainView>), ApiError> {
-    caller.need(PUBLISHERS)?;
     let Json(new) = body.map_err(|error| ApiError::because(Code::InputInvalid, error.body_text()))?;
     let name = usable(&app, &new.domain)?;
     let stage = super::network::known(&app, &caller, Some(new.stage)).await?;
@@ -141,13 +139,12 @@ pub(crate) async fn add(
 }
 
 /// Looks for the record of a domain now.
-#[utoipa::path(post, path = "/api/domains/{domain}/verify", params(("domain" = String, Path, description = "Host name")), responses((status = 200, body = DomainView), (status = 404, description = "No such domain"), (status = 409, description = "Not proven, or somebody else's"), (status = 429, description = "Too often")))]
+#[utoipa::path(post, path = "/domains/{domain}/verify", params(("domain" = String, Path, description = "Host name")), responses((status = 200, body = DomainView), (status = 404, description = "No such domain"), (status = 409, description = "Not proven, or somebody else's"), (status = 429, description = "Too often")))]
 pub(crate) async fn verify(
     State(app): State<App>,
     caller: Caller,
     Path(domain): Path<String>,
 ) -> Result<Json<DomainView>, ApiError> {
-    caller.need(PUBLISHERS)?;
     let row = found(&app, &caller, &named(&domain)?).await?;
     if row.checked.is_some_and(|at| now_s() < at + VERIFY_EVERY_S) {
         let detail = format!("a domain is looked at every {VERIFY_EVERY_S} seconds at most");
@@ -171,13 +168,12 @@ pub(crate) async fn verify(
 }
 
 /// Gives a domain up, at once.
-#[utoipa::path(delete, path = "/api/domains/{domain}/claim", params(("domain" = String, Path, description = "Host name")), responses((status = 204, description = "Gone"), (status = 404, description = "No such domain")))]
+#[utoipa::path(delete, path = "/domains/{domain}/claim", params(("domain" = String, Path, description = "Host name")), responses((status = 204, description = "Gone"), (status = 404, description = "No such domain")))]
 pub(crate) async fn remove(
     State(app): State<App>,
     caller: Caller,
     Path(domain): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    caller.need(PUBLISHERS)?;
     let row = found(&app, &caller, &named(&domain)?).await?;
     let own = caller.store(&app);
     let mut write = app.store.write().await?;
@@ -191,14 +187,13 @@ pub(crate) async fn remove(
 }
 
 /// Serves a proven domain with a certificate of one's own.
-#[utoipa::path(put, path = "/api/domains/{domain}/certificate", params(("domain" = String, Path, description = "Host name")), request_body = OwnCertificate, responses((status = 200, body = DomainView), (status = 404, description = "No such domain"), (status = 409, description = "Not proven"), (status = 422, description = "Not a certificate that can serve it")))]
+#[utoipa::path(put, path = "/domains/{domain}/certificate", params(("domain" = String, Path, description = "Host name")), request_body = OwnCertificate, responses((status = 200, body = DomainView), (status = 404, description = "No such domain"), (status = 409, description = "Not proven"), (status = 422, description = "Not a certificate that can serve it")))]
 pub(crate) async fn certificate(
     State(app): State<App>,
     caller: Caller,
     Path(domain): Path<String>,
     body: Result<Json<OwnCertificate>, JsonRejection>,
 ) -> Result<Json<DomainView>, ApiError> {
-    caller.need(PUBLISHERS)?;
     // What is wrong with the body is not repeated: it holds a key.
     let Json(new) =
         body.map_err(|_| ApiError::because(Code::InputInvalid, "give `chain` and `key`, as PEM texts"))?;
@@ -223,14 +218,13 @@ pub(crate) async fn certificate(
 }
 
 /// Chooses the domain with which addresses of a stage are shown.
-#[utoipa::path(put, path = "/api/stages/{stage}/default-domain", params(("stage" = String, Path, description = "Name of the stage")), request_body = Default, responses((status = 204, description = "Chosen"), (status = 404, description = "No such stage or domain"), (status = 409, description = "Not proven")))]
+#[utoipa::path(put, path = "/stages/{stage}/default-domain", params(("stage" = String, Path, description = "Name of the stage")), request_body = Default, responses((status = 204, description = "Chosen"), (status = 404, description = "No such stage or domain"), (status = 409, description = "Not proven")))]
 pub(crate) async fn set_default(
     State(app): State<App>,
     caller: Caller,
     Path(stage): Path<String>,
     body: Result<Json<Default>, JsonRejection>,
 ) -> Result<StatusCode, ApiError> {
-    caller.need(PUBLISHERS)?;
     let Json(new) = body.map_err(|error| ApiError::because(Code::InputInvalid, error.body_text()))?;
     let stage: StageName = super::network::known(&app, &caller, Some(stage)).await?;
     let row = match &new.domain {
@@ -255,9 +249,8 @@ pub(crate) async fn set_default(
 }
 
 /// Lists names that were given up and are locked, for operators.
-#[utoipa::path(get, path = "/api/locks", responses((status = 200, body = Vec<LockView>)))]
-pub(crate) async fn locks(State(app): State<App>, caller: Caller) -> Result<Json<Vec<LockView>>, ApiError> {
-    operator(&caller)?;
+#[utoipa::path(get, path = "/locks", responses((status = 200, body = Vec<LockView>)))]
+pub(crate) async fn locks(State(app): State<App>) -> Result<Json<Vec<LockView>>, ApiError> {
     let shown = app.store.locks().await?.into_iter().map(|lock| LockView {
         kind: lock.kind,
         label: lock.label,
@@ -268,13 +261,12 @@ pub(crate) async fn locks(State(app): State<App>, caller: Caller) -> Result<Json
 }
 
 /// Lifts the lock of a name, for operators.
-#[utoipa::path(delete, path = "/api/locks/{label}/lock", params(("label" = String, Path, description = "The name")), responses((status = 204, description = "Lifted"), (status = 404, description = "Not locked")))]
+#[utoipa::path(delete, path = "/locks/{label}/lock", params(("label" = String, Path, description = "The name")), responses((status = 204, description = "Lifted"), (status = 404, description = "Not locked")))]
 pub(crate) async fn unlock(
     State(app): State<App>,
     caller: Caller,
     Path(label): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    operator(&caller)?;
     let mut write = app.store.write().await?;
     if !app.store.unlock(&mut write, &label).await? {
         return Err(ApiError::new(Code::ApiUnknown));

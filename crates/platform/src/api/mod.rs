@@ -1,8 +1,11 @@
 //! The public API of the Platform's services.
 
 mod apps;
+mod audit;
 mod cache;
 mod customers;
+mod deployments;
+mod description;
 mod domains;
 mod network;
 mod runtime;
@@ -11,6 +14,9 @@ mod services;
 mod site;
 mod waf;
 mod whoami;
+
+pub(crate) use description::queries;
+pub use description::{Service, description};
 
 use crate::App;
 use axum::{
@@ -21,58 +27,63 @@ use axum::{
 use utoipa::OpenApi;
 
 /// Most bytes of a JSON body.
-const JSON_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const JSON_BYTES_MAX: usize = 256 * 1024;
 
-/// Routes of orgs, build and deploy, and the description of all.
+/// Routes of orgs, build and deploy.
 pub fn router(app: App) -> Router {
     let small = Router::new()
-        .route("/api/whoami", get(whoami::whoami))
-        .route("/api/apps", get(apps::list))
-        .route("/api/apps/{app}", get(apps::show))
-        .route("/api/apps/{app}/deployments", post(apps::promote))
-        .route("/api/apps/{app}/egress", get(network::explain))
-        .route("/api/apps/{app}/services", get(services::list))
-        .route("/api/apps/{app}/services/postgres/rotate", post(services::rotate))
-        .route("/api/cache/purges", post(cache::purge))
-        .route("/api/cache/figures", get(cache::figures))
-        .route("/api/cache/why", post(cache::why))
-        .route("/api/apps/{app}/scale", put(scale::replace))
-        .route("/api/stages/{stage}/network", get(network::show).put(network::replace))
-        .route("/api/stages/{stage}/site", get(site::show).delete(site::reset))
+        .route("/whoami", get(whoami::whoami))
+        .route("/apps", get(apps::list))
+        .route("/apps/{app}", get(apps::show))
+        .route("/apps/{app}/content", get(apps::content))
+        .route("/apps/{app}/deployments", post(apps::promote))
+        .route("/apps/{app}/rollbacks", post(deployments::roll_back))
+        .route("/apps/{app}/undeployments", post(deployments::undeploy))
+        .route("/apps/{app}/revisions", get(deployments::revisions))
+        .route("/apps/{app}/diff", get(deployments::diff))
+        .route("/operations", get(deployments::operations))
+        .route("/apps/{app}/egress", get(network::explain))
+        .route("/apps/{app}/services", get(services::list))
+        .route("/apps/{app}/services/postgres/rotate", post(services::rotate))
+        .route("/cache/purges", post(cache::purge))
+        .route("/cache/figures", get(cache::figures))
+        .route("/cache/why", post(cache::why))
+        .route("/apps/{app}/scale", put(scale::replace))
+        .route("/stages/{stage}/network", get(network::show).put(network::replace))
+        .route("/stages/{stage}/site", get(site::show).delete(site::reset))
         .route(
-            "/api/stages/{stage}/site/pages/{page}",
+            "/stages/{stage}/site/pages/{page}",
             get(site::page).put(site::put_page).delete(site::remove_page),
         )
-        .route("/api/stages/{stage}/site/maintenance", put(site::maintenance))
-        .route("/api/stages/{stage}/site/redirects", put(site::redirects))
-        .route("/api/stages/{stage}/site/fields", put(site::fields))
-        .route("/api/waf/policy", get(waf::show).put(waf::replace))
-        .route("/api/operations/{id}", get(apps::operation))
-        .route("/api/domains", get(domains::list).post(domains::add))
+        .route("/stages/{stage}/site/maintenance", put(site::maintenance))
+        .route("/stages/{stage}/site/redirects", put(site::redirects))
+        .route("/stages/{stage}/site/fields", put(site::fields))
+        .route("/waf/policy", get(waf::show).put(waf::replace))
+        .route("/operations/{id}", get(apps::operation))
+        .route("/audit", get(audit::list))
+        .route("/audit/export", get(audit::export))
+        .route("/audit/verification", get(audit::verify))
+        .route("/domains", get(domains::list).post(domains::add))
         // Rules against attacks dislike addresses that end like the name of a program, as `.com` does.
-        .route("/api/domains/{domain}/claim", delete(domains::remove))
-        .route("/api/domains/{domain}/verify", post(domains::verify))
-        .route("/api/domains/{domain}/certificate", put(domains::certificate))
-        .route("/api/stages/{stage}/default-domain", put(domains::set_default))
-        .route("/api/locks", get(domains::locks))
-        .route("/api/locks/{label}/lock", delete(domains::unlock))
-        .route("/api/runtime", get(runtime::show))
-        .route("/api/customers", get(customers::list).post(customers::create))
-        .route("/api/customers/{customer}/quota", get(scale::quota_of).put(scale::set_quota))
-        .route("/api/openapi.json", get(|| async { Json(description()) }))
+        .route("/domains/{domain}/claim", delete(domains::remove))
+        .route("/domains/{domain}/verify", post(domains::verify))
+        .route("/domains/{domain}/certificate", put(domains::certificate))
+        .route("/stages/{stage}/default-domain", put(domains::set_default))
+        .route("/locks", get(domains::locks))
+        .route("/locks/{label}/lock", delete(domains::unlock))
+        .route("/runtime", get(runtime::show))
+        .route("/customers", get(customers::list).post(customers::create))
+        .route("/customers/{customer}/quota", get(scale::quota_of).put(scale::set_quota))
         .layer(DefaultBodyLimit::max(JSON_BYTES_MAX));
     // The upload has its own limit, kept while it streams to disk.
-    let upload = Router::new()
-        .route("/api/apps/{app}/publish", post(apps::publish))
-        .layer(DefaultBodyLimit::disable());
+    let upload =
+        Router::new().route("/apps/{app}/publish", post(apps::publish)).layer(DefaultBodyLimit::disable());
     small.merge(upload).with_state(app)
 }
 
-/// The OpenAPI description of the whole API.
-pub fn description() -> utoipa::openapi::OpenApi {
-    let mut all = Description::openapi();
-    all.merge(crate::identity::description());
-    all
+/// What everybody may ask, also without having signed in: the description of the API.
+pub fn open_router() -> Router {
+    Router::new().route("/openapi.json", get(|| async { Json(description()) }))
 }
 
 #[derive(OpenApi)]
@@ -87,7 +98,16 @@ pub fn description() -> utoipa::openapi::OpenApi {
         apps::show,
         apps::publish,
         apps::promote,
+        apps::content,
         apps::operation,
+        deployments::roll_back,
+        deployments::undeploy,
+        deployments::revisions,
+        deployments::diff,
+        deployments::operations,
+        audit::list,
+        audit::export,
+        audit::verify,
         cache::purge,
         domains::list,
         domains::add,
@@ -120,6 +140,7 @@ pub fn description() -> utoipa::openapi::OpenApi {
         waf::replace,
         customers::list,
         customers::create
-    )
+    ),
+    components(schemas(bastide_types::tree::TreeFile))
 )]
 struct Description;

@@ -1,9 +1,9 @@
 //! Network settings of stages: where apps may call to, and which app may call which.
 
-use crate::{ApiError, App, caller::Caller, deploy};
+use crate::{ApiError, App, caller::Caller, deploy, wire::Query};
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::JsonRejection},
+    extract::{Path, State, rejection::JsonRejection},
 };
 use bastide_store::StoreError;
 use bastide_types::{
@@ -39,7 +39,7 @@ pub(crate) struct Call {
 }
 
 /// Shows the network settings of a stage.
-#[utoipa::path(get, path = "/api/stages/{stage}/network", params(("stage" = String, Path, description = "Name of the stage")), responses((status = 200, body = Object), (status = 404, description = "No such stage")))]
+#[utoipa::path(get, path = "/stages/{stage}/network", params(("stage" = String, Path, description = "Name of the stage")), responses((status = 200, body = StageNetwork), (status = 404, description = "No such stage")))]
 pub(crate) async fn show(
     State(app): State<App>,
     caller: Caller,
@@ -50,14 +50,13 @@ pub(crate) async fn show(
 }
 
 /// Replaces the network settings of a stage. They are in force as soon as its agents hear of them.
-#[utoipa::path(put, path = "/api/stages/{stage}/network", params(("stage" = String, Path, description = "Name of the stage")), request_body = Object, responses((status = 200, body = Object), (status = 404, description = "No such stage"), (status = 422, description = "A rule that cannot be read")))]
+#[utoipa::path(put, path = "/stages/{stage}/network", params(("stage" = String, Path, description = "Name of the stage")), request_body = StageNetwork, responses((status = 200, body = StageNetwork), (status = 404, description = "No such stage"), (status = 422, description = "A rule that cannot be read")))]
 pub(crate) async fn replace(
     State(app): State<App>,
     caller: Caller,
     Path(stage): Path<String>,
     body: Result<Json<StageNetwork>, JsonRejection>,
 ) -> Result<Json<StageNetwork>, ApiError> {
-    caller.need(&["administrator"])?;
     let stage = known(&app, &caller, Some(stage)).await?;
     let before = caller.store(&app).network(&stage).await?;
     let Json(network) = body.map_err(|error| ApiError::because(Code::InputInvalid, error.body_text()))?;
@@ -72,15 +71,15 @@ pub(crate) async fn replace(
     }
     let mut write = app.store.write().await?;
     own.set_network(&mut write, &stage, &network).await?;
-    let detail = format!("{stage}: {}", serde_json::to_string(&network).unwrap_or_default());
-    own.audit(&mut write, &caller.who.sub, "stage.network", &detail).await?;
+    let what = ("stage.network", stage.as_str());
+    caller.note_change(&own, &mut write, what, Some(&before), Some(&network)).await?;
     write.commit().await.map_err(StoreError::from)?;
     deploy::announce(&app, caller.customer.id, &stage).await?;
     Ok(Json(network))
 }
 
 /// Explains what would become of a call of an app to the outside, and why.
-#[utoipa::path(get, path = "/api/apps/{app}/egress", params(("app" = String, Path, description = "Name of the app"), Call), responses((status = 200, body = Explanation), (status = 404, description = "No such app or stage")))]
+#[utoipa::path(get, path = "/apps/{app}/egress", params(("app" = String, Path, description = "Name of the app"), Call), responses((status = 200, body = Explanation), (status = 404, description = "No such app or stage")))]
 pub(crate) async fn explain(
     State(app): State<App>,
     caller: Caller,

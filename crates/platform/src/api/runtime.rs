@@ -1,6 +1,6 @@
 //! What the runtime is like: what keeps apps apart, and which addresses outsiders see.
 
-use crate::{ApiError, App, caller::Caller};
+use crate::{ApiError, App};
 use axum::{Json, extract::State};
 use bastide_types::node::{Isolation, ZoneAddress};
 use serde::Serialize;
@@ -14,13 +14,12 @@ pub(crate) struct RuntimeView {
     /// What everybody should know who uses it.
     warning: Option<&'static str>,
     /// Address that outsiders see, for each zone.
-    #[schema(value_type = Vec<Object>)]
     egress: Vec<ZoneAddress>,
 }
 
 /// Says what keeps apps apart, and with which addresses each zone's apps call outside.
-#[utoipa::path(get, path = "/api/runtime", responses((status = 200, body = RuntimeView), (status = 401, description = "No valid token")))]
-pub(crate) async fn show(State(app): State<App>, _caller: Caller) -> Result<Json<RuntimeView>, ApiError> {
+#[utoipa::path(get, path = "/runtime", responses((status = 200, body = RuntimeView), (status = 401, description = "No valid token")))]
+pub(crate) async fn show(State(app): State<App>) -> Result<Json<RuntimeView>, ApiError> {
     let isolation = app.config.isolation;
     let egress = app.config.egress_addresses.clone();
     Ok(Json(RuntimeView { isolation, warning: isolation.warning(), egress }))

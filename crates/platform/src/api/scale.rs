@@ -34,7 +34,7 @@ pub(crate) struct ScaleView {
 }
 
 impl ScaleView {
-    fn new(scale: &Scale, set_here: bool, known: Option<&ScalingRow>) -> Self {
+    pub(super) fn new(scale: &Scale, set_here: bool, known: Option<&ScalingRow>) -> Self {
         let range = scale.range();
         Self {
             min: *range.start(),
@@ -45,17 +45,6 @@ impl ScaleView {
             why: known.map(|known| known.why.clone()),
         }
     }
-
-    /// That of a revision in a stage.
-    pub(super) async fn of(
-        own: &CustomerStore<'_>,
-        stage: &StageName,
-        revision: &RevisionRow,
-    ) -> Result<Self, ApiError> {
-        let set = own.stage_scale(stage, revision.app).await?;
-        let known = own.scaling(stage).await?.remove(&revision.app);
-        Ok(Self::new(&set.unwrap_or(revision.manifest.scale), set.is_some(), known.as_ref()))
-    }
 }
 
 /// How an app shall scale in a stage.
@@ -65,19 +54,17 @@ pub(crate) struct NewScale {
     /// The stage.
     stage: String,
     /// As `[scale]` of the manifest; what is not said stays as it is. Null goes back to the manifest.
-    #[schema(value_type = Option<Object>)]
     scale: Option<Scale>,
 }
 
 /// Sets how many replicas an app has in a stage, until it is set otherwise.
-#[utoipa::path(put, path = "/api/apps/{app}/scale", params(("app" = String, Path, description = "Name of the app")), request_body = NewScale, responses((status = 200, body = ScaleView), (status = 404, description = "No such app or stage"), (status = 409, description = "More than the quota allows"), (status = 422, description = "No such scale")))]
+#[utoipa::path(put, path = "/apps/{app}/scale", params(("app" = String, Path, description = "Name of the app")), request_body = NewScale, responses((status = 200, body = ScaleView), (status = 404, description = "No such app or stage"), (status = 409, description = "More than the quota allows"), (status = 422, description = "No such scale")))]
 pub(crate) async fn replace(
     State(app): State<App>,
     caller: Caller,
     Path(name): Path<String>,
     body: Result<Json<NewScale>, JsonRejection>,
 ) -> Result<Json<ScaleView>, ApiError> {
-    caller.need(super::apps::PUBLISHERS)?;
     let unknown = || ApiError::new(Code::ApiUnknown);
     let Json(new) = body.map_err(|error| ApiError::because(Code::InputInvalid, error.body_text()))?;
     let invalid = |why: String| ApiError::because(Code::InputInvalid, why);
@@ -106,11 +93,13 @@ pub(crate) async fn replace(
         }
     };
     let mut write = app.store.write().await?;
+    let before = own.stage_scale(&stage, found.id).await?;
     own.set_stage_scale(&mut write, &stage, found.id, scale.as_ref()).await?;
     let view = ScaleView::new(&scale.unwrap_or(revision.manifest.scale), scale.is_some(), None);
     let how = if scale.is_some() { "" } else { ", as its manifest says" };
     let detail = format!("{name} in {stage}: {} to {} replicas{how}", view.min, view.max);
-    own.audit(&mut write, &caller.who.sub, "app.scale", &detail).await?;
+    let what = ("app.scale", detail.as_str());
+    caller.note_change(&own, &mut write, what, before.as_ref(), scale.as_ref()).await?;
     write.commit().await.map_err(StoreError::from)?;
     announce(&app, caller.customer.id, &stage).await?;
     Ok(Json(view))
@@ -169,13 +158,12 @@ pub(crate) struct NewQuota {
 }
 
 /// Shows how many replicas a customer may have and has (for operators).
-#[utoipa::path(get, path = "/api/customers/{customer}/quota", params(("customer" = String, Path, description = "Name of the customer")), responses((status = 200, body = QuotaView), (status = 404, description = "No such customer")))]
+#[utoipa::path(get, path = "/customers/{customer}/quota", params(("customer" = String, Path, description = "Name of the customer")), responses((status = 200, body = QuotaView), (status = 404, description = "No such customer")))]
 pub(crate) async fn quota_of(
     State(app): State<App>,
-    caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<QuotaView>, ApiError> {
-    let id = customer(&app, &caller, name).await?;
+    let id = customer(&app, name).await?;
     let own = app.store.customer(id);
     Ok(Json(QuotaView {
         replicas: quota(&app, &own).await?,
@@ -184,25 +172,26 @@ pub(crate) async fn quota_of(
 }
 
 /// Sets how many replicas a customer may have. Nothing that runs is ended by it (for operators).
-#[utoipa::path(put, path = "/api/customers/{customer}/quota", params(("customer" = String, Path, description = "Name of the customer")), request_body = NewQuota, responses((status = 200, body = QuotaView), (status = 404, description = "No such customer")))]
+#[utoipa::path(put, path = "/customers/{customer}/quota", params(("customer" = String, Path, description = "Name of the customer")), request_body = NewQuota, responses((status = 200, body = QuotaView), (status = 404, description = "No such customer")))]
 pub(crate) async fn set_quota(
     State(app): State<App>,
     caller: Caller,
     Path(name): Path<String>,
     body: Result<Json<NewQuota>, JsonRejection>,
 ) -> Result<Json<QuotaView>, ApiError> {
-    let id = customer(&app, &caller, name).await?;
+    let id = customer(&app, name).await?;
     let Json(new) = body.map_err(|error| ApiError::because(Code::InputInvalid, error.body_text()))?;
     let own = app.store.customer(id);
     let mut write = app.store.write().await?;
+    let before = quota(&app, &own).await?;
     own.set_quota(&mut write, new.replicas).await?;
-    own.audit(&mut write, &caller.who.sub, "customer.quota", &format!("{} replicas", new.replicas)).await?;
+    let what = ("customer.quota", "replicas");
+    caller.note_change(&own, &mut write, what, Some(&before), Some(&new.replicas)).await?;
     write.commit().await.map_err(StoreError::from)?;
     Ok(Json(QuotaView { replicas: new.replicas, used: own.replica_counts().await?.values().sum() }))
 }
 
-async fn customer(app: &App, caller: &Caller, name: String) -> Result<bastide_types::CustomerId, ApiError> {
-    super::customers::operator(caller)?;
+async fn customer(app: &App, name: String) -> Result<bastide_types::CustomerId, ApiError> {
     let unknown = || ApiError::new(Code::ApiUnknown);
     let name = CustomerName::new(name).map_err(|_| unknown())?;
     Ok(app.store.customer_named(&name).await?.ok_or_else(unknown)?.id)

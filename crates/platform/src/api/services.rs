@@ -1,6 +1,6 @@
 //! What apps have besides their replicas: databases, and new passwords for them.
 
-use super::apps::{Begun, PUBLISHERS};
+use super::apps::Begun;
 use crate::{ApiError, App, caller::Caller, deploy, services};
 use axum::{
     Json,
@@ -40,7 +40,7 @@ pub(crate) struct Rotation {
 }
 
 /// Lists what an app has in each stage.
-#[utoipa::path(get, path = "/api/apps/{app}/services", params(("app" = String, Path, description = "Name of the app")), responses((status = 200, body = Vec<ServiceView>), (status = 404, description = "No such app")))]
+#[utoipa::path(get, path = "/apps/{app}/services", params(("app" = String, Path, description = "Name of the app")), responses((status = 200, body = Vec<ServiceView>), (status = 404, description = "No such app")))]
 pub(crate) async fn list(
     State(app): State<App>,
     caller: Caller,
@@ -83,14 +83,13 @@ pub(crate) async fn list(
 
 /// Gives an app another role and password for its database. New replicas of the same revision start with them;
 /// the old ones end with the last replica that uses them.
-#[utoipa::path(post, path = "/api/apps/{app}/services/postgres/rotate", params(("app" = String, Path, description = "Name of the app")), request_body = Rotation, responses((status = 202, body = Begun), (status = 404, description = "No such app or stage, or no database there"), (status = 409, description = "Busy, or not serving")))]
+#[utoipa::path(post, path = "/apps/{app}/services/postgres/rotate", params(("app" = String, Path, description = "Name of the app")), request_body = Rotation, responses((status = 202, body = Begun), (status = 404, description = "No such app or stage, or no database there"), (status = 409, description = "Busy, or not serving")))]
 pub(crate) async fn rotate(
     State(app): State<App>,
     caller: Caller,
     Path(name): Path<String>,
     body: Result<Json<Rotation>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Begun>), ApiError> {
-    caller.need(PUBLISHERS)?;
     let Json(rotation) = body.map_err(|error| ApiError::because(Code::InputInvalid, error.body_text()))?;
     let unknown = || ApiError::new(Code::ApiUnknown);
     let name = AppName::new(name).map_err(|_| unknown())?;

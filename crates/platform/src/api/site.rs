@@ -1,6 +1,6 @@
 //! How the hosts of a stage behave by themselves: error pages, maintenance, redirects, security fields.
 
-use super::{apps::PUBLISHERS, network::known};
+use super::network::known;
 use crate::{ApiError, App, caller::Caller, snapshot};
 use axum::{
     Json,
@@ -11,8 +11,8 @@ use bastide_store::{CustomerStore, StoreError, Write, now_s};
 use bastide_types::{
     Code, SiteSettings, StageName,
     site::{
-        FieldInForce, Maintenance, Page, PageKind, Redirect, SETTINGS_BYTES_MAX, SecurityFields, SiteFault,
-        StageHosts,
+        FieldInForce, FieldRule, Maintenance, Page, PageKind, Redirect, SETTINGS_BYTES_MAX, SecurityFields,
+        SiteFault, StageHosts,
     },
 };
 use serde::Serialize;
@@ -36,19 +36,16 @@ pub(crate) struct SiteView {
     /// Stage.
     stage: String,
     /// Pages of its own, and how many bytes they have.
-    #[schema(value_type = Object)]
+    #[schema(value_type = BTreeMap<String, usize>)]
     pages: BTreeMap<PageKind, usize>,
     /// What is closed.
-    #[schema(value_type = Object)]
     maintenance: Maintenance,
     /// Redirects.
-    #[schema(value_type = Vec<Object>)]
     redirects: Vec<Redirect>,
     /// What was said about security fields.
-    #[schema(value_type = Object)]
+    #[schema(value_type = BTreeMap<String, FieldRule>)]
     fields: SecurityFields,
     /// Security fields of answers, with the defaults.
-    #[schema(value_type = Vec<Object>)]
     fields_in_force: Vec<FieldInForce>,
 }
 
@@ -64,26 +61,24 @@ pub(crate) struct PageView {
 }
 
 /// Shows how the hosts of a stage behave by themselves.
-#[utoipa::path(get, path = "/api/stages/{stage}/site", params(("stage" = String, Path, description = "Name of the stage")), responses((status = 200, body = SiteView), (status = 404, description = "No such stage")))]
+#[utoipa::path(get, path = "/stages/{stage}/site", params(("stage" = String, Path, description = "Name of the stage")), responses((status = 200, body = SiteView), (status = 404, description = "No such stage")))]
 pub(crate) async fn show(
     State(app): State<App>,
     caller: Caller,
     Path(stage): Path<String>,
 ) -> Result<Json<SiteView>, ApiError> {
-    caller.need(PUBLISHERS)?;
     let stage = known(&app, &caller, Some(stage)).await?;
     let settings = read(&app, &caller, &stage).await?;
     Ok(Json(view(&stage, settings)))
 }
 
 /// Forgets all that was said about a stage's hosts: the defaults hold again.
-#[utoipa::path(delete, path = "/api/stages/{stage}/site", params(("stage" = String, Path, description = "Name of the stage")), responses((status = 200, body = SiteView), (status = 404, description = "No such stage")))]
+#[utoipa::path(delete, path = "/stages/{stage}/site", params(("stage" = String, Path, description = "Name of the stage")), responses((status = 200, body = SiteView), (status = 404, description = "No such stage")))]
 pub(crate) async fn reset(
     State(app): State<App>,
     caller: Caller,
     Path(stage): Path<String>,
 ) -> Result<Json<SiteView>, ApiError> {
-    caller.need(ADMINISTRATORS)?;
     let stage = known(&app, &caller, Some(stage)).await?;
     // Without reading what is there: this is the way out when it cannot be read.
     let write = app.store.write().await?;
@@ -91,13 +86,12 @@ pub(crate) async fn reset(
 }
 
 /// Shows a page of one's own.
-#[utoipa::path(get, path = "/api/stages/{stage}/site/pages/{page}", params(("stage" = String, Path, description = "Name of the stage"), ("page" = String, Path, description = "A status, or `maintenance`")), responses((status = 200, body = PageView), (status = 404, description = "No such stage or page")))]
+#[utoipa::path(get, path = "/stages/{stage}/site/pages/{page}", params(("stage" = String, Path, description = "Name of the stage"), ("page" = String, Path, description = "A status, or `maintenance`")), responses((status = 200, body = PageView), (status = 404, description = "No such stage or page")))]
 pub(crate) async fn page(
     State(app): State<App>,
     caller: Caller,
     Path((stage, page)): Path<(String, String)>,
 ) -> Result<Json<PageView>, ApiError> {
-    caller.need(PUBLISHERS)?;
     let stage = known(&app, &caller, Some(stage)).await?;
     let page: PageKind = page.parse().map_err(|_| ApiError::new(Code::ApiUnknown))?;
     let mut settings = read(&app, &caller, &stage).await?;
@@ -106,14 +100,13 @@ pub(crate) async fn page(
 }
 
 /// Sets a page of one's own: HTML as `application/octet-stream`, at most 32 KiB.
-#[utoipa::path(put, path = "/api/stages/{stage}/site/pages/{page}", params(("stage" = String, Path, description = "Name of the stage"), ("page" = String, Path, description = "A status, or `maintenance`")), request_body(content = String, content_type = "application/octet-stream"), responses((status = 200, body = SiteView), (status = 404, description = "No such stage"), (status = 422, description = "No such page, or not one that can be used"), (status = 429, description = "Too much, or too often")))]
+#[utoipa::path(put, path = "/stages/{stage}/site/pages/{page}", params(("stage" = String, Path, description = "Name of the stage"), ("page" = String, Path, description = "A status, or `maintenance`")), request_body(content = String, content_type = "application/octet-stream"), responses((status = 200, body = SiteView), (status = 404, description = "No such stage"), (status = 422, description = "No such page, or not one that can be used"), (status = 429, description = "Too much, or too often")))]
 pub(crate) async fn put_page(
     State(app): State<App>,
     caller: Caller,
     Path((stage, page)): Path<(String, String)>,
     body: Bytes,
 ) -> Result<Json<SiteView>, ApiError> {
-    caller.need(PUBLISHERS)?;
     let stage = known(&app, &caller, Some(stage)).await?;
     let kind: PageKind = page.parse().map_err(invalid)?;
     let html = String::from_utf8(body.into())
@@ -133,13 +126,12 @@ pub(crate) async fn put_page(
 }
 
 /// Goes back to the built-in page.
-#[utoipa::path(delete, path = "/api/stages/{stage}/site/pages/{page}", params(("stage" = String, Path, description = "Name of the stage"), ("page" = String, Path, description = "A status, or `maintenance`")), responses((status = 200, body = SiteView), (status = 404, description = "No such stage or page")))]
+#[utoipa::path(delete, path = "/stages/{stage}/site/pages/{page}", params(("stage" = String, Path, description = "Name of the stage"), ("page" = String, Path, description = "A status, or `maintenance`")), responses((status = 200, body = SiteView), (status = 404, description = "No such stage or page")))]
 pub(crate) async fn remove_page(
     State(app): State<App>,
     caller: Caller,
     Path((stage, page)): Path<(String, String)>,
 ) -> Result<Json<SiteView>, ApiError> {
-    caller.need(PUBLISHERS)?;
     let stage = known(&app, &caller, Some(stage)).await?;
     let kind: PageKind = page.parse().map_err(|_| ApiError::new(Code::ApiUnknown))?;
     if !read(&app, &caller, &stage).await?.pages.contains_key(&kind) {
@@ -158,14 +150,13 @@ pub(crate) async fn remove_page(
 }
 
 /// Closes a stage or some of its apps, or opens them again.
-#[utoipa::path(put, path = "/api/stages/{stage}/site/maintenance", params(("stage" = String, Path, description = "Name of the stage")), request_body = Object, responses((status = 200, body = SiteView), (status = 404, description = "No such stage"), (status = 422, description = "It makes no sense"), (status = 429, description = "Too often")))]
+#[utoipa::path(put, path = "/stages/{stage}/site/maintenance", params(("stage" = String, Path, description = "Name of the stage")), request_body = Maintenance, responses((status = 200, body = SiteView), (status = 404, description = "No such stage"), (status = 422, description = "It makes no sense"), (status = 429, description = "Too often")))]
 pub(crate) async fn maintenance(
     State(app): State<App>,
     caller: Caller,
     Path(stage): Path<String>,
     body: Result<Json<Maintenance>, JsonRejection>,
 ) -> Result<Json<SiteView>, ApiError> {
-    caller.need(PUBLISHERS)?;
     let stage = known(&app, &caller, Some(stage)).await?;
     let Json(new) = body.map_err(unreadable)?;
     let detail = format!("maintenance {}", serde_json::to_string(&new).unwrap_or_default());
@@ -173,14 +164,13 @@ pub(crate) async fn maintenance(
 }
 
 /// Replaces the redirects of a stage.
-#[utoipa::path(put, path = "/api/stages/{stage}/site/redirects", params(("stage" = String, Path, description = "Name of the stage")), request_body = Vec<Object>, responses((status = 200, body = SiteView), (status = 404, description = "No such stage"), (status = 422, description = "One makes no sense, or leads in a circle"), (status = 429, description = "Too much, or too often")))]
+#[utoipa::path(put, path = "/stages/{stage}/site/redirects", params(("stage" = String, Path, description = "Name of the stage")), request_body = Vec<Redirect>, responses((status = 200, body = SiteView), (status = 404, description = "No such stage"), (status = 422, description = "One makes no sense, or leads in a circle"), (status = 429, description = "Too much, or too often")))]
 pub(crate) async fn redirects(
     State(app): State<App>,
     caller: Caller,
     Path(stage): Path<String>,
     body: Result<Json<Vec<Redirect>>, JsonRejection>,
 ) -> Result<Json<SiteView>, ApiError> {
-    caller.need(PUBLISHERS)?;
     let stage = known(&app, &caller, Some(stage)).await?;
     let Json(new) = body.map_err(unreadable)?;
     let listed = new.clone();
@@ -189,22 +179,18 @@ pub(crate) async fn redirects(
 }
 
 /// Replaces what is said about security fields of answers.
-#[utoipa::path(put, path = "/api/stages/{stage}/site/fields", params(("stage" = String, Path, description = "Name of the stage")), request_body = Object, responses((status = 200, body = SiteView), (status = 404, description = "No such stage"), (status = 422, description = "No such field, or a value that it cannot have"), (status = 429, description = "Too much, or too often")))]
+#[utoipa::path(put, path = "/stages/{stage}/site/fields", params(("stage" = String, Path, description = "Name of the stage")), request_body = BTreeMap<String, FieldRule>, responses((status = 200, body = SiteView), (status = 404, description = "No such stage"), (status = 422, description = "No such field, or a value that it cannot have"), (status = 429, description = "Too much, or too often")))]
 pub(crate) async fn fields(
     State(app): State<App>,
     caller: Caller,
     Path(stage): Path<String>,
     body: Result<Json<SecurityFields>, JsonRejection>,
 ) -> Result<Json<SiteView>, ApiError> {
-    caller.need(ADMINISTRATORS)?;
     let stage = known(&app, &caller, Some(stage)).await?;
     let Json(new) = body.map_err(unreadable)?;
     let detail = format!("fields {}", serde_json::to_string(&new).unwrap_or_default());
     change(&app, &caller, &stage, |_| detail, |settings| settings.fields = new).await
 }
-
-/// Who decides about security.
-const ADMINISTRATORS: &[&str] = &["administrator"];
 
 fn unreadable(error: JsonRejection) -> ApiError {
     ApiError::because(Code::SiteInvalid, error.body_text())

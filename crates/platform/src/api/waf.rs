@@ -3,24 +3,21 @@
 use crate::{
     ApiError, App,
     caller::Caller,
+    permissions::Permission,
     snapshot,
     waf::{Office, Place, id_of, judge},
+    wire::Query,
 };
 use axum::{
     Json,
-    extract::{Query, State, rejection::JsonRejection},
+    extract::{State, rejection::JsonRejection},
 };
-use bastide_store::{CustomerStore, OfficeLevel, StoreError};
+use bastide_store::{CustomerStore, NewEntry, OfficeLevel, StoreError};
 use bastide_types::{
     AppId, AppName, Code, CustomerName, Digest, StageName, WafPolicy,
     waf::{AllowExclusions, LayerBy, WafLayer},
 };
 use serde::{Deserialize, Serialize};
-
-/// Who may look at policies of a customer.
-const READERS: &[&str] = &["developer", "administrator"];
-/// Who may tighten them.
-const WRITERS: &[&str] = &["administrator"];
 
 /// Which level is meant. Without anything: the top, which is the office's.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -42,15 +39,13 @@ pub(crate) struct PolicyView {
     /// Which level.
     level: String,
     /// What is said there by whoever asks.
-    #[schema(value_type = Object)]
     layer: WafLayer,
     /// What holds there.
-    #[schema(value_type = Object)]
     policy: WafPolicy,
     /// Its version, as the log has it.
     version: String,
     /// Which exclusions customers may add.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     allow_exclusions: AllowExclusions,
 }
 
@@ -61,7 +56,7 @@ enum At<'s> {
 }
 
 /// Shows what is said at a level, and what holds there.
-#[utoipa::path(get, path = "/api/waf/policy", params(Level), responses((status = 200, body = PolicyView), (status = 404, description = "No such customer, stage or app")))]
+#[utoipa::path(get, path = "/waf/policy", params(Level), responses((status = 200, body = PolicyView), (status = 404, description = "No such customer, stage or app")))]
 pub(crate) async fn show(
     State(app): State<App>,
     caller: Caller,
@@ -73,7 +68,7 @@ pub(crate) async fn show(
 
 /// Replaces what is said at a level: at the top and for the Platform by operators, below by them or the customer's
 /// administrators. Whatever would loosen what is said above is refused.
-#[utoipa::path(put, path = "/api/waf/policy", params(Level), request_body = Object, responses((status = 200, body = PolicyView), (status = 403, description = "The level is the office's"), (status = 404, description = "No such customer, stage or app"), (status = 409, description = "It would loosen what is said above"), (status = 422, description = "It makes no sense")))]
+#[utoipa::path(put, path = "/waf/policy", params(Level), request_body = WafLayer, responses((status = 200, body = PolicyView), (status = 403, description = "The level is the office's"), (status = 404, description = "No such customer, stage or app"), (status = 409, description = "It would loosen what is said above"), (status = 422, description = "It makes no sense")))]
 pub(crate) async fn replace(
     State(app): State<App>,
     caller: Caller,
@@ -81,12 +76,10 @@ pub(crate) async fn replace(
     body: Result<Json<WafLayer>, JsonRejection>,
 ) -> Result<Json<PolicyView>, ApiError> {
     let at = find(&app, &caller, level).await?;
-    if !is_office(&caller) {
-        caller.need(WRITERS)?;
-    }
     let Json(layer) = body.map_err(|error| ApiError::because(Code::InputInvalid, error.body_text()))?;
     // What is judged and what is written belong together: nobody changes a level above meanwhile.
     let mut write = app.store.write().await?;
+    let before = view(&app, &at).await?.layer;
     let office = Office::of(&app).await?;
     match &at {
         At::Office(OfficeLevel::Office) => {
@@ -106,15 +99,29 @@ pub(crate) async fn replace(
             own.set_waf_layer(&mut write, stage, place.app, place.by, &layer).await?;
         }
     }
-    let detail = format!("{}: {}", at.shown(), serde_json::to_string(&layer).unwrap_or_default());
-    caller.store(&app).audit(&mut write, &caller.who.sub, "waf.policy", &detail).await?;
+    let detail = at.shown();
+    let what = ("waf.policy", detail.as_str());
+    caller.note_change(&caller.store(&app), &mut write, what, Some(&before), Some(&layer)).await?;
     if let At::Stage { own, place: Place { by: LayerBy::Office, .. }, .. } = &at {
         // The customer sees what the office did to its sites.
-        own.audit(&mut write, "security office", "waf.policy", &detail).await?;
+        let (old, new) = (json(&before)?, json(&layer)?);
+        let entry = NewEntry {
+            who: "security office",
+            what: "waf.policy",
+            detail: &detail,
+            refused: None,
+            old: Some(&old),
+            new: Some(&new),
+        };
+        own.audit_entry(&mut write, &entry).await?;
     }
     write.commit().await.map_err(StoreError::from)?;
     snapshot::hint(&app).await?;
     Ok(Json(view(&app, &at).await?))
+}
+
+fn json(layer: &WafLayer) -> Result<String, ApiError> {
+    serde_json::to_string(layer).map_err(|error| ApiError::internal(&error))
 }
 
 async fn view(app: &App, at: &At<'_>) -> Result<PolicyView, ApiError> {
@@ -142,9 +149,6 @@ async fn view(app: &App, at: &At<'_>) -> Result<PolicyView, ApiError> {
 async fn find<'s>(app: &'s App, caller: &Caller, level: Level) -> Result<At<'s>, ApiError> {
     let unknown = || ApiError::new(Code::ApiUnknown);
     let office = is_office(caller);
-    if !office {
-        caller.need(READERS)?;
-    }
     if (level.platform || level.customer.is_some()) && !office {
         return Err(unknown());
     }
@@ -181,7 +185,7 @@ async fn find<'s>(app: &'s App, caller: &Caller, level: Level) -> Result<At<'s>,
 }
 
 fn is_office(caller: &Caller) -> bool {
-    super::customers::operator(caller).is_ok()
+    caller.may(Permission::OfficePolicies)
 }
 
 impl At<'_> {

@@ -19,6 +19,8 @@ pub(crate) struct Whoami {
     customer: String,
     /// Organization roles.
     roles: Vec<String>,
+    /// What these roles hold.
+    permissions: Vec<&'static str>,
     /// Session.
     session: String,
     /// What everybody should know who runs apps here.
@@ -27,7 +29,7 @@ pub(crate) struct Whoami {
 }
 
 /// Says who is asking.
-#[utoipa::path(get, path = "/api/whoami", responses((status = 200, body = Whoami), (status = 401, description = "No valid token")))]
+#[utoipa::path(get, path = "/whoami", responses((status = 200, body = Whoami), (status = 401, description = "No valid token")))]
 pub(crate) async fn whoami(State(app): State<App>, caller: Caller) -> Result<Json<Whoami>, ApiError> {
     let email = match caller.who.sub.parse::<UserId>() {
         Ok(id) => caller.store(&app).member(id).await?.map(|member| member.email),
@@ -39,6 +41,7 @@ pub(crate) async fn whoami(State(app): State<App>, caller: Caller) -> Result<Jso
         email,
         customer: caller.customer.name.to_string(),
         roles: caller.who.roles.clone(),
+        permissions: caller.permissions.iter().map(|one| one.as_str()).collect(),
         session: caller.who.sid.clone(),
         warning: app.config.isolation.warning(),
     }))

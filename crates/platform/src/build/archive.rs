@@ -1,13 +1,19 @@
 //! A published archive: checked while it is unpacked, nothing trusted.
 
+use super::content::digest_of;
+use aws_lc_rs::digest::{Context, SHA256};
 use bastide_image::elf::{self, Program};
-use bastide_types::{Code, Manifest, Problem, manifest::Kind};
+use bastide_types::{
+    Code, Digest, Manifest, Problem,
+    manifest::Kind,
+    tree::{CHANGES, CHANGES_BYTES_MAX, Changes, Tree, TreeFile},
+};
 use flate2::read::GzDecoder;
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
     fs,
-    io::{self, Read},
+    io::{self, Read, Write},
     os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::{Component, Path, PathBuf},
 };
@@ -31,6 +37,35 @@ pub struct Archive {
     pub manifest: Manifest,
     /// Its entries in order of their paths.
     pub entries: BTreeMap<PathBuf, Entry>,
+    /// What was published, by content.
+    pub tree: Tree,
+}
+
+/// Where what an upload leaves away comes from.
+pub trait Earlier {
+    /// A tree of an earlier publish.
+    ///
+    /// # Errors
+    /// [`Code::ContentUnknown`] when it is not there (any more).
+    fn tree(&self, name: &Digest) -> Result<Tree, Problem>;
+
+    /// Lays a file of a tree at `to`.
+    ///
+    /// # Errors
+    /// [`Code::ContentUnknown`] when it is not there, or damaged.
+    fn lay(&self, content: &Digest, to: &Path) -> Result<(), Problem>;
+}
+
+/// Nothing was there before.
+pub struct Nothing;
+
+impl Earlier for Nothing {
+    fn tree(&self, _: &Digest) -> Result<Tree, Problem> {
+        Err(Code::ContentUnknown.problem())
+    }
+    fn lay(&self, _: &Digest, _: &Path) -> Result<(), Problem> {
+        Err(Code::ContentUnknown.problem())
+    }
 }
 
 /// An entry.
@@ -52,10 +87,19 @@ pub enum Entry {
 /// # Errors
 /// A problem that names the entry or key; whatever was unpacked is the caller's to remove.
 pub fn unpack(packed: impl Read, dir: &Path) -> Result<Archive, Problem> {
+    unpack_onto(packed, dir, &Nothing)
+}
+
+/// The same for an upload that may leave away what an earlier publish brought.
+///
+/// # Errors
+/// As [`unpack`], and [`Code::ContentUnknown`] when the outcome is not what the upload says.
+pub fn unpack_onto(packed: impl Read, dir: &Path, earlier: &impl Earlier) -> Result<Archive, Problem> {
     let mut archive = tar::Archive::new(GzDecoder::new(packed));
     let mut names = Names::default();
     let mut entries = BTreeMap::new();
     let mut left = UNPACKED_BYTES_MAX;
+    let (mut tree, mut wanted) = (Tree::default(), None);
     // Raw: the tar reader would hold a long name in memory whole, however long it says it is.
     for (heads, entry) in archive.entries().map_err(broken)?.raw(true).enumerate() {
         let mut entry = entry.map_err(broken)?;
@@ -70,6 +114,13 @@ pub fn unpack(packed: impl Read, dir: &Path) -> Result<Archive, Problem> {
         }
         let path = safe(&names.path_of(&entry)?)?;
         let kind = entry.header().entry_type();
+        if heads == 0 && path == Path::new(CHANGES) {
+            let changes = changes(&mut entry)?;
+            tree = lay(&changes, dir, earlier, &mut left)?;
+            entries = entries_of(&tree);
+            wanted = Some(changes.tree);
+            continue;
+        }
         let found = match kind {
             tar::EntryType::Directory => {
                 fs::create_dir_all(dir.join(&path)).map_err(|error| at(&path, &error))?;
@@ -78,7 +129,8 @@ pub fn unpack(packed: impl Read, dir: &Path) -> Result<Archive, Problem> {
             tar::EntryType::Regular => {
                 let executable = entry.header().mode().map_err(broken)? & 0o111 != 0;
                 let size = entry.size();
-                write(&mut entry, size, &dir.join(&path)).map_err(|error| at(&path, &error))?;
+                let digest = write(&mut entry, size, &dir.join(&path)).map_err(|error| at(&path, &error))?;
+                tree.0.insert(text(&path), Some(TreeFile { digest, size, executable }));
                 Entry::File { executable }
             }
             _ => return Err(Code::ArchiveInvalid.because(format!("`{}` is {}", path.display(), word(kind)))),
@@ -86,18 +138,70 @@ pub fn unpack(packed: impl Read, dir: &Path) -> Result<Archive, Problem> {
         // Parents are entries too, whether or not the archive names them: the image is the same.
         for parent in path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
             entries.insert(parent.to_owned(), Entry::Directory);
+            tree.0.insert(text(parent), None);
         }
         if !path.as_os_str().is_empty() {
+            if found == Entry::Directory {
+                tree.0.insert(text(&path), None);
+            }
             entries.insert(path, found);
         }
         if entries.len() > ENTRIES_MAX {
             return Err(Code::UploadTooLarge.because(format!("more than {ENTRIES_MAX} entries")));
         }
     }
+    if wanted.is_some_and(|wanted| digest_of(&tree.text()) != wanted) {
+        return Err(Code::ContentUnknown.because("with the changes it is not what the upload says"));
+    }
     let manifest = manifest(dir)?;
-    let mut archive = Archive { manifest, entries };
+    let mut archive = Archive { manifest, entries, tree };
     check_program(&mut archive, dir)?;
     Ok(archive)
+}
+
+/// What an upload says that it leaves away.
+fn changes(entry: &mut impl Read) -> Result<Changes, Problem> {
+    let mut text = Vec::new();
+    entry.take(CHANGES_BYTES_MAX + 1).read_to_end(&mut text).map_err(broken)?;
+    if text.len() as u64 > CHANGES_BYTES_MAX {
+        return Err(Code::ArchiveInvalid.because(format!("`{CHANGES}` is longer than 8 MiB")));
+    }
+    serde_json::from_slice(&text)
+        .map_err(|error| Code::ArchiveInvalid.because(format!("`{CHANGES}`: {error}")))
+}
+
+/// Lays what is left of the earlier tree into `dir`.
+fn lay(changes: &Changes, dir: &Path, earlier: &impl Earlier, left: &mut u64) -> Result<Tree, Problem> {
+    let mut tree = earlier.tree(&changes.base)?;
+    tree.0.retain(|path, _| !changes.without.contains(path));
+    for (path, file) in &tree.0 {
+        // It was safe when it came; whoever changed it on the disk since then gets no further.
+        let to = dir.join(safe(Path::new(path))?);
+        match file {
+            None => fs::create_dir_all(&to).map_err(|error| at(Path::new(path), &error))?,
+            Some(file) => {
+                let more = left.checked_sub(file.size);
+                *left = more.ok_or_else(|| Code::UploadTooLarge.because("it unpacks to more than 1 GiB"))?;
+                if let Some(parent) = to.parent() {
+                    fs::create_dir_all(parent).map_err(|error| at(Path::new(path), &error))?;
+                }
+                earlier.lay(&file.digest, &to)?;
+            }
+        }
+    }
+    Ok(tree)
+}
+
+fn entries_of(tree: &Tree) -> BTreeMap<PathBuf, Entry> {
+    let entry = |file: &Option<TreeFile>| match file {
+        Some(file) => Entry::File { executable: file.executable },
+        None => Entry::Directory,
+    };
+    tree.0.iter().map(|(path, file)| (PathBuf::from(path), entry(file))).collect()
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 fn broken(error: io::Error) -> Problem {
@@ -182,15 +286,29 @@ fn at(path: &Path, error: &io::Error) -> Problem {
     }
 }
 
-fn write(entry: &mut impl Read, size: u64, target: &Path) -> io::Result<()> {
+/// Writes a file; the digest of its content.
+fn write(entry: &mut impl Read, size: u64, target: &Path) -> io::Result<Digest> {
     if let Some(parent) = target.parent() {
         fs::create_dir_all(parent)?;
     }
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(target)?;
-    if io::copy(&mut entry.take(size), &mut file)? != size {
+    let (mut hash, mut part, mut written) = (Context::new(&SHA256), vec![0; 64 * 1024], 0);
+    let mut content = entry.take(size);
+    loop {
+        let read = content.read(&mut part)?;
+        if read == 0 {
+            break;
+        }
+        file.write_all(&part[..read])?;
+        hash.update(&part[..read]);
+        written += read as u64;
+    }
+    if written != size {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(())
+    let mut digest = [0; 32];
+    digest.copy_from_slice(hash.finish().as_ref());
+    Ok(Digest::from_sha256(digest))
 }
 
 /// A path that stays below the root.

@@ -1,10 +1,20 @@
 //! One publish: upload, check, image, revision, and the order to deploy it to the first stage.
 
 use super::{archive, take};
-use crate::{ApiError, App, caller::Caller, deploy, services};
+use crate::{
+    ApiError, App,
+    caller::Caller,
+    deploy::{
+        self,
+        impact::{self, Impact},
+    },
+    services,
+};
 use axum::body::Body;
 use bastide_store::{RevisionRow, StoreError};
-use bastide_types::{AppName, Code, Digest, StageName, manifest::Kind};
+use bastide_types::{
+    AppId, AppName, Code, CustomerId, Digest, Problem, StageName, manifest::Kind, tree::Tree,
+};
 use futures_util::StreamExt;
 use std::{
     fs,
@@ -16,11 +26,21 @@ use uuid::Uuid;
 /// Most bytes of a packed upload.
 pub(crate) const UPLOAD_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// What a publish began.
+/// What a publish began, or would begin.
 pub(crate) struct Published {
-    pub(crate) operation: Uuid,
-    pub(crate) revision: u32,
-    pub(crate) image: Digest,
+    /// Missing when it was only tried.
+    pub(crate) operation: Option<Uuid>,
+    pub(crate) revision: RevisionRow,
+    pub(crate) impact: Impact,
+}
+
+/// What is said about a publish.
+#[derive(Default)]
+pub(crate) struct About {
+    /// For people, later.
+    pub(crate) message: String,
+    /// Say what would happen, and do nothing.
+    pub(crate) dry_run: bool,
 }
 
 /// A directory that is removed when it is dropped, however the publish ends.
@@ -36,6 +56,7 @@ pub(crate) async fn publish(
     app: &App,
     caller: &Caller,
     name: &AppName,
+    about: About,
     upload: Body,
 ) -> Result<Published, ApiError> {
     let work = Work(app.config.work_dir.join(Uuid::new_v4().to_string()));
@@ -45,11 +66,15 @@ pub(crate) async fn publish(
     let root = work.0.join("root");
     let archive = {
         let root = root.clone();
+        let earlier = Earlier { app: app.clone(), customer: caller.customer.id, name: name.clone() };
         let unpack = move || -> Result<_, ApiError> {
             fs::create_dir(&root)?;
             let file = std::io::BufReader::new(fs::File::open(&packed)?);
-            let archive = archive::unpack(file, &root).map_err(|problem| ApiError(problem, None))?;
+            let archive = archive::unpack_onto(file, &root, &earlier);
+            let archive = archive.map_err(|problem| ApiError(problem, None, None))?;
             fs::remove_file(&packed)?;
+            // Before anybody moves the files on.
+            earlier.app.content.take(earlier.customer, &archive.tree, &root)?;
             Ok(archive)
         };
         blocking(unpack).await?
@@ -59,6 +84,7 @@ pub(crate) async fn publish(
         return Err(ApiError::because(Code::ManifestInvalid, detail));
     }
     services::offered(app, &archive.manifest)?;
+    let tree = archive.tree.clone();
     let (manifest, image) = if archive.manifest.app.kind == Kind::Image {
         take::take(app, caller.customer.id, root, &work.0, archive.manifest).await?
     } else {
@@ -69,17 +95,56 @@ pub(crate) async fn publish(
     let stages = own.stage_names().await?;
     let first: &StageName = stages.first().ok_or_else(|| ApiError::new(Code::ApiUnknown))?;
     let digest = revision_digest(&image.digest, &manifest)?;
+    let known = own.app_named(name).await?.map_or_else(AppId::generate, |row| row.id);
+    let mut revision = RevisionRow::new(known, digest, image.digest, manifest, image.blobs);
+    (revision.message, revision.by) = (about.message, caller.who.sub.clone());
+    let impact = impact::of_deployment(app, &own, first, &revision).await?;
+    if about.dry_run {
+        return Ok(Published { operation: None, revision, impact });
+    }
+    impact.demand_free()?;
     let mut write = app.store.write().await?;
-    let id = own.ensure_app(&mut write, name).await?;
-    let mut revision =
-        RevisionRow { app: id, number: 0, digest, image: image.digest, manifest, blobs: image.blobs };
+    revision.app = own.ensure_app(&mut write, name).await?;
     revision.number = own.add_revision(&mut write, &revision).await?;
     let operation =
         deploy::begin(app, &mut write, &own, "publish", first, &revision, &caller.who.sub).await?;
     write.commit().await.map_err(StoreError::from)?;
     deploy::announce(app, caller.customer.id, first).await?;
     index(app).await;
-    Ok(Published { operation, revision: revision.number, image: image.digest })
+    note(app, caller.customer.id, name, tree).await;
+    Ok(Published { operation: Some(operation), revision, impact })
+}
+
+/// What earlier publishes of an app brought.
+struct Earlier {
+    app: App,
+    customer: CustomerId,
+    name: AppName,
+}
+
+impl archive::Earlier for Earlier {
+    fn tree(&self, name: &Digest) -> Result<Tree, Problem> {
+        self.app.content.tree(self.customer, &self.name, name)
+    }
+    fn lay(&self, content: &Digest, to: &Path) -> Result<(), Problem> {
+        self.app.content.lay(self.customer, content, to)
+    }
+}
+
+/// Remembers what was published: it only saves bytes, so a failure is no failure of the publish.
+async fn note(app: &App, customer: CustomerId, name: &AppName, tree: Tree) {
+    let (app, name) = (app.clone(), name.clone());
+    let noted = blocking(move || Ok(app.content.note(customer, &name, &tree)?)).await;
+    if let Err(error) = noted {
+        tracing::warn!(problem = %error.0, "a publish is not remembered by content");
+    }
+}
+
+/// The newest tree of an app, for those who do not know what they published.
+pub(crate) async fn newest(app: &App, customer: CustomerId, name: &AppName) -> Result<Tree, ApiError> {
+    let (app, name) = (app.clone(), name.clone());
+    let found = blocking(move || Ok(app.content.newest(customer, &name))).await?;
+    found.ok_or_else(|| ApiError::new(Code::ApiUnknown))
 }
 
 async fn blocking<T: Send + 'static>(

@@ -45,7 +45,7 @@ pub(crate) async fn take(
     let check = move |blobs: Blobs, image: Digest| -> Result<(Manifest, Image), ApiError> {
         fs::create_dir(&root)?;
         let checked = bastide_image::check(&blobs, &image, &limits, &root, &mut manifest);
-        let checked = checked.map_err(|error| ApiError(of_image(error), None))?;
+        let checked = checked.map_err(|error| ApiError(of_image(error), None, None))?;
         for blob in &checked.blobs {
             images.images.keep(&blobs.path(blob), blob)?;
         }
@@ -55,7 +55,7 @@ pub(crate) async fn take(
         ImageSource::Path(path) => {
             let dir = work.join("blobs");
             tokio::task::spawn_blocking(move || {
-                let problem = |error| ApiError(of_image(error), None);
+                let problem = |error| ApiError(of_image(error), None, None);
                 let blobs = Blobs::new(dir).map_err(problem)?;
                 let image = bastide_image::collect(&uploaded.join(path), &blobs, &limits).map_err(problem)?;
                 check(blobs, image)
@@ -80,12 +80,12 @@ pub(crate) async fn take(
                         fs::remove_dir_all(left.path())?;
                     }
                 }
-                let blobs = Blobs::new(&here).map_err(|error| ApiError(of_image(error), None))?;
+                let blobs = Blobs::new(&here).map_err(|error| ApiError(of_image(error), None, None))?;
                 let pull = registry::pull(&app.registries, &reference, &blobs, &limits);
                 let image = timeout(PULL_LIMIT, pull)
                     .await
                     .map_err(|_| ApiError::because(Code::PullFailed, "it took longer than 30 minutes"))?;
-                let image = image.map_err(|problem| ApiError(problem, None))?;
+                let image = image.map_err(|problem| ApiError(problem, None, None))?;
                 Ok::<_, ApiError>((blobs, image))
             });
             let (blobs, image) = pulled.await.map_err(|error| ApiError::internal(&error))??;

@@ -12,6 +12,10 @@ pub(crate) async fn state(app: &App, stage: &StageRow) -> Result<StageState, Api
     let mut replicas = Vec::new();
     for replica in own.replicas(&stage.name).await? {
         let Some(revision) = own.revision(replica.app, replica.revision).await? else { continue };
+        if !revision.vouched {
+            tracing::error!(customer = %stage.customer_name, app = %replica.app, revision = revision.number, "a revision is not what was published; it does not run");
+            continue;
+        }
         // What a replica needs comes first; it is told to the agent when that is there.
         let Some(services) = services::of_replica(&revision.manifest, &logins, replica.app, replica.id)
         else {

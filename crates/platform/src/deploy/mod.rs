@@ -1,13 +1,17 @@
 //! The Deploy Service: which revision should run where, moved there without a gap.
 
 pub(crate) mod desired;
+pub(crate) mod diff;
+pub(crate) mod impact;
+pub(crate) mod lifecycle;
 pub mod reconciler;
 pub(crate) mod scaler;
+pub(crate) mod version;
 
-use crate::{ApiError, App, caller::Caller, services};
+use crate::{ApiError, App, services};
 use bastide_balancer::scale::place;
 use bastide_store::{CustomerStore, NewOperation, RevisionRow, StoreError, Write, now_s};
-use bastide_types::{AppName, Code, CustomerId, StageName, manifest::StartupProbe, node::Isolation};
+use bastide_types::{Code, CustomerId, StageName, manifest::StartupProbe};
 use uuid::Uuid;
 
 /// Begins to deploy a revision to a stage, in the transaction of the caller.
@@ -20,6 +24,9 @@ pub(crate) async fn begin(
     revision: &RevisionRow,
     by: &str,
 ) -> Result<Uuid, ApiError> {
+    if !revision.vouched {
+        return Err(ApiError::new(Code::RevisionChanged));
+    }
     services::want(app, write, own, stage, revision.app, &revision.manifest).await?;
     // An app that says that it starts slowly is given that time.
     let asked = revision.manifest.probes.startup.limit_s;
@@ -39,39 +46,6 @@ pub(crate) async fn begin(
     let detail = format!("{} revision {} to {stage}", revision.manifest.app.name, revision.number);
     own.audit(write, by, &format!("app.{kind}"), &detail).await?;
     Ok(operation)
-}
-
-/// Promotes the revision that serves in the stage before.
-pub(crate) async fn promote(
-    app: &App,
-    caller: &Caller,
-    name: &AppName,
-    to: &StageName,
-) -> Result<(Uuid, RevisionRow), ApiError> {
-    let own = caller.store(app);
-    let found = own.app_named(name).await?.ok_or_else(|| ApiError::new(Code::ApiUnknown))?;
-    let stages = own.stage_names().await?;
-    let position = stages.iter().position(|stage| stage == to);
-    let position =
-        position.ok_or_else(|| ApiError::because(Code::InputInvalid, format!("there is no stage `{to}`")))?;
-    if app.config.isolation == Isolation::None && position + 1 == stages.len() {
-        let why = format!("`{to}` is the last stage; apps run there only where they are isolated");
-        return Err(ApiError::because(Code::IsolationMissing, why));
-    }
-    let before = position.checked_sub(1).and_then(|before| stages.get(before));
-    let before = before.ok_or_else(|| {
-        ApiError::because(Code::StageOrder, format!("`{to}` is the first stage: publish deploys to it"))
-    })?;
-    let number = own.serving(before).await?.get(&found.id).copied();
-    let number = number.ok_or_else(|| {
-        ApiError::because(Code::StageOrder, format!("`{name}` does not serve in `{before}`"))
-    })?;
-    let revision = own.revision(found.id, number).await?.ok_or_else(|| ApiError::new(Code::Internal))?;
-    let mut write = app.store.write().await?;
-    let operation = begin(app, &mut write, &own, "promote", to, &revision, &caller.who.sub).await?;
-    write.commit().await.map_err(StoreError::from)?;
-    announce(app, caller.customer.id, to).await?;
-    Ok((operation, revision))
 }
 
 /// Tells the agents of a stage that there is a newer desired state; a lost hint only costs time.

@@ -5,7 +5,7 @@
 
 use super::{announce, scaler};
 use crate::{ApiError, App};
-use bastide_store::{OperationRow, ReplicaRow, StageRow, StoreError, now_s, raise_revision};
+use bastide_store::{NewEntry, OperationRow, ReplicaRow, StageRow, StoreError, now_s, raise_revision};
 use bastide_types::{Code, Problem};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,7 @@ pub async fn pass(app: &App, hinted: &mut Option<(u64, u64)>) -> Result<(), ApiE
             tracing::warn!(problem = %error.0, operation = %operation.id, "an operation is not moved on");
         }
     }
-    for stage in app.store.stages().await? {
+    for stage in app.store.readable_stages().await? {
         if let Err(error) = drain(app, &stage).await {
             tracing::warn!(problem = %error.0, customer = %stage.customer_name, stage = %stage.name, "nothing drains");
         }
@@ -65,10 +65,10 @@ pub async fn pass(app: &App, hinted: &mut Option<(u64, u64)>) -> Result<(), ApiE
 async fn advance(app: &App, operation: &OperationRow) -> Result<(), ApiError> {
     let own = app.store.customer(operation.customer);
     let all = own.replicas(&operation.stage).await?;
-    // Ids grow with time: the replicas of an operation are those made after it.
-    let made =
-        |r: &&ReplicaRow| r.app == operation.app && r.revision == operation.revision && r.id.0 > operation.id;
-    let new: Vec<&ReplicaRow> = all.iter().filter(made).filter(|r| r.drain_at.is_none()).collect();
+    if operation.kind == "undeploy" {
+        return take_out(app, operation, &all).await;
+    }
+    let new = operation.made(&all);
     let ready = new.iter().filter(|replica| replica.state == "ready").count();
     let message = format!("{ready} of {} replicas ready", new.len());
     if ready == new.len() && !new.is_empty() {
@@ -93,6 +93,27 @@ async fn advance(app: &App, operation: &OperationRow) -> Result<(), ApiError> {
         announce(app, operation.customer, &operation.stage).await?;
     } else if now_s() > operation.deadline {
         fail(app, operation, &new, &message).await?;
+    }
+    Ok(())
+}
+
+/// An app that leaves a stage has left when its last replica ended.
+async fn take_out(app: &App, operation: &OperationRow, all: &[ReplicaRow]) -> Result<(), ApiError> {
+    let left = all.iter().filter(|replica| replica.app == operation.app).count();
+    let late = now_s() > operation.deadline;
+    if left > 0 && !late {
+        return Ok(());
+    }
+    let own = app.store.customer(operation.customer);
+    let problem = (left > 0).then(|| Code::DeployFailed.because(format!("{left} replicas do not end")));
+    let mut write = app.store.write().await?;
+    if own.end_operation(&mut write, operation.id, problem.as_ref()).await? {
+        let (status, message) = match &problem {
+            None => ("finished", "all replicas have ended".to_owned()),
+            Some(problem) => ("failed", problem.detail.clone().unwrap_or_default()),
+        };
+        own.set_step(&mut write, operation.id, "drain", status, &message).await?;
+        write.commit().await.map_err(StoreError::from)?;
     }
     Ok(())
 }
@@ -122,7 +143,11 @@ async fn fail(
     }
     // A replica of the revision that serves is in the Snapshot.
     raise_revision(&mut write).await?;
-    own.audit(&mut write, "system", "operation.failed", &operation.id.to_string()).await?;
+    let id = operation.id.to_string();
+    let refused = Some(problem.code.as_ref());
+    let entry =
+        NewEntry { who: "system", what: "operation.failed", detail: &id, refused, ..NewEntry::default() };
+    own.audit_entry(&mut write, &entry).await?;
     write.commit().await.map_err(StoreError::from)?;
     Ok(())
 }

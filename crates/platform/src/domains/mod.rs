@@ -97,16 +97,26 @@ pub(crate) async fn address(
     stage: &StageName,
     name: &AppName,
 ) -> Result<String, ApiError> {
-    let (id, customer) = customer;
+    let default = app.store.customer(customer.0).default_domain(stage).await?;
+    Ok(address_below(app, customer.1, default.as_ref(), stage, name))
+}
+
+/// The same where the stage's default domain is known.
+pub(crate) fn address_below(
+    app: &App,
+    customer: &CustomerName,
+    default: Option<&DomainRow>,
+    stage: &StageName,
+    name: &AppName,
+) -> String {
     let domains = &app.config.domains;
-    let own = app.store.customer(id).default_domain(stage).await?;
-    Ok(match own.filter(|domain| domain.validated.is_some()) {
-        Some(DomainRow { name: host, app: Some(root), .. }) if root == *name => {
+    match default.filter(|domain| domain.validated.is_some()) {
+        Some(DomainRow { name: host, app: Some(root), .. }) if root == name => {
             format!("{}/", domains.origin(host.as_str()))
         }
         Some(DomainRow { name: host, app: None, .. }) => format!("{}/{name}/", domains.origin(host.as_str())),
         _ => format!("{}/", domains.app_url(customer, stage, name)),
-    })
+    }
 }
 
 /// The proven domain of a customer that a host names.

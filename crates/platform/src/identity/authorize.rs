@@ -1,14 +1,8 @@
 //! `/authorize`: is the client known and its redirect trusted, is the request right, who is signed in.
 
 use super::{
-    CODE_LIFE_S, Fault, GATEWAY, Identity,
-    clients::Client,
-    discovery::SCOPES,
-    fault::Answer,
-    form::Form,
-    issuer::Issuer,
-    login, pages,
-    tenant::{Tenant, cookie},
+    CODE_LIFE_S, Fault, GATEWAY, Identity, clients::Client, discovery::SCOPES, fault::Answer, form::Form,
+    issuer::Issuer, login, pages, second::Onward, tenant::Tenant,
 };
 use axum::{
     body::Bytes,
@@ -18,10 +12,8 @@ use axum::{
 };
 use bastide_identity::opaque::{self, Opaque};
 use bastide_store::{CodeRow, MemberRow, SessionRow, SessionUse, StoreError, Write, now_s};
-use bastide_types::Code;
+use bastide_types::{Acr, Code};
 
-/// Cookie of the sign-in at the Identity Service.
-pub(super) const SIGN_IN_COOKIE: &str = "__Host-bst-sso";
 /// Longest nonce, in bytes.
 const NONCE_BYTES_MAX: usize = 512;
 
@@ -40,6 +32,8 @@ pub struct Request {
     pub prompt: Prompt,
     /// Longest time since the sign-in, in seconds.
     pub max_age_s: Option<i64>,
+    /// How well the sign-in must be secured.
+    pub acr: Acr,
     pub login_hint: Option<String>,
     /// Whom the client wants, by an ID token.
     pub id_token_hint: Option<String>,
@@ -128,19 +122,29 @@ impl Identity {
         let signed_in =
             if request.prompt.login { None } else { self.fitting_sign_in(issuer, headers, request).await? };
         match signed_in {
+            Some(sign_in) if sign_in.used.acr < request.acr => {
+                if request.prompt.none {
+                    let because = "The sign-in is not secured as well as that.";
+                    return refuse("unmet_authentication_requirements", because);
+                }
+                // The password was shown lately enough: only the code is owed.
+                let owed = self.owed(&issuer.tenant, &sign_in.member, request.acr).await?;
+                let onward = Onward::Client(request.clone());
+                self.ask_second(issuer, headers, &sign_in.member, owed, &onward).await
+            }
             Some(sign_in) if request.prompt.ask => {
                 pages::go_on(issuer, request, &login::form_token(headers)?, &sign_in.member)
             }
             Some(SignIn { session, used, member }) => {
                 let mut write = self.store().write().await?;
-                let to = self.code(issuer, &mut write, request, &session.id, used.since, &member).await?;
+                let to = self.code(issuer, &mut write, request, &session.id, &used, &member).await?;
                 write.commit().await.map_err(StoreError::from)?;
                 Ok(redirect(&to))
             }
             None if request.prompt.none => refuse("login_required", "Nobody is signed in."),
             None => {
-                let (token, name) = (login::form_token(headers)?, request.login_hint.as_deref());
-                pages::login(issuer, request, &token, name.unwrap_or_default(), None, StatusCode::OK)
+                let name = request.login_hint.as_deref().unwrap_or_default();
+                self.login_page(issuer, headers, request, name, None).await
             }
         }
     }
@@ -162,6 +166,7 @@ impl Identity {
             nonce: own("nonce"),
             prompt: form.get("prompt").map_or(Some(Prompt::default()), Prompt::read).unwrap_or_default(),
             max_age_s: form.get("max_age").and_then(|text| text.parse().ok()),
+            acr: form.get("acr_values").map_or(Acr::Password, least),
             login_hint: own("login_hint").filter(|hint| hint.len() <= 254),
             id_token_hint: own("id_token_hint"),
         };
@@ -185,7 +190,7 @@ impl Identity {
         let id = form.get("client_id").unwrap_or_default();
         let redirect_uri = form.get("redirect_uri").unwrap_or_default();
         let (client, trusted) = if id == GATEWAY {
-            let trusted = issuer.stage.is_none() && self.is_callback(&issuer.tenant, redirect_uri).await?;
+            let trusted = self.is_callback(issuer, redirect_uri).await?;
             (Client { id: GATEWAY.to_owned(), ..Client::command_line() }, trusted)
         } else {
             let client = self.client_with_users(&issuer.tenant, id).await?;
@@ -197,18 +202,18 @@ impl Identity {
         if trusted { Ok(client) } else { Err(invalid("`redirect_uri` does not belong to this client.")) }
     }
 
-    /// Whether this is the gateways' callback on a host of this very customer.
-    async fn is_callback(&self, tenant: &Tenant, uri: &str) -> Answer<bool> {
+    /// Whether this is the gateways' callback on a host of this very issuer: the Platform's, or one of the stage.
+    async fn is_callback(&self, issuer: &Issuer, uri: &str) -> Answer<bool> {
+        let tenant = &issuer.tenant;
         let callback = |host: &str| format!("{}/.bastide/callback", self.domains().origin(host));
-        if uri == callback(&self.domains().platform_host(&tenant.name)) {
-            return Ok(true);
-        }
-        let stages = self.of(tenant).stage_names().await?;
-        if stages.iter().any(|stage| uri == callback(&self.domains().runtime_host(&tenant.name, stage))) {
+        let Some(stage) = &issuer.stage else {
+            return Ok(uri == callback(&self.domains().platform_host(&tenant.name)));
+        };
+        if uri == callback(&self.domains().runtime_host(&tenant.name, stage)) {
             return Ok(true);
         }
         let domains = self.of(tenant).domains().await?;
-        let proven = domains.iter().filter(|domain| domain.validated.is_some());
+        let proven = domains.iter().filter(|domain| domain.validated.is_some() && domain.stage == *stage);
         Ok(proven.into_iter().any(|domain| uri == callback(domain.name.as_str())))
     }
 
@@ -219,8 +224,8 @@ impl Identity {
         headers: &HeaderMap,
         request: &Request,
     ) -> Answer<Option<SignIn>> {
-        let Some(sign_in) = self.signed_in(&issuer.tenant, headers).await? else { return Ok(None) };
-        if request.max_age_s.is_some_and(|max_s| now_s() - sign_in.used.since > max_s) {
+        let Some(sign_in) = self.signed_in(issuer, headers).await? else { return Ok(None) };
+        if request.max_age_s.is_some_and(|max_s| now_s() - sign_in.used.auth_time > max_s) {
             return Ok(None);
         }
         if let Some(hint) = &request.id_token_hint {
@@ -232,9 +237,20 @@ impl Identity {
         Ok(Some(sign_in))
     }
 
-    /// Who is signed in here with this browser.
-    pub(super) async fn signed_in(&self, tenant: &Tenant, headers: &HeaderMap) -> Answer<Option<SignIn>> {
-        let Some(secret) = cookie(headers, SIGN_IN_COOKIE) else { return Ok(None) };
+    /// Who is signed in here with this browser: an end user of the stage, or else a member.
+    pub(super) async fn signed_in(&self, issuer: &Issuer, headers: &HeaderMap) -> Answer<Option<SignIn>> {
+        for pool in issuer.pools() {
+            let Some(secret) = login::sign_in_secret(headers, pool) else { continue };
+            let found = self.sign_in_of(&issuer.tenant, secret).await?;
+            // Whatever a cookie is called: who it is for is what the account says.
+            if let Some(found) = found.filter(|found| found.member.stage == pool) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn sign_in_of(&self, tenant: &Tenant, secret: &str) -> Answer<Option<SignIn>> {
         let store = self.of(tenant);
         let Some(found) = store.session("provider", &opaque::hash(secret)).await? else { return Ok(None) };
         let Some((session, used)) = store.session_with_id(&found.id).await? else { return Ok(None) };
@@ -242,14 +258,14 @@ impl Identity {
         Ok(member.map(|member| SignIn { session, used, member }))
     }
 
-    /// Makes a code for a member who signed in at `since`; returns where the browser takes it.
+    /// Makes a code for a member who signed in so; returns where the browser takes it.
     pub(super) async fn code(
         &self,
         issuer: &Issuer,
         write: &mut Write,
         request: &Request,
         parent: &str,
-        since: i64,
+        used: &SessionUse,
         member: &MemberRow,
     ) -> Answer<String> {
         let code = Opaque::generate()?;
@@ -263,7 +279,8 @@ impl Identity {
             stage: issuer.stage_text().to_owned(),
             scope: request.scope.clone(),
             nonce: request.nonce.clone(),
-            since,
+            since: used.auth_time,
+            acr: used.acr,
             until: now_s() + CODE_LIFE_S,
         };
         self.of(&issuer.tenant).add_code(write, &code.hash, &row).await?;
@@ -315,6 +332,13 @@ pub fn known_scopes(asked: &str) -> String {
     let given: Vec<_> =
         SCOPES.into_iter().filter(|known| asked.split(' ').any(|one| one == *known)).collect();
     given.join(" ")
+}
+
+/// The weakest of the classes that a client would take, which it lists by preference; others than ours say nothing
+/// (OpenID Connect Core §3.1.2.1).
+fn least(acr_values: &str) -> Acr {
+    let known = acr_values.split(' ').filter_map(|one| one.parse().ok());
+    known.min().unwrap_or(Acr::Password)
 }
 
 fn refusal(issuer: &Issuer, request: &Request, error: &str, because: &str) -> String {

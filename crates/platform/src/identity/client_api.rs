@@ -1,29 +1,25 @@
 //! Registered clients: the part of the API by which administrators look after them.
 
 use super::clients::demand_redirect;
-use crate::{ApiError, App, caller::Caller};
+use crate::{ApiError, App, caller::Caller, error::document};
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Path, State, rejection::JsonRejection},
     routing::{delete, get, post, put},
 };
 use bastide_identity::opaque::Opaque;
-use bastide_store::{ClientRow, ClientSecretRow, StoreError, Write, now_s};
+use bastide_store::{ClientRow, ClientSecretRow, StoreError, now_s};
 use bastide_types::{Code, Secret, UserId};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::OpenApi;
 
-/// Who looks after clients.
-const KEEPERS: &[&str] = &["administrator", "operator"];
 /// Secrets that a client may have at the same time.
 const SECRETS_MAX: i64 = 2;
 /// Longest life of a secret, in days.
 const SECRET_DAYS_MAX: u32 = 3650;
 /// Most redirect URIs of a client, of each kind.
 const REDIRECTS_MAX: usize = 50;
-/// What a client with roles may be given.
-const ROLES: &[&str] = &["administrator", "developer"];
 
 #[derive(OpenApi)]
 #[openapi(paths(list, create, show, remove, suspend, add_secret, remove_secret))]
@@ -36,11 +32,11 @@ pub fn description() -> utoipa::openapi::OpenApi {
 
 pub(super) fn router(app: App) -> Router {
     Router::new()
-        .route("/api/clients", get(list).post(create))
-        .route("/api/clients/{client}", get(show).delete(remove))
-        .route("/api/clients/{client}/suspension", put(suspend))
-        .route("/api/clients/{client}/secrets", post(add_secret))
-        .route("/api/clients/{client}/secrets/{secret}", delete(remove_secret))
+        .route("/clients", get(list).post(create))
+        .route("/clients/{client}", get(show).delete(remove))
+        .route("/clients/{client}/suspension", put(suspend))
+        .route("/clients/{client}/secrets", post(add_secret))
+        .route("/clients/{client}/secrets/{secret}", delete(remove_secret))
         .layer(DefaultBodyLimit::max(64 * 1024))
         .with_state(app)
 }
@@ -54,6 +50,9 @@ pub(crate) struct ClientView {
     kind: String,
     redirect_uris: Vec<String>,
     post_logout_redirect_uris: Vec<String>,
+    /// Where it hears that a session of its users has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backchannel_logout_uri: Option<String>,
     roles: Vec<String>,
     suspended: bool,
     secrets: Vec<SecretView>,
@@ -81,6 +80,9 @@ pub(crate) struct NewClient {
     redirect_uris: Vec<String>,
     #[serde(default)]
     post_logout_redirect_uris: Vec<String>,
+    /// Where it hears that a session of its users has ended (OpenID Connect Back-Channel Logout).
+    #[serde(default)]
+    backchannel_logout_uri: Option<String>,
     /// Organization roles: those of a service; for others the most that a member's token carries.
     #[serde(default)]
     roles: Vec<String>,
@@ -121,9 +123,8 @@ pub(crate) struct CreatedSecret {
 }
 
 /// Lists clients.
-#[utoipa::path(get, path = "/api/clients", responses((status = 200, body = Vec<ClientView>)))]
+#[utoipa::path(get, path = "/clients", responses((status = 200, body = Vec<ClientView>)))]
 pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<ClientView>>, ApiError> {
-    caller.need(KEEPERS)?;
     let store = caller.store(&app);
     let mut shown = Vec::new();
     for row in store.clients().await? {
@@ -134,16 +135,22 @@ pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<
 }
 
 /// Registers a client. The secret of one that has any is in the answer, and nowhere else.
-#[utoipa::path(post, path = "/api/clients", request_body = NewClient, responses((status = 201, body = CreatedClient), (status = 409, description = "The id is taken")))]
+#[utoipa::path(post, path = "/clients", request_body = NewClient, responses((status = 201, body = CreatedClient), (status = 409, description = "The id is taken")))]
 pub(crate) async fn create(
     State(app): State<App>,
     caller: Caller,
     body: Result<Json<NewClient>, JsonRejection>,
 ) -> Result<(StatusCode, Json<CreatedClient>), ApiError> {
-    caller.need(KEEPERS)?;
-    let row = checked(read(body)?)?;
+    let row = checked(document(body)?)?;
+    if let Some(uri) = &row.backchannel_logout_uri {
+        let sound = app.outbound.demand(uri);
+        sound.map_err(|fault| {
+            ApiError::because(Code::InputInvalid, format!("backchannel_logout_uri: {fault}"))
+        })?;
+    }
     let store = caller.store(&app);
     let mut write = app.store.write().await?;
+    caller.demand_to_give(&app, &mut write, &row.roles).await?;
     match store.add_client(&mut write, &row).await {
         Ok(()) => {}
         Err(StoreError::Taken) => {
@@ -157,18 +164,17 @@ pub(crate) async fn create(
         store.add_client_secret(&mut write, &row.id, &made.hash, None, SECRETS_MAX).await?;
         secret = Some(made.secret);
     }
-    audit(&app, &caller, write, "client.created", &format!("{} ({})", row.id, row.kind)).await?;
+    caller.done(&app, write, "client.created", &format!("{} ({})", row.id, row.kind)).await?;
     Ok((StatusCode::CREATED, Json(CreatedClient { id: row.id, secret })))
 }
 
 /// Shows a client.
-#[utoipa::path(get, path = "/api/clients/{client}", params(("client" = String, Path, description = "Id of the client")), responses((status = 200, body = ClientView), (status = 404, description = "No such client")))]
+#[utoipa::path(get, path = "/clients/{client}", params(("client" = String, Path, description = "Id of the client")), responses((status = 200, body = ClientView), (status = 404, description = "No such client")))]
 pub(crate) async fn show(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<ClientView>, ApiError> {
-    caller.need(KEEPERS)?;
     let store = caller.store(&app);
     let row = store.client_with_id(&id).await?.ok_or_else(|| ApiError::new(Code::ApiUnknown))?;
     let secrets = store.client_secrets(&row.id).await?;
@@ -176,43 +182,40 @@ pub(crate) async fn show(
 }
 
 /// Removes a client and ends its sessions.
-#[utoipa::path(delete, path = "/api/clients/{client}", params(("client" = String, Path, description = "Id of the client")), responses((status = 204, description = "Removed"), (status = 404, description = "No such client")))]
+#[utoipa::path(delete, path = "/clients/{client}", params(("client" = String, Path, description = "Id of the client")), responses((status = 204, description = "Removed"), (status = 404, description = "No such client")))]
 pub(crate) async fn remove(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    caller.need(KEEPERS)?;
     let mut write = app.store.write().await?;
     found(caller.store(&app).remove_client(&mut write, &id).await?)?;
-    audit(&app, &caller, write, "client.removed", &id).await
+    caller.done(&app, write, "client.removed", &id).await
 }
 
 /// Suspends a client, which ends its sessions, or lets it work again.
-#[utoipa::path(put, path = "/api/clients/{client}/suspension", params(("client" = String, Path, description = "Id of the client")), request_body = Suspension, responses((status = 204, description = "Done"), (status = 404, description = "No such client")))]
+#[utoipa::path(put, path = "/clients/{client}/suspension", params(("client" = String, Path, description = "Id of the client")), request_body = Suspension, responses((status = 204, description = "Done"), (status = 404, description = "No such client")))]
 pub(crate) async fn suspend(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
     body: Result<Json<Suspension>, JsonRejection>,
 ) -> Result<StatusCode, ApiError> {
-    caller.need(KEEPERS)?;
-    let suspended = read(body)?.suspended;
+    let suspended = document(body)?.suspended;
     let mut write = app.store.write().await?;
     found(caller.store(&app).suspend_client(&mut write, &id, suspended).await?)?;
-    audit(&app, &caller, write, if suspended { "client.suspended" } else { "client.resumed" }, &id).await
+    caller.done(&app, write, if suspended { "client.suspended" } else { "client.resumed" }, &id).await
 }
 
 /// Makes another secret; two may overlap while the client changes over.
-#[utoipa::path(post, path = "/api/clients/{client}/secrets", params(("client" = String, Path, description = "Id of the client")), request_body = NewSecret, responses((status = 201, body = CreatedSecret), (status = 404, description = "No such client"), (status = 409, description = "It has two secrets")))]
+#[utoipa::path(post, path = "/clients/{client}/secrets", params(("client" = String, Path, description = "Id of the client")), request_body = NewSecret, responses((status = 201, body = CreatedSecret), (status = 404, description = "No such client"), (status = 409, description = "It has two secrets")))]
 pub(crate) async fn add_secret(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
     body: Result<Json<NewSecret>, JsonRejection>,
 ) -> Result<(StatusCode, Json<CreatedSecret>), ApiError> {
-    caller.need(KEEPERS)?;
-    let days = read(body)?.days;
+    let days = document(body)?.days;
     if days.is_some_and(|days| days == 0 || days > SECRET_DAYS_MAX) {
         return Err(ApiError::because(Code::InputInvalid, format!("days: 1 to {SECRET_DAYS_MAX}")));
     }
@@ -224,25 +227,25 @@ pub(crate) async fn add_secret(
     let made = Opaque::generate().map_err(ApiError::from)?;
     let until = days.map(|days| now_s() + i64::from(days) * 86_400);
     let mut write = app.store.write().await?;
+    caller.demand_reach(&app, &mut write, &row.roles).await?;
     let added = store.add_client_secret(&mut write, &id, &made.hash, until, SECRETS_MAX).await?;
     let secret_id = added.ok_or_else(|| {
         ApiError::because(Code::NameTaken, format!("{id} has two secrets; revoke one of them first"))
     })?;
-    audit(&app, &caller, write, "client.secret.added", &format!("{id} {secret_id}")).await?;
+    caller.done(&app, write, "client.secret.added", &format!("{id} {secret_id}")).await?;
     Ok((StatusCode::CREATED, Json(CreatedSecret { id: secret_id, secret: made.secret })))
 }
 
 /// Takes a secret away.
-#[utoipa::path(delete, path = "/api/clients/{client}/secrets/{secret}", params(("client" = String, Path, description = "Id of the client"), ("secret" = String, Path, description = "Id of the secret")), responses((status = 204, description = "Removed"), (status = 404, description = "No such secret")))]
+#[utoipa::path(delete, path = "/clients/{client}/secrets/{secret}", params(("client" = String, Path, description = "Id of the client"), ("secret" = String, Path, description = "Id of the secret")), responses((status = 204, description = "Removed"), (status = 404, description = "No such secret")))]
 pub(crate) async fn remove_secret(
     State(app): State<App>,
     caller: Caller,
     Path((id, secret)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
-    caller.need(KEEPERS)?;
     let mut write = app.store.write().await?;
     found(caller.store(&app).remove_client_secret(&mut write, &id, &secret).await?)?;
-    audit(&app, &caller, write, "client.secret.removed", &format!("{id} {secret}")).await
+    caller.done(&app, write, "client.secret.removed", &format!("{id} {secret}")).await
 }
 
 /// A registration in which nothing is wrong.
@@ -262,6 +265,9 @@ fn checked(new: NewClient) -> Result<ClientRow, ApiError> {
     {
         return invalid("redirect_uris: at least one, and none for a service or device".into());
     }
+    if no_browser && new.backchannel_logout_uri.is_some() {
+        return invalid("backchannel_logout_uri: for clients whose users have browsers".into());
+    }
     if new.redirect_uris.len().max(new.post_logout_redirect_uris.len()) > REDIRECTS_MAX {
         return invalid(format!("redirect_uris: at most {REDIRECTS_MAX}"));
     }
@@ -270,9 +276,6 @@ fn checked(new: NewClient) -> Result<ClientRow, ApiError> {
             return invalid(format!("redirect_uris: {because}"));
         }
     }
-    if !new.roles.iter().all(|role| ROLES.contains(&role.as_str())) {
-        return invalid("roles: administrator, developer".into());
-    }
     let name = new.name.unwrap_or_else(|| new.id.clone());
     Ok(ClientRow {
         name: name.chars().filter(|c| !c.is_control()).take(100).collect(),
@@ -280,6 +283,7 @@ fn checked(new: NewClient) -> Result<ClientRow, ApiError> {
         kind: new.kind,
         redirect_uris: new.redirect_uris,
         post_logout_redirect_uris: new.post_logout_redirect_uris,
+        backchannel_logout_uri: new.backchannel_logout_uri,
         roles: new.roles,
         suspended: false,
     })
@@ -297,29 +301,13 @@ fn view(row: ClientRow, secrets: Vec<ClientSecretRow>) -> ClientView {
         kind: row.kind,
         redirect_uris: row.redirect_uris,
         post_logout_redirect_uris: row.post_logout_redirect_uris,
+        backchannel_logout_uri: row.backchannel_logout_uri,
         roles: row.roles,
         suspended: row.suspended,
         secrets: secrets.collect(),
     }
 }
 
-fn read<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, ApiError> {
-    body.map(|Json(body)| body).map_err(|error| ApiError::because(Code::InputInvalid, error.body_text()))
-}
-
 fn found(there: bool) -> Result<(), ApiError> {
     if there { Ok(()) } else { Err(ApiError::new(Code::ApiUnknown)) }
-}
-
-/// Writes the entry and ends the transaction.
-async fn audit(
-    app: &App,
-    caller: &Caller,
-    mut write: Write,
-    what: &str,
-    detail: &str,
-) -> Result<StatusCode, ApiError> {
-    caller.store(app).audit(&mut write, &caller.who.sub, what, detail).await?;
-    write.commit().await.map_err(StoreError::from)?;
-    Ok(StatusCode::NO_CONTENT)
 }

@@ -5,13 +5,14 @@ use super::{
     fault::{Answer, oauth},
     form::Form,
     issuer::Issuer,
+    source::{Count, Source},
     tenant::Tenant,
 };
 use axum::http::{HeaderMap, header};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bastide_identity::opaque;
-use bastide_store::{ClientRow, MemberRow, StoreError};
-use bastide_types::Secret;
+use bastide_store::{ClientRow, MemberRow, now_s};
+use bastide_types::{Code, Secret};
 use url::Url;
 
 /// What a client is made for.
@@ -38,6 +39,8 @@ pub struct Client {
     pub kind: Kind,
     /// Its registration; `None` for the command line.
     pub row: Option<ClientRow>,
+    /// Grant of the secret that it showed, if it showed one.
+    pub grant: Option<String>,
 }
 
 impl Client {
@@ -49,12 +52,18 @@ impl Client {
             "device" => Kind::Device,
             _ => return None,
         };
-        Some(Self { id: row.id.clone(), name: row.name.clone(), kind, row: Some(row) })
+        Some(Self { id: row.id.clone(), name: row.name.clone(), kind, row: Some(row), grant: None })
     }
 
     /// The command line: known to every organization, public, with loopback redirects.
     pub fn command_line() -> Self {
-        Self { id: CLI.to_owned(), name: "Bastide command line".to_owned(), kind: Kind::Public, row: None }
+        Self {
+            id: CLI.to_owned(),
+            name: "Bastide command line".to_owned(),
+            kind: Kind::Public,
+            row: None,
+            grant: None,
+        }
     }
 
     /// Whether it keeps a secret.
@@ -159,13 +168,13 @@ impl Identity {
                 found.filter(|client| !client.has_secret())
             }
             Some(secret) => {
-                let row = self.of(&issuer.tenant).client(&id, &opaque::hash(secret.expose())).await?;
-                row.and_then(Client::of)
+                let known = self.of(&issuer.tenant).client(&id, &opaque::hash(secret.expose())).await?;
+                known.and_then(|(row, grant)| Some(Client { grant: Some(grant), ..Client::of(row)? }))
             }
         };
         match found {
             Some(client) => Ok(client),
-            None => Err(self.client_refused(&issuer.tenant).await?),
+            None => Err(self.client_refused(&issuer.tenant, headers).await?),
         }
     }
 
@@ -177,13 +186,30 @@ impl Identity {
         form: &Form,
     ) -> Answer<Client> {
         let client = self.authenticate(issuer, headers, form).await?;
-        if client.has_secret() { Ok(client) } else { Err(self.client_refused(&issuer.tenant).await?) }
+        if client.has_secret() {
+            Ok(client)
+        } else {
+            Err(self.client_refused(&issuer.tenant, headers).await?)
+        }
     }
 
-    async fn client_refused(&self, tenant: &Tenant) -> Answer<Fault> {
-        let mut write = self.store().write().await?;
-        self.of(tenant).audit(&mut write, "anonymous", "client.refused", "wrong id or secret").await?;
-        write.commit().await.map_err(StoreError::from)?;
+    /// Writes a failure of a client down. A source that fails too often gets another answer and no more entries,
+    /// so that it cannot fill the disk; clients that prove themselves are not touched by it.
+    pub(super) async fn note_refused(
+        &self,
+        tenant: &Tenant,
+        headers: &HeaderMap,
+        what: &str,
+        detail: &str,
+    ) -> Answer<()> {
+        match self.limits().clients.count(Source::of(headers), now_s()) {
+            Count::Over(wait_s) => Err(Fault::Refused(Code::LoginLocked.problem(), Some(wait_s))),
+            Count::Free | Count::Reached => self.note(tenant, "anonymous", what, detail).await,
+        }
+    }
+
+    async fn client_refused(&self, tenant: &Tenant, headers: &HeaderMap) -> Answer<Fault> {
+        self.note_refused(tenant, headers, "client.refused", "wrong id or secret").await?;
         Ok(oauth("invalid_client", "The client is unknown or its secret is wrong."))
     }
 }

@@ -6,9 +6,12 @@ use super::{
     clients::{Client, Kind},
     fault::{Answer, oauth},
     form::Form,
+    issue::Epoch,
     issuer::Issuer,
-    login::{demand_own_form, form_token, with_sign_in},
+    login::{SignInCookies, demand_own_form, form_token, with_sign_in},
     pages,
+    second::{Onward, Owed},
+    source::{Count, Source},
     token::client_form,
 };
 use axum::{
@@ -16,11 +19,11 @@ use axum::{
     body::Bytes,
     extract::{RawQuery, State},
     http::HeaderMap,
-    response::IntoResponse,
+    response::{IntoResponse, Response},
 };
 use bastide_identity::opaque::{self, Opaque};
-use bastide_store::{DeviceOutcome, DeviceRow, StoreError, now_s};
-use bastide_types::{Code, Problem, Secret};
+use bastide_store::{Counter, DeviceOutcome, DeviceRow, StoreError, Word, now_s};
+use bastide_types::{Acr, Code, Problem, Secret};
 use serde_json::json;
 
 /// Life of a device code, in seconds.
@@ -52,6 +55,9 @@ pub async fn begin(
     body: Bytes,
 ) -> Answer {
     let form = client_form(&headers, &body)?;
+    if let Count::Over(wait_s) = identity.limits().devices.count(Source::of(&headers), now_s()) {
+        return Err(Fault::Refused(Code::Overloaded.problem(), Some(wait_s)));
+    }
     let client = identity.authenticate(&issuer, &headers, &form).await?;
     demand_device(&client)?;
     let device_code = Opaque::generate()?;
@@ -90,7 +96,7 @@ pub async fn page(
 ) -> Answer {
     let form = Form::read(query.unwrap_or_default().as_bytes())?;
     let user_code = spelled(&opaque::typed_user_code(form.get("user_code").unwrap_or_default()));
-    let sign_in = identity.signed_in(&issuer.tenant, &headers).await?;
+    let sign_in = identity.signed_in(&issuer, &headers).await?;
     let member = sign_in.as_ref().map(|sign_in| sign_in.member.email.as_str());
     let shown = Shown { user_code: &user_code, member, client: None, problem: None };
     pages::device(&issuer, &form_token(&headers)?, &shown)
@@ -110,7 +116,7 @@ pub async fn submit(
     let token = form_token(&headers)?;
     match identity.device_step(&issuer, &headers, &form, &typed, &token).await {
         Err(Fault::Refused(problem, retry)) => {
-            let (user_code, sign_in) = (spelled(&typed), identity.signed_in(&issuer.tenant, &headers).await?);
+            let (user_code, sign_in) = (spelled(&typed), identity.signed_in(&issuer, &headers).await?);
             let member = sign_in.as_ref().map(|sign_in| sign_in.member.email.as_str());
             let shown = Shown { user_code: &user_code, member, client: None, problem: Some(&problem) };
             pages::refused_device(&issuer, &token, &shown, retry)
@@ -128,7 +134,11 @@ impl Identity {
         typed: &str,
         token: &Secret,
     ) -> Answer {
-        let (sign_in, secret) = self.device_member(issuer, headers, form).await?;
+        let onward = Onward::Device(spelled(typed));
+        let (sign_in, secret) = match self.member_of_form(issuer, headers, form, onward).await? {
+            Ok(found) => found,
+            Err(page) => return Ok(page),
+        };
         let client = self.waiting_client(issuer, &sign_in, typed).await?;
         let answer = match form.get("decision") {
             // A word counts only from somebody who saw who asks.
@@ -147,32 +157,38 @@ impl Identity {
         })
     }
 
-    /// Who is signed in, or signs in with this form; then with the secret of the new sign-in.
-    async fn device_member(
+    /// Who is signed in, or signs in with this form; then with the secret of the new sign-in. The inner error is the
+    /// page of the second step, which leads `onward`.
+    pub(super) async fn member_of_form(
         &self,
         issuer: &Issuer,
         headers: &HeaderMap,
         form: &Form,
-    ) -> Answer<(SignIn, Option<Secret>)> {
-        if let Some(found) = self.signed_in(&issuer.tenant, headers).await? {
-            return Ok((found, None));
+        onward: Onward,
+    ) -> Answer<Result<(SignIn, Option<SignInCookies>), Response>> {
+        if let Some(found) = self.signed_in(issuer, headers).await? {
+            return Ok(Ok((found, None)));
         }
         let email = form.get("username").unwrap_or_default().trim().to_lowercase();
         let password = Secret::new(form.get("password").unwrap_or_default());
-        let member = self.check_password(&issuer.tenant, &email, password).await?;
+        let member = self.check_password(issuer, headers, &email, password).await?;
+        match self.owed(&issuer.tenant, &member, Acr::Password).await? {
+            Owed::Nothing => {}
+            owed => return Ok(Err(self.ask_second(issuer, headers, &member, owed, &onward).await?)),
+        }
         let mut write = self.store().write().await?;
-        let (session, secret) = self.sign_in(&issuer.tenant, &mut write, headers, &member).await?;
+        let (session, secret) = self.sign_in(issuer, &mut write, headers, &member, Acr::Password).await?;
         write.commit().await.map_err(StoreError::from)?;
         let found = self.of(&issuer.tenant).session_with_id(&session).await?;
         let (session, used) = found.ok_or(Code::LoginFailed)?;
-        Ok((SignIn { session, used, member }, Some(secret)))
+        Ok(Ok((SignIn { session, used, member }, Some(secret))))
     }
 
     /// The client that waits under this code. Guesses are counted for each member.
     async fn waiting_client(&self, issuer: &Issuer, sign_in: &SignIn, typed: &str) -> Answer<Client> {
         let store = self.of(&issuer.tenant);
-        let counter = format!("user-code/{}", sign_in.member.id);
-        if let Err(wait_s) = store.count_login(&counter, FREE_TRIES).await? {
+        let counter = Counter::UserCode(sign_in.member.id);
+        if let Err(wait_s) = store.count_try(counter, FREE_TRIES).await? {
             return Err(Fault::Refused(Code::LoginLocked.problem(), Some(wait_s)));
         }
         let waiting = store.device_waiting(typed, issuer.stage_text()).await?;
@@ -180,13 +196,14 @@ impl Identity {
             Some(id) => self.client_with_users(&issuer.tenant, &id).await?,
             None => None,
         };
-        let client = client.ok_or_else(|| {
-            Fault::from(
-                Code::OAuthInvalid.because("This code is wrong or its time is over. Look at it again."),
-            )
-        })?;
+        let Some(client) = client else {
+            let who = sign_in.member.id.to_string();
+            self.note(&issuer.tenant, &who, "device.refused", "the code is wrong or too old").await?;
+            let because = "This code is wrong or its time is over. Look at it again.";
+            return Err(Code::OAuthInvalid.because(because).into());
+        };
         let mut write = self.store().write().await?;
-        store.reset_login(&mut write, &counter).await?;
+        store.reset_tries(&mut write, counter).await?;
         write.commit().await.map_err(StoreError::from)?;
         Ok(client)
     }
@@ -200,15 +217,15 @@ impl Identity {
         client: &Client,
     ) -> Answer {
         let store = self.of(&issuer.tenant);
-        let (member, since) = (sign_in.member.id, sign_in.used.since);
+        let used = &sign_in.used;
+        let word = Word { member: sign_in.member.id, since: used.auth_time, acr: used.acr };
         let mut write = self.store().write().await?;
-        let first =
-            store.answer_device(&mut write, typed, issuer.stage_text(), allowed, member, since).await?;
+        let first = store.answer_device(&mut write, typed, issuer.stage_text(), allowed, word).await?;
         if !first {
             return Err(Code::OAuthInvalid.because("The time of this code is over.").into());
         }
         let what = if allowed { "device.allowed" } else { "device.denied" };
-        store.audit(&mut write, &member.to_string(), what, &client.id).await?;
+        store.audit(&mut write, &word.member.to_string(), what, &client.id).await?;
         write.commit().await.map_err(StoreError::from)?;
         let said =
             if allowed { "The program is signed in. You may close this page." } else { "It was refused." };
@@ -216,7 +233,13 @@ impl Identity {
     }
 
     /// The grant: the program asks whether the member has spoken.
-    pub(super) async fn by_device(&self, issuer: &Issuer, client: &Client, form: &Form) -> Answer {
+    pub(super) async fn by_device(
+        &self,
+        issuer: &Issuer,
+        epoch: Epoch,
+        client: &Client,
+        form: &Form,
+    ) -> Answer {
         demand_device(client)?;
         let hash = opaque::hash(form.need("device_code")?);
         let target = self.target_at(issuer, form.get("resource")).await?;
@@ -225,8 +248,8 @@ impl Identity {
         let outcome = store.ask_device(&mut write, &hash, &client.id, issuer.stage_text()).await?;
         write.commit().await.map_err(StoreError::from)?;
         match outcome {
-            DeviceOutcome::Allowed(row, member, since) => {
-                self.begin_device(issuer, client, &row, member, since, target.as_ref()).await
+            DeviceOutcome::Allowed(row, word) => {
+                self.begin_device(issuer, epoch, client, &row, word, target.as_ref()).await
             }
             DeviceOutcome::Denied => Err(oauth("access_denied", "The user said no.")),
             DeviceOutcome::Waiting => Err(oauth("authorization_pending", "The user has not answered yet.")),

@@ -7,6 +7,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bastide_identity::id_token::RSA_EXPONENT;
+use bastide_store::KeyKind;
+use bastide_types::Acr;
 use serde_json::json;
 
 /// Keys and endpoints change rarely and are public.
@@ -15,8 +17,6 @@ const PUBLIC: [(&str, &str); 1] = [("cache-control", "public, max-age=60")];
 pub(super) const SCOPES: [&str; 4] = ["openid", "profile", "email", "offline_access"];
 /// Grant of programs without a browser (RFC 8628 §3.4).
 pub(super) const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
-/// `acr` of a sign-in with a password.
-pub(super) const ACR: &str = "password";
 
 /// `/.well-known/openid-configuration` below the issuer, and `/.well-known/oauth-authorization-server` above
 /// it. It names what works and nothing else.
@@ -43,10 +43,12 @@ pub async fn document(issuer: Issuer) -> Response {
         "introspection_endpoint_auth_methods_supported": by_secret,
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],
-        "acr_values_supported": [ACR],
+        "acr_values_supported": [Acr::Password, Acr::Mfa],
         "prompt_values_supported": ["none", "login", "consent", "select_account"],
         "claims_supported": ["iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "at_hash",
             "sid", "name", "email", "email_verified"],
+        "backchannel_logout_supported": true,
+        "backchannel_logout_session_supported": true,
         "claims_parameter_supported": false,
         "request_parameter_supported": false,
         "request_uri_parameter_supported": false,
@@ -55,15 +57,17 @@ pub async fn document(issuer: Issuer) -> Response {
     (PUBLIC, Json(body)).into_response()
 }
 
-/// `/jwks`: the keys of access tokens (Ed25519) and of ID tokens (RSA).
+/// `/jwks`: the keys of access tokens (Ed25519) and of ID tokens (RSA): those that sign, that will, and that did.
 pub async fn keys(State(identity): State<Identity>, issuer: Issuer) -> Answer {
-    let access = identity.of(&issuer.tenant).signing_keys(issuer.stage.as_ref()).await?;
-    let access = access.into_iter().map(|key| {
-        let (kid, x) = (key.public.kid, key.public.x);
+    identity.demand_id_key(&issuer).await?;
+    let (store, stage) = (identity.of(&issuer.tenant), issuer.stage.as_ref());
+    let access = store.public_keys(stage, KeyKind::Access).await?.into_iter().map(|key| {
+        let (kid, x) = (key.kid, key.public);
         json!({ "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": kid, "x": x })
     });
-    let id = identity.id_keys(&issuer).await?.into_iter().map(|key| {
-        json!({ "kty": "RSA", "use": "sig", "alg": "RS256", "kid": key.kid, "n": key.n, "e": RSA_EXPONENT })
+    let id = store.public_keys(stage, KeyKind::Id).await?.into_iter().map(|key| {
+        let (kid, n) = (key.kid, key.public);
+        json!({ "kty": "RSA", "use": "sig", "alg": "RS256", "kid": kid, "n": n, "e": RSA_EXPONENT })
     });
     let keys: Vec<_> = access.chain(id).collect();
     Ok((PUBLIC, Json(json!({ "keys": keys }))).into_response())

@@ -1,5 +1,6 @@
 //! Refusals of the Identity Service, and how they are said.
 
+use super::breached::BreachedFault;
 use axum::{
     Json,
     extract::Request,
@@ -32,6 +33,9 @@ pub enum Fault {
     /// A key failed.
     #[error("a key failed")]
     Key(#[from] KeyError),
+    /// The list of breached passwords failed.
+    #[error("the list of breached passwords failed")]
+    Breached(#[from] BreachedFault),
     /// Hashing failed.
     #[error("a password could not be hashed")]
     Hash,
@@ -66,7 +70,7 @@ impl Fault {
         match self {
             Self::Refused(problem, _) => problem,
             Self::OAuth { because, .. } => Code::OAuthInvalid.because(because),
-            Self::Store(_) | Self::Key(_) | Self::Hash | Self::Page(_) => {
+            Self::Store(_) | Self::Key(_) | Self::Breached(_) | Self::Hash | Self::Page(_) => {
                 tracing::error!(error = &self as &dyn std::error::Error, "identity failed");
                 Code::Internal.problem()
             }

@@ -1,16 +1,26 @@
 //! ID tokens and what `/userinfo` says about a member.
 
-use super::{Fault, Identity, discovery::ACR, fault::Answer, issuer::Issuer};
+use super::{Fault, Identity, fault::Answer, issuer::Issuer};
 use bastide_identity::{
     IdClaims, IdKey, KeyError,
     id_token::{ID_LIFE_S, at_hash, read_hint},
 };
-use bastide_store::{MemberRow, SessionUse, now_s};
+use bastide_store::{KeyKind, MemberRow, SessionUse, now_s};
+use bastide_types::Acr;
 use serde_json::{Map, Value};
 
 /// Whether a scope is among those given.
 pub fn has(scope: &str, one: &str) -> bool {
     scope.split(' ').any(|given| given == one)
+}
+
+/// The ways of signing in (RFC 8176 §2).
+fn amr(acr: Acr) -> Vec<String> {
+    let ways: &[&str] = match acr {
+        Acr::Mfa => &["pwd", "otp", "mfa"],
+        Acr::Password | Acr::Client => &["pwd"],
+    };
+    ways.iter().map(|way| (*way).to_owned()).collect()
 }
 
 /// What the scopes open about a member.
@@ -21,8 +31,8 @@ pub fn about(member: &MemberRow, scope: &str) -> Map<String, Value> {
     }
     if has(scope, "email") {
         claims.insert("email".to_owned(), member.email.clone().into());
-        // An invitation may have come by another way than mail: nothing proves the address.
-        claims.insert("email_verified".to_owned(), false.into());
+        // An invitation may have come by another way than mail: then nothing proves the address.
+        claims.insert("email_verified".to_owned(), member.verified.into());
     }
     claims
 }
@@ -41,8 +51,9 @@ impl Identity {
         if !has(&used.scope, "openid") {
             return Ok(None);
         }
-        let keys = self.id_keys(issuer).await?;
-        let key = IdKey::from_pkcs8(&keys.first().ok_or(Fault::Key(KeyError::NotAKey))?.private)?;
+        self.demand_id_key(issuer).await?;
+        let key = self.of(&issuer.tenant).signing_key(issuer.stage.as_ref(), KeyKind::Id).await?;
+        let key = IdKey::from_pkcs8(&key.ok_or(Fault::Key(KeyError::NotAKey))?)?;
         let now = now_s().unsigned_abs();
         let email = has(&used.scope, "email");
         let claims = IdClaims {
@@ -51,23 +62,23 @@ impl Identity {
             aud: used.client.clone(),
             exp: now + ID_LIFE_S,
             iat: now,
-            auth_time: used.since.unsigned_abs(),
+            auth_time: used.auth_time.unsigned_abs(),
             nonce: nonce.map(str::to_owned),
-            acr: ACR.to_owned(),
-            amr: vec!["pwd".to_owned()],
+            acr: used.acr.to_string(),
+            amr: amr(used.acr),
             at_hash: at_hash(access_token),
             sid: session.to_owned(),
             name: has(&used.scope, "profile").then(|| member.name.clone()),
             email: email.then(|| member.email.clone()),
-            email_verified: email.then_some(false),
+            email_verified: email.then_some(member.verified),
         };
         Ok(Some(key.mint(&claims)?))
     }
 
     /// An ID token of this issuer that came back as a hint.
     pub(super) async fn hinted(&self, issuer: &Issuer, hint: &str) -> Answer<Option<IdClaims>> {
-        let keys = self.of(&issuer.tenant).id_keys(issuer.stage.as_ref()).await?;
-        let keys: Vec<_> = keys.iter().map(|key| (key.kid.as_str(), key.n.as_str())).collect();
+        let keys = self.of(&issuer.tenant).public_keys(issuer.stage.as_ref(), KeyKind::Id).await?;
+        let keys: Vec<_> = keys.iter().map(|key| (key.kid.as_str(), key.public.as_str())).collect();
         Ok(read_hint(hint, &issuer.url, &keys))
     }
 }

@@ -4,7 +4,6 @@ use super::{
     Identity,
     fault::Answer,
     id_token::{about, has},
-    issue::token_epoch,
     issuer::Issuer,
     token::client_form,
 };
@@ -175,8 +174,10 @@ impl Identity {
         let inactive = json!({ "active": false });
         let Some(claims) = self.own_claims(issuer, token).await? else { return Ok(inactive) };
         let scope = if claims.is_client() {
-            let client = self.of(&issuer.tenant).client_with_id(&claims.client_id).await?;
-            if client.is_none_or(|client| client.suspended) {
+            let store = self.of(&issuer.tenant);
+            let client = store.client_with_id(&claims.client_id).await?;
+            let granted = store.has_grant(&claims.client_id, &claims.sid).await?;
+            if client.is_none_or(|client| client.suspended) || !granted {
                 return Ok(inactive);
             }
             String::new()
@@ -217,14 +218,14 @@ impl Identity {
         }))
     }
 
-    /// Claims of an access token that this issuer signed and whose time is now, whatever its audience.
+    /// Claims of an access token that this issuer signed, whose time is now and which was not revoked with its subject,
+    /// client or customer, whatever its audience.
     async fn own_claims(&self, issuer: &Issuer, token: &str) -> Answer<Option<Claims>> {
         let Some(audience) = audience(token) else { return Ok(None) };
-        let keys = self.of(&issuer.tenant).signing_keys(issuer.stage.as_ref()).await?;
         let signed_by = snapshot::Issuer {
             url: issuer.url.clone(),
-            keys: keys.into_iter().map(|key| key.public).collect(),
-            token_epoch: token_epoch(),
+            keys: self.of(&issuer.tenant).verifying_keys(issuer.stage.as_ref()).await?,
+            token_epoch: self.of(&issuer.tenant).token_floor().await?,
         };
         let org = issuer.tenant.id.to_string();
         let expect = Expect {
@@ -233,7 +234,9 @@ impl Identity {
             stage: issuer.stage.as_ref().map_or(PLATFORM_STAGE, StageName::as_str),
             life_max_s: claims::CLIENT_LIFE_S,
         };
-        Ok(verify(token, &signed_by, &expect, now_s().unsigned_abs()).ok())
+        let Ok(claims) = verify(token, &signed_by, &expect, now_s().unsigned_abs()) else { return Ok(None) };
+        let cut = self.of(&issuer.tenant).token_cut(&claims.sub, &claims.client_id).await?;
+        Ok((claims.epoch >= cut).then_some(claims))
     }
 }
 

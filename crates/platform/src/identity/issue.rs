@@ -11,19 +11,15 @@ use bastide_identity::{
     claims::{CLIENT_LIFE_S, PLATFORM_STAGE, USER_LIFE_S},
     mint,
 };
-use bastide_store::{AppRow, ClientRow, DomainRow, MemberRow, now_s};
-use bastide_types::{AppName, DomainName, Site, StageName, UserId};
+use bastide_store::{AppRow, ClientRow, DomainRow, KeyKind, MemberRow, SessionUse, now_s};
+use bastide_types::{Acr, AppName, DomainName, Site, StageName, UserId};
 use url::Url;
 use uuid::Uuid;
 
-/// Epoch of all issuers, as in the Snapshot. It rises with the revocation of everything, which is not
-/// offered yet.
-const TOKEN_EPOCH: u64 = 0;
-
-/// The epoch under which tokens are made now.
-pub fn token_epoch() -> u64 {
-    TOKEN_EPOCH
-}
+/// How far the session feed was when the facts for a token began to be read. Whatever is revoked after that hits
+/// the token, also when it happens while the token is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Epoch(u64);
 
 /// An app in a stage, asked for as `resource` (RFC 8707).
 pub struct Target {
@@ -50,11 +46,27 @@ pub struct Issued {
 
 /// Whose token it is.
 pub enum Holder<'a> {
-    Member { member: &'a MemberRow, session: &'a str, client_id: &'a str },
-    Client(&'a ClientRow),
+    Member {
+        member: &'a MemberRow,
+        session: &'a str,
+        used: &'a SessionUse,
+        /// Seconds since 1970 at which the session ends, and the token with it.
+        until: i64,
+        client_id: &'a str,
+    },
+    Client {
+        client: &'a ClientRow,
+        /// Grant of the secret that it showed.
+        grant: &'a str,
+    },
 }
 
 impl Identity {
+    /// The epoch of a token: asked for before anything that the token will say is read.
+    pub(super) async fn epoch(&self) -> Answer<Epoch> {
+        Ok(Epoch(self.store().token_epoch().await?))
+    }
+
     /// The app that a `resource` names. It must serve in that stage of this customer.
     pub(super) async fn target(&self, tenant: &Tenant, resource: Option<&str>) -> Answer<Option<Target>> {
         let Some(resource) = resource else { return Ok(None) };
@@ -96,7 +108,7 @@ impl Identity {
         Ok(Some(Target { stage, app, url }))
     }
 
-    async fn proven_domain(&self, tenant: &Tenant, host: &str) -> Answer<Option<DomainRow>> {
+    pub(super) async fn proven_domain(&self, tenant: &Tenant, host: &str) -> Answer<Option<DomainRow>> {
         let Ok(name) = DomainName::new(host) else { return Ok(None) };
         let found = self.of(tenant).domain(&name).await?;
         Ok(found.filter(|domain| domain.validated.is_some()))
@@ -122,12 +134,15 @@ impl Identity {
     pub(super) async fn issue_at(
         &self,
         issuer: &Issuer,
+        epoch: Epoch,
         holder: &Holder<'_>,
         target: Option<&Target>,
     ) -> Answer<Issued> {
         match (target, &issuer.stage) {
-            (None, Some(stage)) => self.issue_for(&issuer.tenant, holder, Audience::Issuer(stage)).await,
-            _ => self.issue(&issuer.tenant, holder, target).await,
+            (None, Some(stage)) => {
+                self.issue_for(&issuer.tenant, epoch, holder, Audience::Issuer(stage)).await
+            }
+            _ => self.issue(&issuer.tenant, epoch, holder, target).await,
         }
     }
 
@@ -135,15 +150,17 @@ impl Identity {
     pub(super) async fn issue(
         &self,
         tenant: &Tenant,
+        epoch: Epoch,
         holder: &Holder<'_>,
         target: Option<&Target>,
     ) -> Answer<Issued> {
-        self.issue_for(tenant, holder, target.map_or(Audience::Platform, Audience::App)).await
+        self.issue_for(tenant, epoch, holder, target.map_or(Audience::Platform, Audience::App)).await
     }
 
     async fn issue_for(
         &self,
         tenant: &Tenant,
+        epoch: Epoch,
         holder: &Holder<'_>,
         audience: Audience<'_>,
     ) -> Answer<Issued> {
@@ -152,24 +169,32 @@ impl Identity {
             Audience::App(target) => Some(&target.stage),
             Audience::Issuer(stage) => Some(stage),
         };
+        if let Holder::Member { member, .. } = holder {
+            demand_own_stage(member, stage)?;
+        }
+        let now = now_s().unsigned_abs();
         let (sub, name, sid, client_id, life_s) = match holder {
-            Holder::Member { member, session, client_id } => {
-                (member.id.to_string(), &member.name, *session, *client_id, USER_LIFE_S)
+            Holder::Member { member, session, until, client_id, .. } => {
+                let life_s = until.unsigned_abs().saturating_sub(now).min(USER_LIFE_S);
+                (member.id.to_string(), &member.name, *session, *client_id, life_s)
             }
-            Holder::Client(client) => {
-                (client.id.clone(), &client.name, client.id.as_str(), client.id.as_str(), CLIENT_LIFE_S)
+            Holder::Client { client, grant } => {
+                (client.id.clone(), &client.name, *grant, client.id.as_str(), CLIENT_LIFE_S)
             }
         };
         let roles = match (audience, holder) {
             (Audience::Platform, Holder::Member { member, .. }) => member.roles.clone(),
-            (Audience::Platform, Holder::Client(client)) => client.roles.clone(),
+            (Audience::Platform, Holder::Client { client, .. }) => client.roles.clone(),
             (Audience::App(target), Holder::Member { member, .. }) => {
                 self.of(tenant).app_roles_of(&target.stage, target.app.id, member.id).await?
             }
             // Roles of apps are given to people.
-            (Audience::App(_), Holder::Client(_)) | (Audience::Issuer(_), _) => Vec::new(),
+            (Audience::App(_), Holder::Client { .. }) | (Audience::Issuer(_), _) => Vec::new(),
         };
-        let now = now_s().unsigned_abs();
+        let (acr, auth_time) = match holder {
+            Holder::Member { used, .. } => (used.acr, used.auth_time.unsigned_abs()),
+            Holder::Client { .. } => (Acr::Client, now),
+        };
         let claims = Claims {
             iss: match stage {
                 Some(stage) => self.domains().stage_issuer(&tenant.name, stage),
@@ -189,22 +214,31 @@ impl Identity {
             org: tenant.id.to_string(),
             stage: stage.map_or(PLATFORM_STAGE, StageName::as_str).to_owned(),
             client_id: client_id.to_owned(),
-            epoch: TOKEN_EPOCH,
+            epoch: epoch.0,
             name: name.clone(),
             roles,
+            acr,
+            auth_time,
         };
         let key = self.signing_key(tenant, stage).await?;
         Ok(Issued { token: mint(&key, &claims)?, expires_at: claims.exp, life_s })
     }
 
     async fn signing_key(&self, tenant: &Tenant, stage: Option<&StageName>) -> Answer<SigningKey> {
-        let keys = self.of(tenant).signing_keys(stage).await?;
-        let key = keys.first().ok_or(Fault::Key(KeyError::NotAKey))?;
-        Ok(SigningKey::from_pkcs8(&key.private)?)
+        let key = self.of(tenant).signing_key(stage, KeyKind::Access).await?;
+        Ok(SigningKey::from_pkcs8(&key.ok_or(Fault::Key(KeyError::NotAKey))?)?)
     }
 
-    /// A member who may hold tokens.
+    /// A member or end user who may hold tokens.
     pub(super) async fn active(&self, tenant: &Tenant, id: UserId) -> Answer<Option<MemberRow>> {
         Ok(self.of(tenant).member(id).await?.filter(|member| member.state == "active"))
     }
+}
+
+/// End users are at home in one stage: no other one, and never the Platform, hears of them.
+fn demand_own_stage(member: &MemberRow, stage: Option<&StageName>) -> Answer<()> {
+    if member.stage.is_empty() || stage.is_some_and(|stage| stage.as_str() == member.stage) {
+        return Ok(());
+    }
+    Err(oauth("invalid_target", "This user belongs to another stage."))
 }

@@ -2,13 +2,12 @@
 
 use super::{
     Fault, Identity,
-    authorize::{SIGN_IN_COOKIE, redirect, with_query},
+    authorize::{redirect, with_query},
     fault::Answer,
     form::Form,
     issuer::Issuer,
-    login::{add_cookie, demand_own_form, form_token},
+    login::{demand_own_form, form_token, sign_in_secret, without_sign_in},
     pages,
-    tenant::{cookie, set_cookie},
 };
 use axum::{
     body::Bytes,
@@ -17,8 +16,16 @@ use axum::{
     response::Response,
 };
 use bastide_identity::{IdClaims, opaque};
-use bastide_store::StoreError;
+use bastide_store::{SessionRow, StoreError};
 use bastide_types::Code;
+
+/// A sign-in of this browser.
+struct Here {
+    /// The stage whose end user it is; empty for a member.
+    stage: String,
+    hash: [u8; 32],
+    session: SessionRow,
+}
 
 /// What a client asks for.
 pub struct Wish {
@@ -54,22 +61,16 @@ pub async fn submit(
     }
     demand_own_form(&identity, &issuer.tenant, &headers, &form)?;
     let wish = identity.wish(&issuer, &form).await?;
-    if let Some(secret) = cookie(&headers, SIGN_IN_COOKIE) {
-        identity.end(&issuer.tenant, secret).await?;
-    }
-    identity.end_hinted(&issuer, &wish).await?;
-    signed_out(&issuer, &wish)
+    let here = identity.here(&issuer, &headers).await?;
+    identity.sign_out(&issuer, here.as_ref(), &wish).await
 }
 
 impl Identity {
     async fn sign_out_wish(&self, issuer: &Issuer, headers: &HeaderMap, form: &Form) -> Answer {
         let wish = self.wish(issuer, form).await?;
-        let here = match cookie(headers, SIGN_IN_COOKIE) {
-            Some(secret) => self.of(&issuer.tenant).session("provider", &opaque::hash(secret)).await?,
-            None => None,
-        };
+        let here = self.here(issuer, headers).await?;
         let same = match (&wish.hint, &here) {
-            (Some(hint), Some(here)) => hint.sub == here.member.to_string(),
+            (Some(hint), Some(here)) => hint.sub == here.session.member.to_string(),
             // Nobody is signed in with this browser: nobody can be annoyed.
             (Some(_), None) => true,
             (None, _) => false,
@@ -77,11 +78,32 @@ impl Identity {
         if !same {
             return pages::logout(issuer, &form_token(headers)?, &wish);
         }
-        if let Some(secret) = cookie(headers, SIGN_IN_COOKIE) {
-            self.end(&issuer.tenant, secret).await?;
+        self.sign_out(issuer, here.as_ref(), &wish).await
+    }
+
+    /// The sign-in that counts here with this browser: the end user's before the member's.
+    async fn here(&self, issuer: &Issuer, headers: &HeaderMap) -> Answer<Option<Here>> {
+        for stage in issuer.pools() {
+            let Some(secret) = sign_in_secret(headers, stage) else { continue };
+            let hash = opaque::hash(secret);
+            if let Some(session) = self.of(&issuer.tenant).session("provider", &hash).await? {
+                return Ok(Some(Here { stage: stage.to_owned(), hash, session }));
+            }
         }
-        self.end_hinted(issuer, &wish).await?;
-        signed_out(issuer, &wish)
+        Ok(None)
+    }
+
+    async fn sign_out(&self, issuer: &Issuer, here: Option<&Here>, wish: &Wish) -> Answer {
+        if let Some(here) = here {
+            self.end(&issuer.tenant, &here.hash).await?;
+        }
+        self.end_hinted(issuer, wish).await?;
+        let mut response: Response = match &wish.back {
+            Some(back) => redirect(back),
+            None => pages::message(&issuer.tenant, "Sign out", "You are signed out.")?,
+        };
+        without_sign_in(&mut response, here.map_or(issuer.stage_text(), |here| &here.stage));
+        Ok(response)
     }
 
     /// Reads what a client asks for.
@@ -146,13 +168,4 @@ impl Identity {
         write.commit().await.map_err(StoreError::from)?;
         Ok(())
     }
-}
-
-fn signed_out(issuer: &Issuer, wish: &Wish) -> Answer {
-    let mut response: Response = match &wish.back {
-        Some(back) => redirect(back),
-        None => pages::message(&issuer.tenant, "Sign out", "You are signed out.")?,
-    };
-    add_cookie(&mut response, &set_cookie(SIGN_IN_COOKIE, "", 0));
-    Ok(response)
 }

@@ -2,34 +2,57 @@
 //!
 //! The customer comes from the Host alone; `operator` is a customer like the others. Signatures, hashes
 //! and seals are the engine's (`bastide_identity`) and the store's; this module keeps the protocol: what
-//! may follow what, once, and for whom. It has no external providers, no second factors and no
-//! self-registration.
+//! may follow what, once, and for whom. Providers of identity outside are its `broker`'s business.
 
+mod account;
 mod authorize;
+pub(crate) mod breached;
+mod break_glass;
+mod broker;
 mod client_api;
 mod clients;
 mod cors;
 mod device;
 mod discovery;
+mod factor;
 mod fault;
 mod form;
+mod groups_api;
+mod guess;
 mod id_token;
+mod idp;
+mod idps_api;
 mod inspect;
 mod internal;
 mod invite;
 mod issue;
 mod issuer;
+mod keys_api;
+pub(crate) mod letters;
 mod login;
 mod logout;
 pub mod members;
 mod pages;
 mod password;
+mod provider;
+mod register;
+mod reset;
+mod roles_api;
+mod second;
+mod sessions_api;
+mod sign_in_api;
+mod source;
 mod tenant;
 mod token;
+mod users_api;
+mod workers;
 
+pub use breached::{Breached, BreachedFault};
+pub use break_glass::{BreakGlass, BreakGlassFault, LIFE_S as BREAK_GLASS_LIFE_S, break_glass};
 pub use fault::Fault;
+pub use provider::Providers;
 
-use crate::App;
+use crate::{App, outbound::Outbound};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
@@ -53,20 +76,65 @@ const GATEWAY: &str = "bastide-gateway";
 
 /// All routes of the service: what everybody may ask, and what only gateways may.
 pub fn router(app: App) -> Router {
-    let identity = Identity::new(app.store.clone(), app.config.domains.clone());
+    let means = Means {
+        breached: app.breached.clone(),
+        has_mail: app.mailer.is_some(),
+        outbound: app.outbound.clone(),
+        providers: app.providers.clone(),
+    };
+    let identity = Identity::new(app.store.clone(), app.config.domains.clone(), means);
     identity.routes().merge(identity.internal_routes())
 }
 
-/// Routes of the API that belong to identity: members, roles of apps, clients.
+/// Routes of the API that belong to identity: members, roles, keys, sessions, clients.
 pub fn api_routes(app: App) -> Router {
-    members::router(app.clone()).merge(client_api::router(app))
+    members::router(app.clone())
+        .merge(roles_api::router(app.clone()))
+        .merge(keys_api::router(app.clone()))
+        .merge(sessions_api::router(app.clone()))
+        .merge(sign_in_api::router(app.clone()))
+        .merge(users_api::router(app.clone()))
+        .merge(groups_api::router(app.clone()))
+        .merge(idps_api::router(app.clone()))
+        .merge(client_api::router(app))
 }
 
 /// The OpenAPI description of these routes.
 pub fn description() -> utoipa::openapi::OpenApi {
     let mut all = members::description();
+    all.merge(roles_api::description());
+    all.merge(keys_api::description());
     all.merge(client_api::description());
+    all.merge(sessions_api::description());
+    all.merge(sign_in_api::description());
+    all.merge(users_api::description());
+    all.merge(groups_api::description());
+    all.merge(idps_api::description());
     all
+}
+
+/// What one source may do in a minute.
+struct Limits {
+    /// Failed sign-ins.
+    sign_ins: source::Limit,
+    /// Refused clients, codes and refresh tokens.
+    clients: source::Limit,
+    /// Device codes asked for.
+    devices: source::Limit,
+    /// Letters asked for.
+    letters: source::Limit,
+}
+
+/// What the service has besides the store.
+pub struct Means {
+    /// Passwords that nobody may choose.
+    pub breached: Option<Arc<Breached>>,
+    /// Whether letters are sent, by which people prove addresses.
+    pub has_mail: bool,
+    /// The way to addresses that customers name.
+    pub outbound: Arc<Outbound>,
+    /// Providers of identity that were asked lately.
+    pub providers: Arc<Providers>,
 }
 
 /// The service; clones share everything.
@@ -77,15 +145,23 @@ struct Inner {
     store: Store,
     domains: Domains,
     hasher: password::Hasher,
+    limits: Limits,
+    means: Means,
     /// Held while a key for ID tokens is made: many who ask at once cost one.
     id_key: tokio::sync::Mutex<()>,
 }
 
 impl Identity {
     /// Makes the service.
-    pub fn new(store: Store, domains: Domains) -> Self {
+    pub fn new(store: Store, domains: Domains, means: Means) -> Self {
         let (hasher, id_key) = (password::Hasher::new(), tokio::sync::Mutex::new(()));
-        Self(Arc::new(Inner { store, domains, hasher, id_key }))
+        let limits = Limits {
+            sign_ins: source::Limit::per_minute(10),
+            clients: source::Limit::per_minute(60),
+            devices: source::Limit::per_minute(30),
+            letters: source::Limit::per_minute(10),
+        };
+        Self(Arc::new(Inner { store, domains, hasher, limits, means, id_key }))
     }
 
     fn store(&self) -> &Store {
@@ -100,6 +176,26 @@ impl Identity {
         &self.0.hasher
     }
 
+    fn breached(&self) -> Option<&Arc<Breached>> {
+        self.0.means.breached.as_ref()
+    }
+
+    fn has_mail(&self) -> bool {
+        self.0.means.has_mail
+    }
+
+    fn outbound(&self) -> &Outbound {
+        &self.0.means.outbound
+    }
+
+    fn providers(&self) -> &Providers {
+        &self.0.means.providers
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
     /// Everything under `/identity`, for anybody who comes through a gateway.
     pub fn routes(&self) -> Router {
         let mut router = Router::new();
@@ -107,7 +203,7 @@ impl Identity {
             router = router.merge(issuer_routes(base));
         }
         router
-            .route("/identity/invite/{token}", get(invite::page).post(invite::accept))
+            .route("/identity/break-glass/{token}", get(break_glass::page).post(break_glass::submit))
             .route("/identity/style.css", get(pages::style))
             .route("/identity/{*rest}", any(fault::unknown))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -142,9 +238,21 @@ fn issuer_routes(base: &str) -> Router<Identity> {
     Router::new()
         .route(&at("authorize"), get(authorize::authorize).post(authorize::authorize_form))
         .route(&at("login"), post(login::login))
+        .route(&at("second"), post(second::submit))
         .route(&at("continue"), post(authorize::go_on))
         .route(&at("device"), get(device::page).post(device::submit))
         .route(&at("introspect"), post(inspect::introspect))
         .route(&at("logout"), get(logout::page).post(logout::submit))
+        .route(&at("invite/{token}"), get(invite::page).post(invite::accept))
+        .route(&at("broker/{idp}/begin"), get(broker::begin))
+        .route(&at("broker/{idp}/callback"), get(broker::callback))
+        .route(&at("broker/{idp}/jwks"), get(broker::keys))
+        .route(&at("broker/{idp}/backchannel_logout"), post(broker::signed_out))
+        .route(&at("forgot"), get(reset::page).post(reset::submit))
+        .route(&at("reset/{token}"), get(reset::choose).post(reset::accept))
+        .route(&at("register"), get(register::page).post(register::submit))
+        .route(&at("register/{token}"), get(register::choose).post(register::accept))
+        .route(&at(account::PATH), get(account::page).post(account::submit))
+        .route(&at(factor::PATH), get(factor::page).post(factor::submit))
         .merge(for_scripts)
 }

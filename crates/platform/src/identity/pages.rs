@@ -1,12 +1,17 @@
 //! The few pages of the Identity Service: plain HTML forms, no script.
 
 use super::{
+    account::{self, Line},
     authorize::Request,
     device::Shown,
+    factor::{self, Offer},
     fault::Answer,
+    guess::Grade,
+    invite,
     issuer::Issuer,
     login::{status_of, with_form_cookie},
     logout::Wish,
+    second::Onward,
     tenant::Tenant,
 };
 use askama::Template;
@@ -15,8 +20,35 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bastide_store::MemberRow;
-use bastide_types::{Problem, Secret};
+use bastide_types::{Acr, Problem, Secret};
+use factor::Shown as FactorShown;
+use qrcodegen::{QrCode, QrCodeEcc};
+use std::fmt::Write;
 use url::Url;
+
+/// Blank modules around a QR code (ISO/IEC 18004 §9.1).
+const QR_MARGIN: i32 = 4;
+
+/// A QR code as a path of an SVG.
+struct Qr {
+    /// Modules on each side, with the margin.
+    side: i32,
+    path: String,
+}
+
+impl Qr {
+    /// `None` for an address too long for one: then the secret is typed.
+    fn of(offer: &Offer) -> Option<Self> {
+        let code = QrCode::encode_text(offer.uri.expose(), QrCodeEcc::Medium).ok()?;
+        let places = (0..code.size()).flat_map(|y| (0..code.size()).map(move |x| (x, y)));
+        let dark = places.filter(|(x, y)| code.get_module(*x, *y));
+        let path = dark.fold(String::new(), |mut path, (x, y)| {
+            let _ = write!(path, "M{},{}h1v1h-1z", x + QR_MARGIN, y + QR_MARGIN);
+            path
+        });
+        Some(Self { side: code.size() + 2 * QR_MARGIN, path })
+    }
+}
 
 const STYLE: &str = include_str!("../../templates/identity/style.css");
 
@@ -28,6 +60,18 @@ struct LoginPage<'a> {
     fields: Vec<(&'a str, &'a str)>,
     username: &'a str,
     problem: Option<&'a Problem>,
+    ways: &'a Ways,
+}
+
+/// What a sign-in page offers besides.
+#[derive(Default)]
+pub struct Ways {
+    /// Where a new password is asked for.
+    pub forgot: Option<String>,
+    /// Where an account is made.
+    pub register: Option<String>,
+    /// Providers of identity: name and where to.
+    pub providers: Vec<(String, String)>,
 }
 
 #[derive(Template)]
@@ -42,13 +86,82 @@ struct ContinuePage<'a> {
 }
 
 #[derive(Template)]
-#[template(path = "identity/invite.html")]
-struct InvitePage<'a> {
+#[template(path = "identity/choose.html")]
+struct ChoosePage<'a> {
+    customer: &'a str,
+    action: &'a str,
+    form_token: &'a str,
+    ask: &'a Choose<'a>,
+    problem: Option<&'a Problem>,
+    grade: Option<Grade>,
+}
+
+/// What a page says that lets somebody choose a password.
+pub struct Choose<'a> {
+    title: String,
+    email: &'a str,
+    /// Whether it asks for a name, too.
+    names: bool,
+    button: &'static str,
+}
+
+impl<'a> Choose<'a> {
+    /// For somebody invited.
+    pub fn invitation(member: &'a MemberRow) -> Self {
+        let title = format!("Welcome, {}", member.name);
+        Self { title, email: &member.email, names: false, button: "Begin" }
+    }
+
+    /// For somebody who has forgotten the former one.
+    pub fn reset(email: &'a str) -> Self {
+        Self { title: "A new password".to_owned(), email, names: false, button: "Change it" }
+    }
+
+    /// For somebody who makes an account.
+    pub fn registration(email: &'a str) -> Self {
+        Self { title: "Your account".to_owned(), email, names: true, button: "Make it" }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "identity/address.html")]
+struct AddressPage<'a> {
+    customer: &'a str,
+    action: &'a str,
+    form_token: &'a str,
+    ask: &'a Ask,
+    problem: Option<&'a Problem>,
+}
+
+/// What a page says that asks for an address.
+pub struct Ask {
+    endpoint: &'static str,
+    title: &'static str,
+    intro: &'static str,
+    button: &'static str,
+}
+
+impl Ask {
+    /// For another password.
+    pub fn reset() -> Self {
+        let intro = "Type the address of your account: a letter brings the link to choose a new password.";
+        Self { endpoint: "forgot", title: "A new password", intro, button: "Send the letter" }
+    }
+
+    /// For an account.
+    pub fn registration() -> Self {
+        let intro = "Type your address: a letter brings the link to go on with.";
+        Self { endpoint: "register", title: "A new account", intro, button: "Send the letter" }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "identity/break_glass.html")]
+struct BreakGlassPage<'a> {
     customer: &'a str,
     token: &'a str,
     form_token: &'a str,
     member: &'a MemberRow,
-    problem: Option<&'a Problem>,
 }
 
 #[derive(Template)]
@@ -58,6 +171,50 @@ struct DevicePage<'a> {
     action: &'a str,
     form_token: &'a str,
     shown: &'a Shown<'a>,
+}
+
+#[derive(Template)]
+#[template(path = "identity/sessions.html")]
+struct SessionsPage<'a> {
+    customer: &'a str,
+    action: &'a str,
+    form_token: &'a str,
+    member: Option<&'a str>,
+    sessions: &'a [Line],
+    problem: Option<&'a Problem>,
+}
+
+#[derive(Template)]
+#[template(path = "identity/second.html")]
+struct SecondPage<'a> {
+    customer: &'a str,
+    action: &'a str,
+    fields: Vec<(&'a str, &'a str)>,
+    offer: Option<&'a Offer>,
+    qr: Option<Qr>,
+    problem: Option<&'a Problem>,
+}
+
+#[derive(Template)]
+#[template(path = "identity/recovery.html")]
+struct RecoveryPage<'a> {
+    customer: &'a str,
+    codes: &'a [Secret],
+    /// A page to go on to, or else a form.
+    path: Option<String>,
+    action: &'a str,
+    fields: Vec<(&'a str, &'a str)>,
+}
+
+#[derive(Template)]
+#[template(path = "identity/factor.html")]
+struct FactorPage<'a> {
+    customer: &'a str,
+    action: &'a str,
+    form_token: &'a str,
+    shown: &'a factor::Shown<'a>,
+    qr: Option<Qr>,
+    problem: Option<&'a Problem>,
 }
 
 #[derive(Template)]
@@ -79,19 +236,26 @@ pub async fn style() -> Response {
     (fields, STYLE).into_response()
 }
 
+/// What a sign-in page shows.
+pub struct Login<'a> {
+    pub username: &'a str,
+    pub problem: Option<&'a Problem>,
+    pub ways: &'a Ways,
+}
+
 /// The sign-in page. It carries the whole request, which is checked again when it comes back.
 pub fn login(
     issuer: &Issuer,
     request: &Request,
     form_token: &Secret,
-    username: &str,
-    problem: Option<&Problem>,
+    shown: &Login<'_>,
     status: StatusCode,
 ) -> Answer {
     let action = issuer.path("login");
     let customer = issuer.tenant.name.as_str();
     let fields = fields(request, form_token);
-    let page = LoginPage { customer, action: &action, fields, username, problem };
+    let Login { username, problem, ways } = *shown;
+    let page = LoginPage { customer, action: &action, fields, username, problem, ways };
     let response = html(status, page.render()?, &form_target(&request.redirect_uri));
     Ok(with_form_cookie(response, form_token))
 }
@@ -112,7 +276,7 @@ pub fn go_on(issuer: &Issuer, request: &Request, form_token: &Secret, member: &M
 }
 
 /// The request as hidden fields, without what has been fulfilled when they come back.
-fn fields<'a>(request: &'a Request, form_token: &'a Secret) -> Vec<(&'a str, &'a str)> {
+pub fn fields<'a>(request: &'a Request, form_token: &'a Secret) -> Vec<(&'a str, &'a str)> {
     let mut fields = vec![
         ("form_token", form_token.expose()),
         ("response_type", "code"),
@@ -127,8 +291,18 @@ fn fields<'a>(request: &'a Request, form_token: &'a Secret) -> Vec<(&'a str, &'a
         ("nonce", request.nonce.as_deref()),
         ("scope", Some(request.scope.as_str()).filter(|scope| !scope.is_empty())),
     ];
+    if request.acr == Acr::Mfa {
+        fields.push(("acr_values", Acr::Mfa.as_str()));
+    }
     fields.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
     fields
+}
+
+/// The same as a query.
+pub fn query(request: &Request) -> String {
+    let nothing = Secret::new("");
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(fields(request, &nothing).iter().filter(|(name, _)| *name != "form_token")).finish()
 }
 
 /// Chromium holds the redirect after a form against `form-action` too: to the client's origin, and from a
@@ -141,23 +315,52 @@ fn form_target(redirect_uri: &str) -> String {
     }
 }
 
-/// The page on which an invited member chooses a password.
-pub fn invite(
-    tenant: &Tenant,
-    token: &str,
-    member: &MemberRow,
+/// The page on which somebody chooses a password.
+pub fn choose(
+    issuer: &Issuer,
+    endpoint: &str,
     form_token: &Secret,
-    problem: Option<&Problem>,
+    ask: &Choose<'_>,
+    shown: &invite::Shown<'_>,
     status: StatusCode,
 ) -> Answer {
-    let page = InvitePage {
-        customer: tenant.name.as_str(),
-        token,
+    let page = ChoosePage {
+        customer: issuer.tenant.name.as_str(),
+        action: &issuer.path(endpoint),
         form_token: form_token.expose(),
-        member,
-        problem,
+        ask,
+        problem: shown.problem,
+        grade: shown.grade,
     };
     Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
+}
+
+/// The page that asks for an address.
+pub fn address(issuer: &Issuer, form_token: &Secret, ask: &Ask, problem: Option<&Problem>) -> Answer {
+    let page = AddressPage {
+        customer: issuer.tenant.name.as_str(),
+        action: &issuer.path(ask.endpoint),
+        form_token: form_token.expose(),
+        ask,
+        problem,
+    };
+    let status = problem.map_or(StatusCode::OK, status_of);
+    Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
+}
+
+/// Says after how many seconds to try again.
+pub fn retry_after(mut page: Response, seconds: Option<i64>) -> Response {
+    if let Some(seconds) = seconds {
+        page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    page
+}
+
+/// The page of a sign-in that the operator made.
+pub fn break_glass(tenant: &Tenant, token: &str, member: &MemberRow, form_token: &Secret) -> Answer {
+    let customer = tenant.name.as_str();
+    let page = BreakGlassPage { customer, token, form_token: form_token.expose(), member };
+    Ok(with_form_cookie(html(StatusCode::OK, page.render()?, ""), form_token))
 }
 
 /// The page that asks whether to sign out, and remembers what a client wanted.
@@ -185,11 +388,85 @@ pub fn device(issuer: &Issuer, form_token: &Secret, shown: &Shown<'_>) -> Answer
 
 /// The same with what went wrong, and the seconds after which to try again.
 pub fn refused_device(issuer: &Issuer, form_token: &Secret, shown: &Shown<'_>, retry: Option<i64>) -> Answer {
-    let mut page = device(issuer, form_token, shown)?;
-    if let Some(seconds) = retry {
-        page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    Ok(retry_after(device(issuer, form_token, shown)?, retry))
+}
+
+/// The page of somebody's sessions, or the form to sign in to it.
+pub fn sessions(
+    issuer: &Issuer,
+    form_token: &Secret,
+    member: Option<&MemberRow>,
+    sessions: &[Line],
+    problem: Option<&Problem>,
+) -> Answer {
+    let page = SessionsPage {
+        customer: issuer.tenant.name.as_str(),
+        action: &issuer.path(account::PATH),
+        form_token: form_token.expose(),
+        member: member.map(|member| member.email.as_str()),
+        sessions,
+        problem,
+    };
+    let status = problem.map_or(StatusCode::OK, status_of);
+    Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
+}
+
+/// The page of the second step: it asks for a code, or offers to set an app up.
+pub fn second(
+    issuer: &Issuer,
+    form_token: &Secret,
+    onward: &Onward,
+    offer: Option<&Offer>,
+    problem: Option<&Problem>,
+    status: StatusCode,
+) -> Answer {
+    let (action, customer) = (issuer.path("second"), issuer.tenant.name.as_str());
+    let (fields, qr) = (onward.fields(form_token), offer.and_then(Qr::of));
+    let page = SecondPage { customer, action: &action, fields, offer, qr, problem };
+    Ok(with_form_cookie(html(status, page.render()?, &target_of(onward)), form_token))
+}
+
+/// The page that shows recovery codes, once.
+pub fn recovery(issuer: &Issuer, form_token: &Secret, codes: &[Secret], onward: &Onward) -> Answer {
+    let action = issuer.path("continue");
+    let page = RecoveryPage {
+        customer: issuer.tenant.name.as_str(),
+        codes,
+        path: onward.path(issuer),
+        action: &action,
+        fields: onward.fields(form_token),
+    };
+    Ok(with_form_cookie(html(StatusCode::OK, page.render()?, &target_of(onward)), form_token))
+}
+
+/// The page of somebody's own second factor.
+pub fn factor(
+    issuer: &Issuer,
+    form_token: &Secret,
+    shown: &factor::Shown<'_>,
+    problem: Option<&Problem>,
+) -> Answer {
+    let qr = match shown {
+        factor::Shown::Offered(offer) => Qr::of(offer),
+        _ => None,
+    };
+    let page = FactorPage {
+        customer: issuer.tenant.name.as_str(),
+        action: &issuer.path(factor::PATH),
+        form_token: form_token.expose(),
+        shown,
+        qr,
+        problem,
+    };
+    let status = problem.map_or(StatusCode::OK, status_of);
+    Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
+}
+
+fn target_of(onward: &Onward) -> String {
+    match onward {
+        Onward::Client(request) => form_target(&request.redirect_uri),
+        _ => String::new(),
     }
-    Ok(page)
 }
 
 /// A page that only says something.

@@ -1,6 +1,10 @@
 //! Passwords: the rules, and a bounded pool that hashes them.
 
-use super::fault::{Answer, Fault};
+use super::{
+    fault::{Answer, Fault},
+    guess,
+    workers::Workers,
+};
 use argon2::{
     Algorithm, Argon2, Params, Version,
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
@@ -24,29 +28,40 @@ pub fn demand_strong(password: &str) -> Result<(), Problem> {
         && password.chars().any(|c| c.is_ascii_digit())
         && password.chars().any(char::is_uppercase);
     let because = "It needs at least 12 characters, one digit and one capital letter.";
-    if good { Ok(()) } else { Err(Code::PasswordWeak.because(because)) }
+    if !good {
+        return Err(Code::PasswordWeak.because(because));
+    }
+    match guess::hardness(password) {
+        ..guess::LEAST => Err(Code::PasswordWeak.because(
+            "It is easy to guess: common words, years, repetitions and rows such as 1234 or qwerty count as one \
+             character each. Add something that nobody expects.",
+        )),
+        _ => Ok(()),
+    }
 }
 
-/// Hashes in a bounded pool, so that a flood of logins cannot take the machine.
+/// Hashes in a bounded pool of threads that yield to all others, so that a flood of logins cannot take the machine.
 pub struct Hasher {
     entrance: Arc<Semaphore>,
-    workers: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+    workers: Workers,
 }
 
 /// A place in the pool, held until dropped.
 pub struct Slot {
     _entrance: OwnedSemaphorePermit,
-    _worker: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Hasher {
     /// A pool of half the cores.
     pub fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers = (cores / 2).max(1);
+        let places = (cores / 2).max(1);
         Self {
-            entrance: Arc::new(Semaphore::new(workers + QUEUE_MAX)),
-            workers: Arc::new(Semaphore::new(workers)),
+            entrance: Arc::new(Semaphore::new(places + QUEUE_MAX)),
+            places: Arc::new(Semaphore::new(places)),
+            workers: Workers::start(places),
         }
     }
 
@@ -57,8 +72,8 @@ impl Hasher {
     pub async fn enter(&self) -> Answer<Slot> {
         let busy = || Fault::Refused(Code::Overloaded.problem(), Some(1));
         let entrance = self.entrance.clone().try_acquire_owned().map_err(|_| busy())?;
-        let worker = self.workers.clone().acquire_owned().await.map_err(|_| busy())?;
-        Ok(Slot { _entrance: entrance, _worker: worker })
+        let place = self.places.clone().acquire_owned().await.map_err(|_| busy())?;
+        Ok(Slot { _entrance: entrance, _place: place })
     }
 
     /// Makes a hash as PHC string.
@@ -69,7 +84,7 @@ impl Hasher {
             drop(slot);
             made
         };
-        tokio::task::spawn_blocking(work).await.map_err(|_| Fault::Hash)?
+        self.workers.run(work).await.ok_or(Fault::Hash)?
     }
 
     /// Whether the password is the one of this hash; without a hash the same work is done for nothing.
@@ -79,7 +94,7 @@ impl Hasher {
             drop(slot);
             good
         };
-        tokio::task::spawn_blocking(work).await.map_err(|_| Fault::Hash)
+        self.workers.run(work).await.ok_or(Fault::Hash)
     }
 }
 
@@ -113,6 +128,7 @@ mod tests {
         check("correct-horse-1", false);
         check("Short-1", false);
         check(&format!("A1{}", "x".repeat(2000)), false);
+        check("Password1234", false);
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use super::{
     fault::{Answer, oauth, text},
     form::Form,
     id_token::has,
-    issue::{Holder, Issued, Target},
+    issue::{Epoch, Holder, Issued, Target},
     issuer::Issuer,
     tenant::Tenant,
 };
@@ -25,9 +25,9 @@ use bastide_identity::{
 };
 use bastide_store::{
     ClientRow, CodeOutcome, CodeRow, DeviceRow, MemberRow, NewSession, RefreshBy, RefreshOutcome, SessionUse,
-    StoreError, Write, now_s,
+    StoreError, Word, Write, now_s,
 };
-use bastide_types::{Secret, UserId};
+use bastide_types::Secret;
 use serde_json::{Value, json};
 
 const FORM_TYPE: &str = "application/x-www-form-urlencoded";
@@ -36,7 +36,9 @@ const RETRY_S: i64 = 10;
 
 /// A session that tokens are made for.
 struct Begun {
+    epoch: Epoch,
     session: String,
+    until: i64,
     used: SessionUse,
     nonce: Option<String>,
 }
@@ -49,25 +51,11 @@ pub async fn token(
     body: Bytes,
 ) -> Answer {
     let form = client_form(&headers, &body)?;
-    match form.need("grant_type")? {
-        "authorization_code" => {
-            let client = identity.authenticate(&issuer, &headers, &form).await?;
-            identity.by_code(&issuer, &client, &form).await
-        }
-        "refresh_token" => {
-            let client = identity.authenticate(&issuer, &headers, &form).await?;
-            identity.by_refresh(&issuer, &client, &form).await
-        }
-        DEVICE_GRANT => {
-            let client = identity.authenticate(&issuer, &headers, &form).await?;
-            identity.by_device(&issuer, &client, &form).await
-        }
-        "client_credentials" => {
-            let client = identity.authenticate_by_secret(&issuer, &headers, &form).await?;
-            identity.by_secret(&issuer, client, &form).await
-        }
-        _ => Err(oauth("unsupported_grant_type", "This grant is not offered.")),
+    let answer = identity.granted(&issuer, &headers, &form).await;
+    if let Err(Fault::OAuth { error: "invalid_grant", because }) = &answer {
+        identity.note_refused(&issuer.tenant, &headers, "grant.refused", because).await?;
     }
+    answer
 }
 
 /// The form that a client sends to one of its endpoints.
@@ -81,7 +69,31 @@ pub(super) fn client_form(headers: &HeaderMap, body: &Bytes) -> Answer<Form> {
 }
 
 impl Identity {
-    async fn by_code(&self, issuer: &Issuer, client: &Client, form: &Form) -> Answer {
+    /// What a grant gives.
+    async fn granted(&self, issuer: &Issuer, headers: &HeaderMap, form: &Form) -> Answer {
+        let epoch = self.epoch().await?;
+        match form.need("grant_type")? {
+            "authorization_code" => {
+                let client = self.authenticate(issuer, headers, form).await?;
+                self.by_code(issuer, epoch, &client, form).await
+            }
+            "refresh_token" => {
+                let client = self.authenticate(issuer, headers, form).await?;
+                self.by_refresh(issuer, epoch, &client, form).await
+            }
+            DEVICE_GRANT => {
+                let client = self.authenticate(issuer, headers, form).await?;
+                self.by_device(issuer, epoch, &client, form).await
+            }
+            "client_credentials" => {
+                let client = self.authenticate_by_secret(issuer, headers, form).await?;
+                self.by_secret(issuer, epoch, client, form).await
+            }
+            _ => Err(oauth("unsupported_grant_type", "This grant is not offered.")),
+        }
+    }
+
+    async fn by_code(&self, issuer: &Issuer, epoch: Epoch, client: &Client, form: &Form) -> Answer {
         demand_users(client)?;
         let tenant = &issuer.tenant;
         let (code, verifier) = (form.need("code")?, form.need("code_verifier")?);
@@ -101,6 +113,8 @@ impl Identity {
             stage: row.stage.clone(),
             scope: row.scope.clone(),
             since: row.since,
+            acr: row.acr,
+            auth_time: row.since,
         };
         let mut write = self.store().write().await?;
         let sign_in_until = self.of(tenant).session_until(&mut write, &row.parent).await?;
@@ -118,7 +132,7 @@ impl Identity {
         self.of(tenant).describe_session(&mut write, &session, &used).await?;
         self.of(tenant).add_refresh(&mut write, &refresh.hash, &session).await?;
         write.commit().await.map_err(StoreError::from)?;
-        let begun = Begun { session, used, nonce: row.nonce };
+        let begun = Begun { epoch, session, until, used, nonce: row.nonce };
         self.answer_member(issuer, client, member, &begun, target.as_ref(), &refresh.secret).await
     }
 
@@ -127,20 +141,22 @@ impl Identity {
     pub(super) async fn begin_device(
         &self,
         issuer: &Issuer,
+        epoch: Epoch,
         client: &Client,
         row: &DeviceRow,
-        member: UserId,
-        since: i64,
+        word: Word,
         target: Option<&Target>,
     ) -> Answer {
         let tenant = &issuer.tenant;
-        let member = self.active(tenant, member).await?.ok_or_else(spent)?;
+        let member = self.active(tenant, word.member).await?.ok_or_else(spent)?;
         let (refresh, hidden) = (Opaque::generate()?, Opaque::generate()?.hash);
         let used = SessionUse {
             client: client.id.clone(),
             stage: row.stage.clone(),
             scope: row.scope.clone(),
-            since,
+            since: word.since,
+            acr: word.acr,
+            auth_time: word.since,
         };
         let until = now_s() + SESSION_LIFE_S;
         let new = NewSession { kind: "program", hash: &hidden, parent: None, member: member.id, until };
@@ -151,7 +167,7 @@ impl Identity {
         store.add_refresh(&mut write, &refresh.hash, &session).await?;
         store.audit(&mut write, &member.id.to_string(), "session.begun", &session).await?;
         write.commit().await.map_err(StoreError::from)?;
-        let begun = Begun { session, used, nonce: None };
+        let begun = Begun { epoch, session, until, used, nonce: None };
         self.answer_member(issuer, client, member, &begun, target, &refresh.secret).await
     }
 
@@ -165,10 +181,10 @@ impl Identity {
         target: Option<&Target>,
         refresh: &Secret,
     ) -> Answer {
-        let Begun { session, used, nonce } = begun;
+        let Begun { epoch, session, until, used, nonce } = begun;
         let member = client.bound(member);
-        let holder = Holder::Member { member: &member, session, client_id: &client.id };
-        let issued = self.issue_at(issuer, &holder, target).await?;
+        let holder = Holder::Member { member: &member, session, used, until: *until, client_id: &client.id };
+        let issued = self.issue_at(issuer, *epoch, &holder, target).await?;
         let id_token = self.id_token(issuer, &member, session, used, nonce.as_deref(), &issued.token).await?;
         Ok(answer(&issued, Some(refresh), id_token, &used.scope))
     }
@@ -215,7 +231,7 @@ impl Identity {
         Ok(session)
     }
 
-    async fn by_refresh(&self, issuer: &Issuer, client: &Client, form: &Form) -> Answer {
+    async fn by_refresh(&self, issuer: &Issuer, epoch: Epoch, client: &Client, form: &Form) -> Answer {
         demand_users(client)?;
         let tenant = &issuer.tenant;
         let hash = opaque::hash(form.need("refresh_token")?);
@@ -240,7 +256,7 @@ impl Identity {
             used.scope = scope;
         }
         let member = self.active(tenant, session.member).await?.ok_or_else(spent)?;
-        let begun = Begun { session: session.id, used, nonce: None };
+        let begun = Begun { epoch, session: session.id, until: session.until, used, nonce: None };
         self.answer_member(issuer, client, member, &begun, target.as_ref(), &successor.secret).await
     }
 
@@ -256,7 +272,8 @@ impl Identity {
         }
     }
 
-    async fn by_secret(&self, issuer: &Issuer, client: Client, form: &Form) -> Answer {
+    async fn by_secret(&self, issuer: &Issuer, epoch: Epoch, client: Client, form: &Form) -> Answer {
+        let grant = client.grant.unwrap_or_default();
         let row = match (client.kind, client.row) {
             (Kind::Service, Some(row)) => row,
             // Its roles are the most that it may do for its users; for itself it has none.
@@ -264,7 +281,8 @@ impl Identity {
             _ => return Err(oauth("unauthorized_client", "This client acts for its users only.")),
         };
         let target = self.target_at(issuer, form.get("resource")).await?;
-        let issued = self.issue_at(issuer, &Holder::Client(&row), target.as_ref()).await?;
+        let holder = Holder::Client { client: &row, grant: &grant };
+        let issued = self.issue_at(issuer, epoch, &holder, target.as_ref()).await?;
         Ok(answer(&issued, None, None, ""))
     }
 }

@@ -1,17 +1,23 @@
-//! The API as a whole: every route refuses the anonymous and the foreign.
+//! The API as a whole: its description and its answers.
 
 use axum::body::Body;
 use bastide_identity::{SigningKey, mint_assertion};
 use bastide_platform::{App, Config, Platform, api::description, router};
+use bastide_store::NewStage;
 use bastide_types::{
-    CustomerId, CustomerName, Domains, RequestId,
+    CustomerId, CustomerName, Domains, RequestId, StageName,
     assertion::{Assertion, ISSUER, PLATFORM_AUDIENCE},
     header,
     node::Isolation,
 };
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use std::{fs, path::Path};
+use serde_json::Value;
+use std::{
+    fs,
+    num::{NonZeroU16, NonZeroU32},
+    sync::OnceLock,
+};
 use tower::ServiceExt;
 
 /// Id of every request here.
@@ -22,9 +28,10 @@ pub(crate) struct World {
     dir: tempfile::TempDir,
     pub(crate) app: App,
     gateway: SigningKey,
+    router: OnceLock<axum::Router>,
 }
 
-async fn world() -> World {
+pub(crate) async fn world() -> World {
     world_with(60).await
 }
 
@@ -90,11 +97,21 @@ pub(crate) async fn world_of(change: impl FnOnce(&mut Config)) -> World {
         postgres: None,
         replicas_per_customer: 200,
         registries: Vec::new(),
+        breached_passwords_file: None,
+        mail: None,
+        outbound: Vec::new(),
         custom_domains: bastide_platform::config::CustomDomains::default(),
+        key_days: NonZeroU16::new(30).unwrap(),
+        api_limits: bastide_platform::wire::pace::Limits {
+            requests_per_service: NonZeroU32::MAX,
+            deployments: NonZeroU32::MAX,
+        },
+        audit_days: NonZeroU16::new(400).unwrap(),
+        operation_days: NonZeroU16::new(90).unwrap(),
     };
     change(&mut config);
     let app = Platform::open(config).await.unwrap();
-    World { dir, app, gateway }
+    World { dir, app, gateway, router: OnceLock::new() }
 }
 
 fn rustls_provider() -> bool {
@@ -115,22 +132,52 @@ impl World {
         id
     }
 
+    /// A customer with the stages that customers begin with, which no broker knows.
+    pub(crate) async fn customer_with_stages(&self, name: &str) -> CustomerId {
+        let id = self.customer(name).await;
+        let mut write = self.app.store.write().await.unwrap();
+        for stage in StageName::defaults() {
+            let (account, seed) = (format!("{name}-{stage}"), bastide_types::Secret::new("seed"));
+            let new = NewStage { name: &stage, account: &account, seed: &seed };
+            self.app.store.customer(id).create_stage(&mut write, &new).await.unwrap();
+        }
+        write.commit().await.unwrap();
+        id
+    }
+
     pub(crate) fn assertion(&self, org: CustomerId, roles: &[&str]) -> String {
+        self.assertion_of("somebody", org, roles)
+    }
+
+    pub(crate) fn assertion_of(&self, sub: &str, org: CustomerId, roles: &[&str]) -> String {
+        self.assertion_with(sub, org, roles, |_| {})
+    }
+
+    pub(crate) fn assertion_with(
+        &self,
+        sub: &str,
+        org: CustomerId,
+        roles: &[&str],
+        change: impl FnOnce(&mut Assertion),
+    ) -> String {
         let now = u64::try_from(bastide_store::now_s()).unwrap();
-        let assertion = Assertion {
+        let mut assertion = Assertion {
             iss: ISSUER.into(),
             aud: PLATFORM_AUDIENCE.into(),
-            sub: "somebody".into(),
+            sub: sub.into(),
             name: "Somebody".into(),
             org,
             org_name: "x".into(),
             stage: None,
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
             sid: "s".into(),
+            acr: bastide_types::Acr::Password,
+            auth_time: now,
             request: RequestId::generate(),
             iat: now,
             exp: now + 60,
         };
+        change(&mut assertion);
         mint_assertion(&self.gateway, &assertion).unwrap()
     }
 
@@ -142,44 +189,70 @@ impl World {
         assertion: Option<&str>,
         body: impl Into<Body>,
     ) -> (StatusCode, String) {
+        let response = self.answer(host, method, path, assertion, body).await;
+        let status = response.status();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> StatusCode {
+        router(self.app.clone(), |_| axum::Router::new()).oneshot(request).await.unwrap().status()
+    }
+
+    pub(crate) async fn answer(
+        &self,
+        host: &str,
+        method: Method,
+        path: &str,
+        assertion: Option<&str>,
+        body: impl Into<Body>,
+    ) -> http::Response<Body> {
+        self.answer_with(host, method, path, assertion, &[], body).await
+    }
+
+    pub(crate) async fn answer_with(
+        &self,
+        host: &str,
+        method: Method,
+        path: &str,
+        assertion: Option<&str>,
+        fields: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> http::Response<Body> {
+        let body = axum::body::to_bytes(body.into(), usize::MAX).await.unwrap();
         let mut request =
             Request::builder().method(method).uri(path).header("host", format!("{host}.platform.localhost"));
         request = request.header("content-type", "application/json");
         if let Some(assertion) = assertion {
             request = request.header(header::ASSERTION, assertion);
         }
-        let request = request.header(header::REQUEST_ID, REQUEST).body(body.into()).unwrap();
-        let response = router(self.app.clone(), |_| axum::Router::new()).oneshot(request).await.unwrap();
-        let status = response.status();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        (status, String::from_utf8_lossy(&bytes).into_owned())
+        for (name, value) in fields {
+            request = request.header(*name, http::HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        // As HTTP does it for a body of known length.
+        request = request.header("content-length", body.len());
+        let request = request.header(header::REQUEST_ID, REQUEST).body(Body::from(body)).unwrap();
+        let made = || router(self.app.clone(), |_| axum::Router::new());
+        self.router.get_or_init(made).clone().oneshot(request).await.unwrap()
     }
 }
 
 #[tokio::test]
-async fn every_route_refuses_the_anonymous_and_the_foreign_customer() {
+async fn an_invitation_is_good_for_seven_days() {
     let world = world().await;
-    world.customer("acme").await;
-    let foreign = world.assertion(world.customer("beta").await, &["administrator", "developer", "operator"]);
-    let mut walked = 0;
-    for (path, item) in &description().paths.paths {
-        let operations = [
-            (Method::GET, item.get.is_some()),
-            (Method::POST, item.post.is_some()),
-            (Method::PUT, item.put.is_some()),
-            (Method::DELETE, item.delete.is_some()),
-        ];
-        let path = path.replace("{app}", "shop").replace("{id}", "01a20de4-d54c-7659-9f5b-f4ec6569bb31");
-        for (method, _) in operations.into_iter().filter(|(_, there)| *there) {
-            for assertion in [None, Some(foreign.as_str()), Some("junk")] {
-                let (status, body) = world.call("acme", method.clone(), &path, assertion, "{}").await;
-                assert_eq!(status, StatusCode::UNAUTHORIZED, "{method} {path} {assertion:?}: {body}");
-                assert!(body.contains("B-ID-0401"), "{method} {path}: {body}");
-            }
-            walked += 1;
-        }
-    }
-    assert!(walked >= 10, "{walked}");
+    let acme = world.customer("acme").await;
+    let administrator = world.assertion(acme, &["administrator"]);
+    let body = r#"{"email":"bob@example.com","roles":["developer"]}"#;
+    let before = bastide_store::now_s();
+    let (status, text) =
+        world.call("acme", Method::POST, "/api/v1/members", Some(&administrator), body).await;
+    let after = bastide_store::now_s();
+    assert_eq!(status, StatusCode::CREATED, "{text}");
+    let made: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let (_, token) = made["link"].as_str().unwrap().rsplit_once('/').unwrap();
+    let hash = bastide_identity::opaque::hash(token);
+    let (_, until) = world.app.store.customer(acme).invitation(&hash).await.unwrap().unwrap();
+    assert!((before..=after).contains(&(until - 7 * 24 * 3600)), "{until}");
 }
 
 #[tokio::test]
@@ -191,91 +264,100 @@ async fn answers_are_problems_with_stable_codes() {
         let (found, text) = world.call("acme", method, path, Some(&developer), body.to_owned()).await;
         assert_eq!((found.as_u16(), text.contains(code)), (status, true), "{path}: {text}");
     };
-    check(Method::GET, "/api/nothing", "", 404, "B-API-0404").await;
-    check(Method::GET, "/api/apps/none", "", 404, "B-API-0404").await;
-    check(Method::GET, "/api/operations/junk", "", 404, "B-API-0404").await;
-    check(Method::POST, "/api/apps/shop/deployments", "{", 422, "B-API-0422").await;
-    check(Method::POST, "/api/apps/shop/deployments", r#"{"stage":"test"}"#, 404, "B-API-0404").await;
-    check(Method::POST, "/api/members", r#"{"email":"x","roles":["developer"]}"#, 403, "B-ID-0403").await;
-    check(Method::DELETE, "/api/apps", "", 405, "B-API-0405").await;
+    check(Method::GET, "/api/v1/nothing", "", 404, "B-API-0404").await;
+    check(Method::GET, "/api/v1/apps/none", "", 404, "B-API-0404").await;
+    check(Method::GET, "/api/v1/operations/junk", "", 404, "B-API-0404").await;
+    check(Method::POST, "/api/v1/apps/shop/deployments", "{", 422, "B-API-0422").await;
+    check(Method::POST, "/api/v1/apps/shop/deployments", r#"{"stage":"test"}"#, 404, "B-API-0404").await;
+    check(Method::POST, "/api/v1/members", r#"{"email":"x","roles":["developer"]}"#, 403, "B-ID-0403").await;
+    check(Method::DELETE, "/api/v1/apps", "", 405, "B-API-0405").await;
     check(Method::GET, "/api", "", 404, "B-API-0404").await;
+    check(Method::GET, "/api/apps", "", 404, "B-API-0404").await;
+    check(Method::GET, "/api/v2/apps", "", 404, "B-API-0404").await;
     check(Method::GET, "/elsewhere", "", 404, "B-API-0404").await;
-    check(Method::GET, "/api/apps/%ff", "", 404, "B-API-0404").await;
-    check(Method::GET, "/api/apps/none", "", 404, REQUEST).await;
+    check(Method::GET, "/api/v1/apps/%ff", "", 404, "B-API-0404").await;
+    check(Method::GET, "/api/v1/apps/none", "", 404, REQUEST).await;
     let long = format!(r#"{{"stage":"{}"}}"#, "x".repeat(300_000));
-    check(Method::POST, "/api/apps/shop/deployments", &long, 422, "B-API-0422").await;
+    check(Method::POST, "/api/v1/apps/shop/deployments", &long, 422, "B-API-0422").await;
     // Customers are the operator's business; to others the address does not exist.
-    check(Method::GET, "/api/customers", "", 404, "B-API-0404").await;
+    check(Method::GET, "/api/v1/customers", "", 404, "B-API-0404").await;
     let nobody = world.assertion(acme, &[]);
-    let (status, _) = world.call("acme", Method::POST, "/api/apps/shop/publish", Some(&nobody), "").await;
+    let (status, _) = world.call("acme", Method::POST, "/api/v1/apps/shop/publish", Some(&nobody), "").await;
     assert_eq!(status, StatusCode::FORBIDDEN);
 }
 
 #[test]
 fn the_description_of_the_api_does_not_change_unseen() {
-    let mut paths: Vec<String> = Vec::new();
-    for (path, item) in &description().paths.paths {
-        for (method, there) in
-            [("GET", &item.get), ("POST", &item.post), ("PUT", &item.put), ("DELETE", &item.delete)]
-        {
-            if there.is_some() {
-                paths.push(format!("{method} {path}"));
+    insta::assert_snapshot!("openapi", outline(description()));
+}
+
+/// A line for each operation and for each schema: what people review when they change.
+fn outline(all: &Value) -> String {
+    let mut lines = vec![format!("OpenAPI {} at {}", all["openapi"], all["servers"][0]["url"])];
+    for (path, item) in all["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            lines.push(format!("{} {path}", method.to_uppercase()));
+            let names = |place: &str| {
+                let all = operation["parameters"].as_array().into_iter().flatten();
+                let named = all.filter(|one| one["in"] == place).map(|one| one["name"].as_str().unwrap());
+                named.collect::<Vec<_>>().join(", ")
+            };
+            let limits: Vec<_> = operation["x-rate-limits"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|limit| format!("{} {}", limit["class"].as_str().unwrap(), limit["requests"]))
+                .collect();
+            lines.push(format!("  {} | {}", operation["x-permission"].as_str().unwrap(), limits.join(", ")));
+            lines.push(format!("  query: {} | fields: {}", names("query"), names("header")));
+            for (kind, content) in operation["requestBody"]["content"].as_object().into_iter().flatten() {
+                lines.push(format!("  takes {kind}: {}", shape(&content["schema"])));
+            }
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                let content = response["content"].as_object().into_iter().flatten();
+                let shapes: Vec<_> =
+                    content.map(|(kind, one)| format!("{kind}: {}", shape(&one["schema"]))).collect();
+                lines.push(format!("  {status} {}", shapes.join(", ")));
             }
         }
     }
-    paths.sort();
-    insta::assert_snapshot!(paths.join("\n"), @r"
-    DELETE /api/clients/{client}
-    DELETE /api/clients/{client}/secrets/{secret}
-    DELETE /api/domains/{domain}/claim
-    DELETE /api/locks/{label}/lock
-    DELETE /api/stages/{stage}/site
-    DELETE /api/stages/{stage}/site/pages/{page}
-    GET /api/apps
-    GET /api/apps/{app}
-    GET /api/apps/{app}/egress
-    GET /api/apps/{app}/roles
-    GET /api/apps/{app}/services
-    GET /api/cache/figures
-    GET /api/clients
-    GET /api/clients/{client}
-    GET /api/customers
-    GET /api/customers/{customer}/quota
-    GET /api/domains
-    GET /api/locks
-    GET /api/members
-    GET /api/operations/{id}
-    GET /api/runtime
-    GET /api/stages/{stage}/network
-    GET /api/stages/{stage}/site
-    GET /api/stages/{stage}/site/pages/{page}
-    GET /api/waf/policy
-    GET /api/whoami
-    POST /api/apps/{app}/deployments
-    POST /api/apps/{app}/publish
-    POST /api/apps/{app}/services/postgres/rotate
-    POST /api/cache/purges
-    POST /api/cache/why
-    POST /api/clients
-    POST /api/clients/{client}/secrets
-    POST /api/customers
-    POST /api/domains
-    POST /api/domains/{domain}/verify
-    POST /api/members
-    PUT /api/apps/{app}/roles
-    PUT /api/apps/{app}/scale
-    PUT /api/clients/{client}/suspension
-    PUT /api/customers/{customer}/quota
-    PUT /api/domains/{domain}/certificate
-    PUT /api/stages/{stage}/default-domain
-    PUT /api/stages/{stage}/network
-    PUT /api/stages/{stage}/site/fields
-    PUT /api/stages/{stage}/site/maintenance
-    PUT /api/stages/{stage}/site/pages/{page}
-    PUT /api/stages/{stage}/site/redirects
-    PUT /api/waf/policy
-    ");
-    assert!(Path::new(env!("CARGO_MANIFEST_DIR")).exists());
+    for (name, schema) in all["components"]["schemas"].as_object().unwrap() {
+        let required: Vec<_> =
+            schema["required"].as_array().into_iter().flatten().map(|one| one.as_str().unwrap()).collect();
+        let fields = schema["properties"].as_object().into_iter().flatten().map(|(name, one)| {
+            let missing = if required.contains(&name.as_str()) { "" } else { "?" };
+            format!("{name}{missing}: {}", shape(one))
+        });
+        let fields = fields.collect::<Vec<_>>().join(", ");
+        lines.push(format!(
+            "{name} = {}",
+            if fields.is_empty() { shape(schema) } else { format!("{{ {fields} }}") }
+        ));
+    }
+    lines.join("\n")
+}
+
+fn shape(schema: &Value) -> String {
+    if let Some(name) = schema["$ref"].as_str() {
+        return name.rsplit('/').next().unwrap().to_owned();
+    }
+    for many in ["oneOf", "anyOf", "allOf"] {
+        if let Some(all) = schema[many].as_array() {
+            return all.iter().map(shape).collect::<Vec<_>>().join(" | ");
+        }
+    }
+    let kinds = match &schema["type"] {
+        Value::String(one) => one.clone(),
+        Value::Array(all) => all.iter().map(|one| one.as_str().unwrap()).collect::<Vec<_>>().join(" | "),
+        _ => "anything".into(),
+    };
+    if kinds.contains("array") {
+        return kinds.replace("array", &format!("[{}]", shape(&schema["items"])));
+    }
+    match &schema["additionalProperties"] {
+        inner @ Value::Object(_) => kinds.replace("object", &format!("{{ *: {} }}", shape(inner))),
+        _ => kinds,
+    }
 }
 
 #[tokio::test]
@@ -289,46 +371,46 @@ async fn only_administrators_register_clients_and_each_secret_is_shown_once() {
     };
     let new = r#"{"id":"web","kind":"confidential","redirect_uris":["https://a.example/cb"]}"#;
     for (method, path, body) in [
-        (Method::GET, "/api/clients", ""),
-        (Method::POST, "/api/clients", new),
-        (Method::GET, "/api/clients/web", ""),
-        (Method::DELETE, "/api/clients/web", ""),
-        (Method::PUT, "/api/clients/web/suspension", r#"{"suspended":true}"#),
-        (Method::POST, "/api/clients/web/secrets", "{}"),
-        (Method::DELETE, "/api/clients/web/secrets/x", ""),
+        (Method::GET, "/api/v1/clients", ""),
+        (Method::POST, "/api/v1/clients", new),
+        (Method::GET, "/api/v1/clients/web", ""),
+        (Method::DELETE, "/api/v1/clients/web", ""),
+        (Method::PUT, "/api/v1/clients/web/suspension", r#"{"suspended":true}"#),
+        (Method::POST, "/api/v1/clients/web/secrets", "{}"),
+        (Method::DELETE, "/api/v1/clients/web/secrets/x", ""),
     ] {
         assert_eq!(call("developer", method.clone(), path, body).await.0, 403, "{method} {path}");
     }
     let admin =
         async |method: Method, path: &str, body: &str| call("administrator", method, path, body).await;
-    let (status, made) = admin(Method::POST, "/api/clients", new).await;
+    let (status, made) = admin(Method::POST, "/api/v1/clients", new).await;
     assert_eq!((status, made["secret"].as_str().map(str::len)), (201, Some(43)));
-    assert_eq!(admin(Method::POST, "/api/clients", new).await.0, 409);
+    assert_eq!(admin(Method::POST, "/api/v1/clients", new).await.0, 409);
     let own = world.app.store.customer(acme);
     let good = async |secret: &serde_json::Value| {
         let hash = bastide_identity::opaque::hash(secret.as_str().unwrap());
         own.client("web", &hash).await.unwrap().is_some()
     };
-    let (_, second) = admin(Method::POST, "/api/clients/web/secrets", r#"{"days":30}"#).await;
+    let (_, second) = admin(Method::POST, "/api/v1/clients/web/secrets", r#"{"days":30}"#).await;
     assert!(good(&made["secret"]).await && good(&second["secret"]).await, "two overlap");
-    assert_eq!(admin(Method::POST, "/api/clients/web/secrets", "{}").await.0, 409, "not three");
-    let (_, shown) = admin(Method::GET, "/api/clients/web", "").await;
-    let (_, listed) = admin(Method::GET, "/api/clients", "").await;
+    assert_eq!(admin(Method::POST, "/api/v1/clients/web/secrets", "{}").await.0, 409, "not three");
+    let (_, shown) = admin(Method::GET, "/api/v1/clients/web", "").await;
+    let (_, listed) = admin(Method::GET, "/api/v1/clients", "").await;
     for text in [shown.to_string(), listed.to_string()] {
         assert!(text.contains("https://a.example/cb") && !text.contains("\"secret\":"), "{text}");
         assert!(!text.contains(second["secret"].as_str().unwrap()));
     }
     let secrets = shown["secrets"].as_array().unwrap();
     let first = secrets.iter().find(|secret| secret["id"] != second["id"]).unwrap()["id"].as_str().unwrap();
-    assert_eq!(admin(Method::DELETE, &format!("/api/clients/web/secrets/{first}"), "").await.0, 204);
+    assert_eq!(admin(Method::DELETE, &format!("/api/v1/clients/web/secrets/{first}"), "").await.0, 204);
     assert!(!good(&made["secret"]).await && good(&second["secret"]).await);
-    let suspend = async |to: &str| admin(Method::PUT, "/api/clients/web/suspension", to).await.0;
+    let suspend = async |to: &str| admin(Method::PUT, "/api/v1/clients/web/suspension", to).await.0;
     assert_eq!(suspend(r#"{"suspended":true}"#).await, 204);
     assert!(!good(&second["secret"]).await, "suspended at once");
     assert_eq!(suspend(r#"{"suspended":false}"#).await, 204);
     assert!(good(&second["secret"]).await);
-    assert_eq!(admin(Method::DELETE, "/api/clients/web", "").await.0, 204);
-    for (method, path) in [(Method::GET, "/api/clients/web"), (Method::DELETE, "/api/clients/web")] {
+    assert_eq!(admin(Method::DELETE, "/api/v1/clients/web", "").await.0, 204);
+    for (method, path) in [(Method::GET, "/api/v1/clients/web"), (Method::DELETE, "/api/v1/clients/web")] {
         assert_eq!(admin(method, path, "").await.0, 404);
     }
     let trail = own.audit_trail(100).await.unwrap();
@@ -360,7 +442,7 @@ async fn a_client_that_could_do_harm_is_not_registered() {
     ] {
         let body = format!(r#"{{"id":"{id}","kind":"{kind}","redirect_uris":{redirects},"roles":{roles}}}"#);
         let (status, text) =
-            world.call("acme", Method::POST, "/api/clients", Some(&admin), body.clone()).await;
+            world.call("acme", Method::POST, "/api/v1/clients", Some(&admin), body.clone()).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}: {text}");
     }
 }

@@ -54,15 +54,15 @@ impl Scene {
 
     async fn add(&self, domain: &str) -> (StatusCode, Value) {
         let body = json!({ "domain": domain, "stage": "production" }).to_string();
-        self.road.call(Method::POST, "/api/domains", body).await
+        self.road.call(Method::POST, "/api/v1/domains", body).await
     }
 
     async fn verify(&self) -> (StatusCode, Value) {
-        self.road.call(Method::POST, &format!("/api/domains/{NAME}/verify"), "").await
+        self.road.call(Method::POST, &format!("/api/v1/domains/{NAME}/verify"), "").await
     }
 
     async fn remove(&self) -> StatusCode {
-        let path = format!("/api/domains/{NAME}/claim");
+        let path = format!("/api/v1/domains/{NAME}/claim");
         let acme = self.acme().await;
         let assertion = self.world().assertion(acme, &["developer"]);
         self.world().call("acme", Method::DELETE, &path, Some(&assertion), "").await.0
@@ -74,7 +74,7 @@ impl Scene {
     }
 
     async fn shown(&self) -> Value {
-        let (_, all) = self.road.call(Method::GET, "/api/domains", "").await;
+        let (_, all) = self.road.call(Method::GET, "/api/v1/domains", "").await;
         all[0].clone()
     }
 
@@ -112,7 +112,8 @@ impl Scene {
 
     async fn audited(&self) -> Vec<String> {
         let own = self.world().app.store.customer(self.acme().await);
-        own.audit_trail(50).await.unwrap().into_iter().map(|row| row.what).collect()
+        let done = own.audit_trail(50).await.unwrap().into_iter().filter(|row| row.outcome == "done");
+        done.map(|row| row.what).collect()
     }
 }
 
@@ -146,13 +147,13 @@ async fn claims_stand_side_by_side_until_one_is_proven() {
     let scene = Scene::new().await;
     scene.add(NAME).await;
     let new = json!({ "domain": NAME, "stage": "test" }).to_string();
-    let (status, theirs) = scene.as_beta(Method::POST, "/api/domains", new).await;
+    let (status, theirs) = scene.as_beta(Method::POST, "/api/v1/domains", new).await;
     assert_eq!(status, StatusCode::CREATED, "{theirs}");
     // The record of one is none for the other.
     scene.write_record(&theirs);
     let (status, problem) = scene.verify().await;
     assert_eq!((status, problem["code"].as_str()), (StatusCode::CONFLICT, Some("B-DOM-0403")));
-    let path = format!("/api/domains/{NAME}/verify");
+    let path = format!("/api/v1/domains/{NAME}/verify");
     let (status, shown) = scene.as_beta(Method::POST, &path, String::new()).await;
     assert_eq!((status, shown["state"].as_str()), (StatusCode::OK, Some("pending-certificate")));
     // Now the DNS changes hands, but the domain is still beta's.
@@ -177,7 +178,7 @@ async fn claims_stand_side_by_side_until_one_is_proven() {
     scene.later(0).await;
     scene.later(0).await;
     assert_eq!(scene.shown().await["state"], "pending-certificate");
-    let (_, theirs) = scene.as_beta(Method::GET, "/api/domains", String::new()).await;
+    let (_, theirs) = scene.as_beta(Method::GET, "/api/v1/domains", String::new()).await;
     assert_eq!(theirs[0]["state"], "failed");
 }
 
@@ -226,7 +227,7 @@ async fn what_cannot_be_a_custom_domain_is_refused() {
         assert_eq!(refused, (StatusCode::UNPROCESSABLE_ENTITY, Some("B-DOM-0422")), "{domain}");
     }
     let body = json!({ "domain": NAME, "stage": "nowhere" }).to_string();
-    assert_eq!(scene.road.call(Method::POST, "/api/domains", body).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(scene.road.call(Method::POST, "/api/v1/domains", body).await.0, StatusCode::NOT_FOUND);
     for host in ["a.example.com", "b.example.com", "c.example.com"] {
         assert_eq!(scene.add(host).await.0, StatusCode::CREATED);
     }
@@ -242,7 +243,7 @@ async fn an_uploaded_certificate_reaches_the_edge_sealed() {
     let (good, foreign) = (issue(NAME), issue("other.example.com"));
     let put = async |chain: &str, key: &str| {
         let body = json!({ "chain": chain, "key": key }).to_string();
-        scene.road.call(Method::PUT, &format!("/api/domains/{NAME}/certificate"), body).await
+        scene.road.call(Method::PUT, &format!("/api/v1/domains/{NAME}/certificate"), body).await
     };
     assert_eq!(put(&good.certificate_pem, good.key_pem.expose()).await.0, StatusCode::NOT_FOUND);
     let (_, made) = scene.add(NAME).await;
@@ -281,7 +282,7 @@ async fn a_stage_shows_its_addresses_with_its_default_domain() {
     let scene = Scene::new().await;
     scene.proven().await;
     let choose = async |stage: &str, domain: Value| {
-        let path = format!("/api/stages/{stage}/default-domain");
+        let path = format!("/api/v1/stages/{stage}/default-domain");
         let assertion = scene.world().assertion(scene.acme().await, &["developer"]);
         let body = json!({ "domain": domain }).to_string();
         scene.world().call("acme", Method::PUT, &path, Some(&assertion), body).await.0
@@ -300,16 +301,16 @@ async fn only_the_operator_lifts_the_lock_of_a_domain_that_was_given_up() {
     scene.proven().await;
     assert_eq!(scene.remove().await, StatusCode::NO_CONTENT);
     let new = json!({ "domain": NAME, "stage": "test" }).to_string();
-    let (_, theirs) = scene.as_beta(Method::POST, "/api/domains", new).await;
+    let (_, theirs) = scene.as_beta(Method::POST, "/api/v1/domains", new).await;
     scene.write_record(&theirs);
-    let path = format!("/api/domains/{NAME}/verify");
+    let path = format!("/api/v1/domains/{NAME}/verify");
     let (status, problem) = scene.as_beta(Method::POST, &path, String::new()).await;
     assert_eq!((status, problem["code"].as_str()), (StatusCode::CONFLICT, Some("B-DOM-0409")));
-    let lock = format!("/api/locks/{NAME}/lock");
+    let lock = format!("/api/v1/locks/{NAME}/lock");
     assert_eq!(scene.as_beta(Method::DELETE, &lock, String::new()).await.0, StatusCode::NOT_FOUND);
     let operator = scene.world().app.store.customer_named(&CustomerName::operator()).await.unwrap().unwrap();
     let operator = scene.world().assertion(operator.id, &["operator"]);
-    let (_, locks) = scene.world().call("operator", Method::GET, "/api/locks", Some(&operator), "").await;
+    let (_, locks) = scene.world().call("operator", Method::GET, "/api/v1/locks", Some(&operator), "").await;
     assert!(locks.contains(NAME), "{locks}");
     let (status, _) = scene.world().call("operator", Method::DELETE, &lock, Some(&operator), "").await;
     assert_eq!(status, StatusCode::NO_CONTENT);

@@ -5,27 +5,33 @@ use axum::{
     body::Body,
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bastide_identity::{
     Claims, Expect, SigningKey, TokenFault,
     claims::{CLIENT_LIFE_S, USER_LIFE_S},
     opaque::{self, Opaque},
     pkce, verify,
 };
-use bastide_platform::identity::Identity;
-use bastide_store::{ClientRow, Kek, MemberRow, NewStage, RevisionRow, Store, now_s};
+use bastide_platform::{
+    identity::{Breached, Identity, Means},
+    outbound::Outbound,
+};
+use bastide_store::{
+    ClientRow, Counter, Kek, KeyState, MemberRow, NewKey, NewStage, RevisionRow, Store, now_s,
+};
 use bastide_types::{
     AppName, CustomerId, CustomerName, Digest, Domains, Manifest, Secret, StageName, UserId, snapshot,
 };
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use tower::ServiceExt;
 
 pub(super) const PASSWORD: &str = "Correct-horse-1";
 pub(super) const EMAIL: &str = "ann@example.com";
 pub(super) const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 pub(super) const LOOPBACK: &str = "http://127.0.0.1:4711/callback";
-const CALLBACK: &str = "https://acme.platform.localhost:8443/.bastide/callback";
+pub(super) const CALLBACK: &str = "https://acme.platform.localhost:8443/.bastide/callback";
 pub(super) const SHOP: &str = "https://acme--development.apps.localhost:8443/shop";
 
 pub(super) struct World {
@@ -33,7 +39,7 @@ pub(super) struct World {
     domains: Domains,
     router: Router,
     pub(super) acme: CustomerId,
-    invitation: String,
+    pub(super) invitation: String,
     _dir: tempfile::TempDir,
 }
 
@@ -63,6 +69,11 @@ pub(super) struct Browser(pub(super) BTreeMap<String, String>);
 
 impl World {
     async fn new() -> Self {
+        Self::with_breached(None).await
+    }
+
+    /// A world in which nobody may choose a password of this list.
+    pub(super) async fn with_breached(breached: Option<Arc<Breached>>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("db"), Kek::new(&[7; 32]).unwrap()).await.unwrap();
         let domains = Domains::default();
@@ -71,7 +82,7 @@ impl World {
         customer(&store, CustomerName::operator()).await;
         publish(&store, acme).await;
         let invitation = invite(&store, acme, EMAIL, now_s() + 60).await;
-        let identity = Identity::new(store.clone(), domains.clone());
+        let identity = Identity::new(store.clone(), domains.clone(), means(breached));
         let router = identity.routes().merge(identity.internal_routes());
         Self { store, domains, router, acme, invitation, _dir: dir }
     }
@@ -127,7 +138,7 @@ impl World {
         answer
     }
 
-    async fn accept(&self, browser: &mut Browser, token: &str, password: &str) -> Answer {
+    pub(super) async fn accept(&self, browser: &mut Browser, token: &str, password: &str) -> Answer {
         let path = format!("/identity/invite/{token}");
         let page = self.browse(browser, Method::GET, &path, "").await;
         let form = filled(&page.body, &[("password", password), ("password_again", password)]);
@@ -142,7 +153,7 @@ impl World {
         self.browse(browser, Method::POST, "/identity/login", &form).await
     }
 
-    async fn code(&self, request: &str) -> String {
+    pub(super) async fn code(&self, request: &str) -> String {
         let answer = self.sign_in(&mut Browser::default(), request, PASSWORD).await;
         assert_eq!(answer.redirected("state").as_deref(), Some("xyz"));
         let issuer = "https://acme.platform.localhost:8443/identity";
@@ -155,7 +166,7 @@ impl World {
         self.send(host, Method::POST, "/identity/token", &encode(form), &[kind]).await
     }
 
-    async fn redeem(&self, code: &str, change: &[(&str, &str)]) -> Answer {
+    pub(super) async fn redeem(&self, code: &str, change: &[(&str, &str)]) -> Answer {
         let mut form = BTreeMap::from([
             ("grant_type", "authorization_code"),
             ("client_id", "bastide-cli"),
@@ -167,14 +178,14 @@ impl World {
         self.token(ACME, &form.into_iter().collect::<Vec<_>>()).await
     }
 
-    async fn refresh(&self, token: &str, resource: Option<&str>) -> Answer {
+    pub(super) async fn refresh(&self, token: &str, resource: Option<&str>) -> Answer {
         let mut form =
             vec![("grant_type", "refresh_token"), ("client_id", "bastide-cli"), ("refresh_token", token)];
         form.extend(resource.map(|resource| ("resource", resource)));
         self.token(ACME, &form).await
     }
 
-    async fn internal(&self, path: &str, body: Value) -> Answer {
+    pub(super) async fn internal(&self, path: &str, body: Value) -> Answer {
         let kind = ("content-type", "application/json");
         self.send(ACME, Method::POST, &format!("/internal/session/{path}"), &body.to_string(), &[kind]).await
     }
@@ -186,8 +197,8 @@ impl World {
             Some(stage) => self.domains.stage_issuer(&name, stage),
             None => self.domains.member_issuer(&name),
         };
-        let keys = self.store.customer(self.acme).signing_keys(stage).await.unwrap();
-        snapshot::Issuer { url, keys: keys.into_iter().map(|key| key.public).collect(), token_epoch: 0 }
+        let keys = self.store.customer(self.acme).verifying_keys(stage).await.unwrap();
+        snapshot::Issuer { url, keys, token_epoch: 0 }
     }
 
     pub(super) async fn check_platform(&self, token: &str, life_max_s: u64) -> Result<Claims, TokenFault> {
@@ -211,20 +222,28 @@ impl World {
 
 pub(super) const ACME: &str = "acme.platform.localhost:8443";
 
+fn means(breached: Option<Arc<Breached>>) -> Means {
+    let outbound = Arc::new(Outbound::open(&[]).unwrap());
+    Means { breached, has_mail: true, outbound, providers: Arc::default() }
+}
+
+fn access_key() -> NewKey {
+    let key = SigningKey::generate().unwrap();
+    NewKey::access(key.verifying_key(), key.to_pkcs8())
+}
+
 async fn customer(store: &Store, name: CustomerName) -> CustomerId {
     let id = CustomerId::generate();
     let mut write = store.write().await.unwrap();
     store.create_customer(&mut write, id, &name).await.unwrap();
     let own = store.customer(id);
-    let key = SigningKey::generate().unwrap();
-    own.add_signing_key(&mut write, None, key.verifying_key(), key.to_pkcs8()).await.unwrap();
+    own.add_key(&mut write, None, &access_key(), KeyState::Current, now_s()).await.unwrap();
     if !name.is_operator() {
         for stage in StageName::defaults() {
             let (account, seed) = (format!("A-{name}-{stage}"), Secret::new("seed"));
             let new = NewStage { name: &stage, account: &account, seed: &seed };
             own.create_stage(&mut write, &new).await.unwrap();
-            let key = SigningKey::generate().unwrap();
-            own.add_signing_key(&mut write, Some(&stage), key.verifying_key(), key.to_pkcs8()).await.unwrap();
+            own.add_key(&mut write, Some(&stage), &access_key(), KeyState::Current, now_s()).await.unwrap();
         }
     }
     let client = ClientRow::service("automation", vec!["developer".into()]);
@@ -241,7 +260,7 @@ async fn publish(store: &Store, customer: CustomerId) {
     let manifest: Manifest =
         serde_json::from_value(json!({ "app": { "name": "shop", "kind": "static" } })).unwrap();
     let digest = Digest::from_sha256([1; 32]);
-    let revision = RevisionRow { app, number: 0, digest, image: digest, manifest, blobs: vec![] };
+    let revision = RevisionRow::new(app, digest, digest, manifest, vec![]);
     let number = own.add_revision(&mut write, &revision).await.unwrap();
     own.serve(&mut write, &StageName::development(), app, number, &[], 0).await.unwrap();
     write.commit().await.unwrap();
@@ -256,6 +275,8 @@ async fn invite(store: &Store, customer: CustomerId, email: &str, until: i64) ->
         state: "invited".into(),
         roles: vec!["administrator".into()],
         password: None,
+        stage: String::new(),
+        verified: false,
     };
     let token = Opaque::generate().unwrap();
     let mut write = store.write().await.unwrap();
@@ -283,7 +304,7 @@ pub(super) fn request(client: &str, redirect: &str, change: &[(&str, &str)]) -> 
     encode(&pairs.into_iter().collect::<Vec<_>>())
 }
 
-fn cli() -> String {
+pub(super) fn cli() -> String {
     request("bastide-cli", LOOPBACK, &[])
 }
 
@@ -315,7 +336,7 @@ async fn a_member_signs_in_with_code_and_verifier() {
     assert_eq!((claims.name.as_str(), claims.roles.as_slice()), ("Ann", &["administrator".to_owned()][..]));
     assert_eq!(claims.client_id, "bastide-cli");
     assert!(world.audited("login").await && world.audited("session.begun").await);
-    assert_eq!(world.store.audit_break().await.unwrap(), None);
+    world.store.customer(world.acme).verify_audit().await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -413,14 +434,22 @@ async fn five_failures_lock_the_address_even_for_the_right_password() {
         assert!(answer.body.contains("B-ID-0411"));
     }
     // The fifth, counted as if many came before it: a wait long enough for the slowest machine.
-    assert_eq!(world.store.customer(world.acme).count_login(EMAIL, -9).await.unwrap(), Ok(()));
+    assert_eq!(
+        world
+            .store
+            .customer(world.acme)
+            .count_try(Counter::Password { stage: "", email: EMAIL }, -9)
+            .await
+            .unwrap(),
+        Ok(())
+    );
     let answer = world.sign_in(&mut Browser::default(), &cli(), PASSWORD).await;
     assert_eq!(answer.status, 429);
     assert!(answer.body.contains("B-ID-0429"));
     let wait: i64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=300).contains(&wait), "{wait}");
     // What the next service sees after a restart.
-    let identity = Identity::new(world.store.clone(), world.domains.clone());
+    let identity = Identity::new(world.store.clone(), world.domains.clone(), means(None));
     let again = World { router: identity.routes(), ..world };
     assert_eq!(again.sign_in(&mut Browser::default(), &cli(), PASSWORD).await.status, 429);
 }
@@ -429,13 +458,13 @@ async fn five_failures_lock_the_address_even_for_the_right_password() {
 async fn parallel_guesses_cannot_pass_the_limit() {
     let world = World::new().await;
     let own = world.store.customer(world.acme);
-    let tries = (0..20).map(|_| own.count_login("x@y.z", 5));
+    let tries = (0..20).map(|_| own.count_try(Counter::Password { stage: "", email: "x@y.z" }, 5));
     let mut free = 0;
     for one in futures_util::future::join_all(tries).await {
         free += i32::from(one.unwrap().is_ok());
     }
     assert_eq!(free, 5);
-    let wait = own.count_login("x@y.z", 5).await.unwrap();
+    let wait = own.count_try(Counter::Password { stage: "", email: "x@y.z" }, 5).await.unwrap();
     assert!(matches!(wait, Ok(()) | Err(1..=2)), "the first wait is two seconds: {wait:?}");
 }
 
@@ -671,7 +700,12 @@ async fn discovery_and_keys_are_those_of_the_snapshot() {
     assert_eq!(unknown.status, 404);
 }
 
-async fn opened(world: &World, browser: &mut Browser) -> String {
+/// The hash by which gateways and Platform name a session to each other.
+pub(super) fn hashed(secret: &str) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(opaque::hash(secret))
+}
+
+pub(super) async fn opened(world: &World, browser: &mut Browser) -> String {
     let asked = request("bastide-gateway", CALLBACK, &[]);
     let code = world.sign_in(browser, &asked, PASSWORD).await.redirected("code").unwrap();
     let ask =
@@ -688,14 +722,13 @@ async fn a_gateway_opens_uses_and_closes_a_browser_session() {
     let world = World::with_ann().await;
     let mut browser = Browser::default();
     let session = opened(&world, &mut browser).await;
-    let ask =
-        |resource: Option<&str>| json!({ "customer": "acme", "session": session, "resource": resource });
+    let ask = |resource: Option<&str>| json!({ "customer": "acme", "hash": hashed(&session), "resource": resource });
     let given = world.internal("token", ask(None)).await;
     assert!(world.check_platform(&given.text("access_token"), USER_LIFE_S).await.is_ok());
     assert!(given.json()["expires_at"].as_i64().unwrap() > now_s());
     let given = world.internal("token", ask(Some(SHOP))).await;
     assert!(world.check_shop(&given.text("access_token")).await.is_ok());
-    let foreign = json!({ "customer": "beta", "session": session });
+    let foreign = json!({ "customer": "beta", "hash": hashed(&session) });
     assert_eq!(world.internal("token", foreign).await.status, 404);
     assert_eq!(world.internal("close", ask(None)).await.status, 200);
     assert_eq!(world.internal("token", ask(None)).await.status, 404);
@@ -715,7 +748,7 @@ async fn a_gateway_s_code_used_twice_ends_the_session() {
         json!({ "customer": "acme", "code": code, "code_verifier": VERIFIER, "redirect_uri": CALLBACK });
     let session = world.internal("open", ask.clone()).await.text("session");
     assert_eq!(world.internal("open", ask).await.status, 400);
-    let dead = world.internal("token", json!({ "customer": "acme", "session": session })).await;
+    let dead = world.internal("token", json!({ "customer": "acme", "hash": hashed(&session) })).await;
     assert_eq!(dead.status, 404);
 }
 
@@ -734,7 +767,7 @@ async fn signing_out_asks_first_and_then_ends_the_sign_in() {
     let mut browser = Browser::default();
     let session = opened(&world, &mut browser).await;
     let page = world.browse(&mut browser, Method::GET, "/identity/logout", "").await;
-    let ask = json!({ "customer": "acme", "session": session });
+    let ask = json!({ "customer": "acme", "hash": hashed(&session) });
     assert_eq!(world.internal("token", ask.clone()).await.status, 200, "asking changes nothing");
     let form = filled(&page.body, &[]);
     assert_eq!(world.browse(&mut browser, Method::POST, "/identity/logout", &form).await.status, 200);

@@ -120,7 +120,7 @@ fn toml(image: &str, more: &str) -> String {
 }
 
 async fn publish(road: &Road, archive: Packed) -> (StatusCode, Value) {
-    road.call(Method::POST, "/api/apps/shop/publish", archive.gz()).await
+    road.call(Method::POST, "/api/v1/apps/shop/publish", archive.gz()).await
 }
 
 async fn publish_reference(road: &Road, reference: &str) -> (StatusCode, Value) {
@@ -210,7 +210,7 @@ async fn an_image_that_is_not_acceptable_is_refused_and_leaves_nothing() {
     refused(&Image::small().layout(), "nothing.tar", "B-BUILD-0425", "not there").await;
     refused(&[], "nginx:1.27", "B-BUILD-0422", "pinned by digest").await;
     refused(&[], "../../etc", "B-BUILD-0422", "beside bastide.toml").await;
-    assert_eq!(road.call(Method::GET, "/api/apps", "").await.1, json!([]));
+    assert_eq!(road.call(Method::GET, "/api/v1/apps", "").await.1, json!([]));
 }
 
 #[tokio::test]

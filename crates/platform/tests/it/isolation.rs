@@ -9,7 +9,8 @@ async fn create(world: &World, name: &str) -> (StatusCode, Value) {
     let operator = world.app.store.customer_named(&CustomerName::operator()).await.unwrap().unwrap();
     let operator = world.assertion(operator.id, &["operator"]);
     let new = format!(r#"{{"name":"{name}","administrator_email":"ann@example.com"}}"#);
-    let (status, body) = world.call("operator", Method::POST, "/api/customers", Some(&operator), new).await;
+    let (status, body) =
+        world.call("operator", Method::POST, "/api/v1/customers", Some(&operator), new).await;
     (status, serde_json::from_str(&body).unwrap())
 }
 
@@ -31,16 +32,16 @@ async fn without_isolation_there_is_one_customer_no_production_and_a_warning_eve
     // The app must be there before its promotion can be refused.
     let archive = crate::road::packed("shop", "<h1>shop</h1>");
     let (status, begun) =
-        world.call("acme", Method::POST, "/api/apps/shop/publish", Some(&developer), archive).await;
+        world.call("acme", Method::POST, "/api/v1/apps/shop/publish", Some(&developer), archive).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{begun}");
     let warned = |value: &Value| value["warning"].as_str().is_some_and(|text| text.contains("NONE"));
     assert!(warned(&serde_json::from_str(&begun).unwrap()), "{begun}");
-    let deployments = "/api/apps/shop/deployments";
+    let deployments = "/api/v1/apps/shop/deployments";
     let refused = call(Method::POST, deployments, r#"{"stage":"production"}"#).await;
     assert_eq!(refused["code"], "B-RT-0403", "{refused}");
     let early = call(Method::POST, deployments, r#"{"stage":"test"}"#).await;
     assert_eq!(early["code"], "B-DEPLOY-0422", "only the last stage is closed: {early}");
-    for path in ["/api/whoami", "/api/runtime"] {
+    for path in ["/api/v1/whoami", "/api/v1/runtime"] {
         let answer = call(Method::GET, path, "").await;
         assert!(warned(&answer), "{path}: {answer}");
     }
@@ -53,7 +54,7 @@ async fn with_isolation_there_is_no_warning() {
     assert_eq!((acme.0, beta.0), (StatusCode::CREATED, StatusCode::CREATED));
     let acme = world.app.store.customer_named(&CustomerName::new("acme").unwrap()).await.unwrap().unwrap();
     let developer = world.assertion(acme.id, &["developer"]);
-    let (_, body) = world.call("acme", Method::GET, "/api/runtime", Some(&developer), "").await;
+    let (_, body) = world.call("acme", Method::GET, "/api/v1/runtime", Some(&developer), "").await;
     let runtime: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((&runtime["isolation"], &runtime["warning"]), (&"kernel".into(), &Value::Null));
 }

@@ -7,7 +7,9 @@ use aws_lc_rs::{digest, signature};
 use axum::http::{Method, StatusCode, header};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bastide_identity::{claims::USER_LIFE_S, opaque};
-use bastide_store::{ClientRow, CodeOutcome, DeviceOutcome, DeviceRow, RefreshBy, RefreshOutcome, now_s};
+use bastide_store::{
+    ClientRow, CodeOutcome, Counter, DeviceOutcome, DeviceRow, KeyKind, RefreshBy, RefreshOutcome, now_s,
+};
 use bastide_types::StageName;
 use serde_json::Value;
 
@@ -141,9 +143,10 @@ async fn every_issuer_describes_itself_and_everything_described_is_there() {
             walked += 1;
         }
         assert_eq!(walked, 8);
-        for absent in ["registration_endpoint", "backchannel_logout_supported", "check_session_iframe"] {
+        for absent in ["registration_endpoint", "frontchannel_logout_supported", "check_session_iframe"] {
             assert!(document.get(absent).is_none());
         }
+        assert_eq!(document["backchannel_logout_supported"], true);
     }
     for path in ["/identity/s/nowhere", "/identity/s/x%2Fy"] {
         assert_eq!(get(&format!("{path}/.well-known/openid-configuration")).await.status, 404);
@@ -252,7 +255,7 @@ async fn an_old_sign_in_does_not_pass_max_age_and_a_confirmed_one_goes_on() {
     let own = world.store.customer(world.acme);
     let session = own.session("provider", &opaque::hash(&sso)).await.unwrap().unwrap();
     let (_, mut used) = own.session_with_id(&session.id).await.unwrap().unwrap();
-    used.since -= 100;
+    used.auth_time -= 100;
     let mut write = world.store.write().await.unwrap();
     own.describe_session(&mut write, &session.id, &used).await.unwrap();
     write.commit().await.unwrap();
@@ -268,7 +271,7 @@ async fn an_old_sign_in_does_not_pass_max_age_and_a_confirmed_one_goes_on() {
     let code = world.browse(&mut browser, Method::POST, "/identity/continue", &sent).await;
     let tokens = world.web_redeem("/identity", &code.redirected("code").unwrap()).await;
     let claims = world.checked("/identity", &tokens.text("id_token")).await;
-    assert_eq!(claims["auth_time"].as_i64(), Some(used.since));
+    assert_eq!(claims["auth_time"].as_i64(), Some(used.auth_time));
 }
 
 #[tokio::test]
@@ -593,7 +596,8 @@ async fn what_an_issuer_makes_is_worth_nothing_at_another() {
     assert!(world.check_shop(&shop.text("access_token")).await.is_ok(), "{}", shop.body);
     let hint = format!("/identity/logout?{}", encode(&[("id_token_hint", &tokens.text("id_token"))]));
     assert_eq!(world.send(ACME, Method::GET, &hint, "", &[]).await.status, 400);
-    let keys = world.store.customer(world.acme).id_keys(Some(&StageName::development())).await.unwrap();
+    let own = world.store.customer(world.acme);
+    let keys = own.public_keys(Some(&StageName::development()), KeyKind::Id).await.unwrap();
     assert_eq!(keys.len(), 1);
 }
 
@@ -748,7 +752,7 @@ async fn guesses_of_a_user_code_are_limited() {
     // As if many came before: a wait long enough for the slowest machine.
     let own = world.store.customer(world.acme);
     let ann = own.member_with_email(EMAIL).await.unwrap().unwrap();
-    assert_eq!(own.count_login(&format!("user-code/{}", ann.id), -9).await.unwrap(), Ok(()));
+    assert_eq!(own.count_try(Counter::UserCode(ann.id), -9).await.unwrap(), Ok(()));
     let locked = world.typed(&mut browser, &[("user_code", &user_code)]).await;
     assert_eq!(locked.status, 429, "even the right one");
     assert!(locked.headers.contains_key(header::RETRY_AFTER));
@@ -799,6 +803,7 @@ async fn no_page_can_be_framed_stored_or_filled_with_script() {
         format!("/identity/s/development/authorize?{login}"),
         format!("/identity/logout?{}", encode(&back)),
         format!("/identity/device?{}", encode(&[("user_code", hostile)])),
+        "/identity/account/sessions".to_owned(),
     ] {
         let page = world.browse(&mut browser, Method::GET, &path, "").await;
         assert_eq!(page.status, 200, "{path}");

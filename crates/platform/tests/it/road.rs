@@ -6,7 +6,10 @@ use bastide_platform::{BusServices, Platform, deploy::reconciler::pass};
 use bastide_store::StageRow;
 use bastide_types::{
     AppName, CustomerName, Digest, Problem, Snapshot, StageName, ZoneName,
-    message::{DesiredReplica, ReplicaFact, ReplicaFacts, ReplicaState, Signed, StageState, StateQuery},
+    message::{
+        DesiredReplica, ReplicaFact, ReplicaFacts, ReplicaState, Signed, SnapshotQuery, StageState,
+        StateQuery,
+    },
 };
 use flate2::{Compression, write::GzEncoder};
 use http::{Method, StatusCode};
@@ -30,7 +33,7 @@ impl Road {
         let operator = world.assertion(operator.id, &["operator"]);
         let create = async |name: &str| {
             let new = format!(r#"{{"name":"{name}","administrator_email":"ann@example.com"}}"#);
-            world.call("operator", Method::POST, "/api/customers", Some(&operator), new).await
+            world.call("operator", Method::POST, "/api/v1/customers", Some(&operator), new).await
         };
         // At once, because each waits its while for a broker that is not there.
         let (acme, beta) = tokio::join!(create("acme"), create("beta"));
@@ -53,17 +56,18 @@ impl Road {
 
     /// Publishes a page; the operation and the image.
     async fn publish(&self, page: &str) -> (String, String) {
-        let (status, begun) = self.call(Method::POST, "/api/apps/shop/publish", packed("shop", page)).await;
+        let (status, begun) =
+            self.call(Method::POST, "/api/v1/apps/shop/publish", packed("shop", page)).await;
         assert_eq!(status, StatusCode::ACCEPTED, "{begun}");
         (text(&begun["operation"]), text(&begun["image"]))
     }
 
     pub(crate) async fn promote(&self, to: &str) -> (StatusCode, Value) {
-        self.call(Method::POST, "/api/apps/shop/deployments", format!(r#"{{"stage":"{to}"}}"#)).await
+        self.call(Method::POST, "/api/v1/apps/shop/deployments", format!(r#"{{"stage":"{to}"}}"#)).await
     }
 
     pub(crate) async fn operation(&self, id: &str) -> Value {
-        self.call(Method::GET, &format!("/api/operations/{id}"), "").await.1
+        self.call(Method::GET, &format!("/api/v1/operations/{id}"), "").await.1
     }
 
     pub(crate) async fn reconcile(&self) {
@@ -102,7 +106,7 @@ impl Road {
 
     /// What edges and gateways get.
     pub(crate) async fn snapshot(&self) -> Snapshot {
-        let head = self.services.snapshot_head(None).await.unwrap();
+        let head = self.services.snapshot_head(SnapshotQuery::default()).await.unwrap();
         let edge = &self.world.app.bus.authority().accounts.edge;
         let (bytes, length) = self.services.blob(edge, &head.digest, 0, 1 << 20).await.unwrap();
         assert_eq!((bytes.len() as u64, head.bytes), (length, length));
@@ -135,7 +139,12 @@ pub(crate) fn text(value: &Value) -> String {
 }
 
 pub(crate) fn packed(name: &str, page: &str) -> Vec<u8> {
-    let manifest = format!("[app]\nname = \"{name}\"\nkind = \"static\"\n");
+    packed_with(name, page, "")
+}
+
+/// The same with more in its manifest.
+pub(crate) fn packed_with(name: &str, page: &str, more: &str) -> Vec<u8> {
+    let manifest = format!("[app]\nname = \"{name}\"\nkind = \"static\"\n{more}");
     let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     for (name, content) in [("bastide.toml", manifest.as_str()), ("index.html", page)] {
         let mut head = tar::Header::new_gnu();
@@ -205,7 +214,7 @@ async fn a_promote_moves_the_same_image_one_stage_on() {
     };
     let (_, image) = road.publish("one").await;
     refused(road.promote("test").await, "B-DEPLOY-0422");
-    let again = road.call(Method::POST, "/api/apps/shop/publish", packed("shop", "x")).await;
+    let again = road.call(Method::POST, "/api/v1/apps/shop/publish", packed("shop", "x")).await;
     refused(again, "B-DEPLOY-0409");
     road.all_ready(&StageName::development()).await;
     refused(road.promote("production").await, "B-DEPLOY-0422");
@@ -218,7 +227,7 @@ async fn a_promote_moves_the_same_image_one_stage_on() {
         road.all_ready(&StageName::new(stage).unwrap()).await;
         assert_eq!(road.operation(&text(&begun["operation"])).await["status"], "finished");
     }
-    let (_, app) = road.call(Method::GET, "/api/apps/shop", "").await;
+    let (_, app) = road.call(Method::GET, "/api/v1/apps/shop", "").await;
     let images: Vec<_> =
         app["stages"].as_array().unwrap().iter().map(|stage| text(&stage["image"])).collect();
     assert_eq!(images, vec![image; 3]);
@@ -247,7 +256,7 @@ async fn a_revision_that_never_gets_ready_fails_and_the_old_one_keeps_serving() 
         state.replicas.iter().all(|replica| replica.draining == (replica.revision_number == 2))
     };
     road.until("only the new replicas drain", draining).await;
-    let next = road.call(Method::POST, "/api/apps/shop/publish", packed("shop", "mended")).await;
+    let next = road.call(Method::POST, "/api/v1/apps/shop/publish", packed("shop", "mended")).await;
     assert_eq!(next.0, StatusCode::ACCEPTED, "{}", next.1);
 }
 
@@ -268,8 +277,8 @@ async fn another_replica_moves_on_what_a_killed_one_left() {
     pass(&second, &mut None).await.unwrap();
     assert_eq!(road.operation(&operation).await["status"], "finished");
     // Both make the same Snapshot, to the byte.
-    let one = road.services.snapshot_head(None).await.unwrap();
-    assert_eq!(BusServices(second).snapshot_head(None).await.unwrap(), one);
+    let one = road.services.snapshot_head(SnapshotQuery::default()).await.unwrap();
+    assert_eq!(BusServices(second).snapshot_head(SnapshotQuery::default()).await.unwrap(), one);
 }
 
 #[tokio::test]
@@ -285,7 +294,7 @@ async fn a_stage_reads_only_the_content_that_it_should_run() {
     for account in [accounts.edge, accounts.node, accounts.platform, "nobody".into()] {
         assert!(!read(&account).await);
     }
-    let head = road.services.snapshot_head(None).await.unwrap();
+    let head = road.services.snapshot_head(SnapshotQuery::default()).await.unwrap();
     let stage = road.stage("acme", &StageName::development()).await;
     let snapshot = road.services.blob(&stage.account, &head.digest, 0, 1 << 20).await;
     assert!(snapshot.is_none(), "a stage learns nothing of the others");
@@ -298,7 +307,7 @@ async fn a_stage_reads_only_the_content_that_it_should_run() {
 async fn a_refused_upload_leaves_nothing() {
     let road = Road::new(60).await;
     let refused = async |body: Vec<u8>, code: &str| {
-        let (status, problem) = road.call(Method::POST, "/api/apps/shop/publish", body).await;
+        let (status, problem) = road.call(Method::POST, "/api/v1/apps/shop/publish", body).await;
         assert_eq!((status.as_u16(), problem["code"].as_str()), (422, Some(code)), "{problem}");
         assert_eq!(fs::read_dir(road.world.at("work")).unwrap().count(), 0);
     };
@@ -307,7 +316,7 @@ async fn a_refused_upload_leaves_nothing() {
     refused(packed("other", "x"), "B-BUILD-0422").await;
     let whole = packed("shop", "x");
     refused(whole[..whole.len() / 2].to_vec(), "B-BUILD-0423").await;
-    assert_eq!(road.call(Method::GET, "/api/apps", "").await.1, serde_json::json!([]));
+    assert_eq!(road.call(Method::GET, "/api/v1/apps", "").await.1, serde_json::json!([]));
     assert!(road.world.app.store.running_operations().await.unwrap().is_empty());
 }
 
@@ -319,7 +328,7 @@ async fn network_settings_reach_the_agents_and_explain_themselves() {
         road.world.app.store.customer_named(&CustomerName::new("acme").unwrap()).await.unwrap().unwrap();
     let administrator = road.world.assertion(acme.id, &["administrator"]);
     let settings = r#"{"egress":{"mode":"enforce","allow":["*.example.com:443"]},"grants":[{"from":"shop","to":"blog"}]}"#;
-    let path = "/api/stages/development/network";
+    let path = "/api/v1/stages/development/network";
     assert_eq!(road.call(Method::PUT, path, settings).await.0, StatusCode::FORBIDDEN, "developers do not");
     let put = async |path: &str, body: &str| {
         road.world.call("acme", Method::PUT, path, Some(&administrator), body.to_owned()).await
@@ -336,7 +345,7 @@ async fn network_settings_reach_the_agents_and_explain_themselves() {
     assert_eq!(road.desired(&StageName::test()).await.network, Default::default(), "only that stage");
 
     let explain =
-        async |to: &str| road.call(Method::GET, &format!("/api/apps/shop/egress?to={to}"), "").await;
+        async |to: &str| road.call(Method::GET, &format!("/api/v1/apps/shop/egress?to={to}"), "").await;
     assert_eq!(explain("api.example.com:443").await.1["allowed"], true);
     assert_eq!(explain("example.org:443").await.1["why"], "mode: enforce");
     assert!(explain("169.254.169.254:80").await.1["why"].as_str().unwrap().contains("metadata"));
@@ -353,7 +362,7 @@ async fn network_settings_reach_the_agents_and_explain_themselves() {
     {
         assert_eq!(put(path, wrong).await.0, StatusCode::UNPROCESSABLE_ENTITY, "{wrong}");
     }
-    assert_eq!(put("/api/stages/nope/network", settings).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(put("/api/v1/stages/nope/network", settings).await.0, StatusCode::NOT_FOUND);
     assert_eq!(road.desired(&StageName::development()).await.network, told.network, "nothing was lost");
 }
 
@@ -370,7 +379,7 @@ async fn purges_reach_the_edges_with_the_snapshot() {
         stage.apps[&AppName::new("shop").unwrap()].purges.clone()
     };
     assert!(purges().await.is_empty());
-    let purge = async |body: &str| road.call(Method::POST, "/api/cache/purges", body.to_owned()).await;
+    let purge = async |body: &str| road.call(Method::POST, "/api/v1/cache/purges", body.to_owned()).await;
     let host = "https://acme--development.apps.localhost:8443";
     let (status, answer) = purge(&format!(r#"{{"url":"{host}/shop/a%20b?x=1"}}"#)).await;
     assert_eq!(
@@ -413,7 +422,7 @@ async fn purges_reach_the_edges_with_the_snapshot() {
     let acme = road.stage("acme", &stage).await.customer;
     let reader = road.world.assertion(acme, &[]);
     let body = r#"{"stage":"development"}"#.to_owned();
-    let refused = road.world.call("acme", Method::POST, "/api/cache/purges", Some(&reader), body).await;
+    let refused = road.world.call("acme", Method::POST, "/api/v1/cache/purges", Some(&reader), body).await;
     assert_eq!(refused.0, StatusCode::FORBIDDEN);
 
     let own = road.world.app.store.customer(acme);
@@ -424,4 +433,81 @@ async fn purges_reach_the_edges_with_the_snapshot() {
     write.commit().await.unwrap();
     let (status, answer) = purge(r#"{"stage":"development"}"#).await;
     assert_eq!((status, &answer["code"]), (StatusCode::TOO_MANY_REQUESTS, &"B-CACHE-0429".into()));
+}
+
+#[tokio::test]
+async fn rows_of_a_customer_that_cannot_be_read_hold_up_nobody_else() {
+    use sqlx::Connection;
+    let road = Road::new(60).await;
+    let (operation, _) = road.publish("one").await;
+    road.all_ready(&StageName::development()).await;
+    assert_eq!(road.operation(&operation).await["status"], "finished");
+    let whole = road.snapshot().await;
+    assert_eq!((whole.customers.len(), &whole.kept), (3, &vec![]));
+
+    let file = format!("sqlite://{}", road.world.app.config.database.display());
+    let mut sql = sqlx::SqliteConnection::connect(&file).await.unwrap();
+    for damage in [
+        "UPDATE revision SET manifest = '{'",
+        "UPDATE revision SET digest = 'md5:0'",
+        "UPDATE stage SET name = '--' WHERE name = 'test' AND customer = (SELECT id FROM customer WHERE name = 'acme')",
+    ] {
+        sqlx::query(damage).execute(&mut sql).await.unwrap();
+        sqlx::query("UPDATE meta SET value = value + 1 WHERE key = 'revision'")
+            .execute(&mut sql)
+            .await
+            .unwrap();
+        let made = road.snapshot().await;
+        assert_eq!(made.kept, [CustomerName::new("acme").unwrap()], "{damage}");
+        assert!(made.is_newer_than(&whole) && made.customers.contains_key("beta"), "{damage}");
+        let mut in_force = made.clone();
+        in_force.settle(Some(&whole));
+        assert_eq!(
+            in_force.customers["acme"], whole.customers["acme"],
+            "edges and gateways keep it: {damage}"
+        );
+        // Nor does it hold up the reconciler.
+        road.reconcile().await;
+    }
+    let head = async |schema| {
+        let query = SnapshotQuery { schema, ..SnapshotQuery::default() };
+        road.services.snapshot_head(query).await
+    };
+    assert!(head(1).await.is_err(), "readers of before would lose acme: they keep what they have");
+}
+
+#[tokio::test]
+async fn readers_of_the_version_before_get_what_they_can_read() {
+    let road = Road::new(60).await;
+    road.publish("one").await;
+    let of = async |schema| {
+        let query = SnapshotQuery { schema, ..SnapshotQuery::default() };
+        let head = road.services.snapshot_head(query).await?;
+        let edge = &road.world.app.bus.authority().accounts.edge;
+        let (bytes, _) = road.services.blob(edge, &head.digest, 0, 1 << 20).await.unwrap();
+        let signed: Signed = serde_json::from_slice(&bytes).unwrap();
+        Ok::<Value, Problem>(serde_json::from_str(&signed.payload).unwrap())
+    };
+    let (before, now, later) = (of(1).await.unwrap(), of(2).await.unwrap(), of(3).await.unwrap());
+    assert_eq!((&before["schema"], &now["schema"], &later), (&1.into(), &2.into(), &now));
+    assert_eq!((&before["revision"], &before["customers"]), (&now["revision"], &now["customers"]));
+    assert!(of(0).await.is_err());
+    // A program of before says nothing of its form.
+    let query: SnapshotQuery = serde_json::from_str(r#"{"have":null}"#).unwrap();
+    assert_eq!(query.schema, 1);
+}
+
+#[tokio::test]
+async fn a_stage_gets_its_agent_with_its_first_replica() {
+    let road = Road::new(60).await;
+    let named = async || {
+        let stages = road.world.app.store.stages_with_replicas().await.unwrap();
+        stages.into_iter().map(|stage| (stage.customer_name.to_string(), stage.name)).collect::<Vec<_>>()
+    };
+    assert_eq!(named().await, [], "a node is told of no stage that has nothing to run");
+    road.publish("one").await;
+    assert_eq!(named().await, [("acme".to_owned(), StageName::development())]);
+    road.all_ready(&StageName::development()).await;
+    road.promote("test").await;
+    assert_eq!(named().await.len(), 2);
 }

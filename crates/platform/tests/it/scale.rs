@@ -20,7 +20,7 @@ const WIDE: &str = "[scale]\nmin = 2\nmax = 6\ncpu_percent = 50\n";
 async fn publish(road: &Road, name: &str, scale: &str) -> (StatusCode, Value) {
     let toml = format!("[app]\nname = \"{name}\"\nkind = \"static\"\n{scale}");
     let archive = Packed::new().file("bastide.toml", toml.as_bytes()).gz();
-    road.call(Method::POST, &format!("/api/apps/{name}/publish"), archive).await
+    road.call(Method::POST, &format!("/api/v1/apps/{name}/publish"), archive).await
 }
 
 /// Publishes, and the app serves.
@@ -32,7 +32,7 @@ async fn serve(road: &Road, name: &str, scale: &str) {
 }
 
 async fn set(road: &Road, body: Value) -> (StatusCode, Value) {
-    road.call(Method::PUT, "/api/apps/shop/scale", body.to_string()).await
+    road.call(Method::PUT, "/api/v1/apps/shop/scale", body.to_string()).await
 }
 
 /// Replicas by zone that gateways send requests to.
@@ -78,7 +78,7 @@ async fn later(road: &Road, seconds: i64) {
 }
 
 async fn shown(road: &Road) -> Value {
-    road.call(Method::GET, "/api/apps/shop", "").await.1["stages"][0].take()
+    road.call(Method::GET, "/api/v1/apps/shop", "").await.1["stages"][0].take()
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn what_is_set_for_a_stage_holds_at_once_and_until_it_is_taken_back() {
         assert_eq!(set(&road, body.clone()).await.0.as_u16(), status, "{body}");
     }
     let none =
-        road.call(Method::PUT, "/api/apps/none/scale", r#"{"stage":"development","scale":null}"#).await;
+        road.call(Method::PUT, "/api/v1/apps/none/scale", r#"{"stage":"development","scale":null}"#).await;
     assert_eq!(none.0, StatusCode::NOT_FOUND);
 }
 
@@ -177,7 +177,7 @@ async fn a_quota_holds_against_people_load_and_deployments() {
     refused(set(&road, json!({"stage": "development", "scale": {"replicas": 5}})).await);
     refused(publish(&road, "mail", "[scale]\nreplicas = 3\n").await);
     assert_eq!(
-        road.call(Method::GET, "/api/apps/mail", "").await.0,
+        road.call(Method::GET, "/api/v1/apps/mail", "").await.0,
         StatusCode::NOT_FOUND,
         "nothing half-made"
     );
@@ -188,7 +188,7 @@ async fn a_quota_holds_against_people_load_and_deployments() {
     let operator = road.world.app.store.customer_named(&operator).await.unwrap().unwrap();
     let operator = road.world.assertion(operator.id, &["operator"]);
     let quota = async |method: Method, body: &str| {
-        let path = "/api/customers/acme/quota";
+        let path = "/api/v1/customers/acme/quota";
         let (status, body) =
             road.world.call("operator", method, path, Some(&operator), body.to_owned()).await;
         (status, serde_json::from_str::<Value>(&body).unwrap())
@@ -199,7 +199,7 @@ async fn a_quota_holds_against_people_load_and_deployments() {
     busy(&road, 1000).await;
     later(&road, 0).await;
     assert_eq!(zones(&road).await.values().sum::<usize>(), 6);
-    let (status, _) = road.call(Method::PUT, "/api/customers/acme/quota", r#"{"replicas": 99}"#).await;
+    let (status, _) = road.call(Method::PUT, "/api/v1/customers/acme/quota", r#"{"replicas": 99}"#).await;
     assert_eq!(status, StatusCode::NOT_FOUND, "not for customers themselves");
 }
 

@@ -48,7 +48,7 @@ impl Town {
     }
 
     async fn publish(&self, services: &str) -> (StatusCode, Value) {
-        self.road.call(Method::POST, "/api/apps/shop/publish", packed(services)).await
+        self.road.call(Method::POST, "/api/v1/apps/shop/publish", packed(services)).await
     }
 
     /// One look of what brings databases to the server.
@@ -67,7 +67,7 @@ impl Town {
     }
 
     async fn list(&self) -> Value {
-        self.road.call(Method::GET, "/api/apps/shop/services", "").await.1
+        self.road.call(Method::GET, "/api/v1/apps/shop/services", "").await.1
     }
 }
 
@@ -118,7 +118,7 @@ async fn replicas_start_when_their_database_is_there_and_each_stage_has_its_own(
     assert_eq!(operation["status"], "finished", "{operation}");
     assert!(operation["steps"].as_array().unwrap().iter().any(|step| step["name"] == "data"), "{operation}");
     let explained =
-        town.road.call(Method::GET, "/api/apps/shop/egress?to=postgres.internal:5432", "").await.1;
+        town.road.call(Method::GET, "/api/v1/apps/shop/egress?to=postgres.internal:5432", "").await.1;
     assert_eq!(explained["allowed"], true, "{explained}");
 
     // The same image in the next stage: another database, another role.
@@ -144,15 +144,15 @@ async fn replicas_start_when_their_database_is_there_and_each_stage_has_its_own(
 async fn an_app_that_asks_for_what_is_not_there_is_refused_before_anything_is_kept() {
     let road = Road::in_world(world_of(|_| ()).await).await;
     let (status, problem) =
-        road.call(Method::POST, "/api/apps/shop/publish", packed("[services.postgres]\n")).await;
+        road.call(Method::POST, "/api/v1/apps/shop/publish", packed("[services.postgres]\n")).await;
     assert_eq!((status, problem["code"].as_str()), (StatusCode::CONFLICT, Some("B-SVC-0409")), "{problem}");
     assert!(text(&problem["detail"]).contains("no PostgreSQL server is configured"), "{problem}");
-    assert_eq!(road.call(Method::GET, "/api/apps", "").await.1, serde_json::json!([]));
+    assert_eq!(road.call(Method::GET, "/api/v1/apps", "").await.1, serde_json::json!([]));
     for (services, key) in [
         ("[services.mysql]\n", "mysql"),
         ("[services.postgres]\nconnections = 0\n", "services.postgres.connections"),
     ] {
-        let (status, problem) = road.call(Method::POST, "/api/apps/shop/publish", packed(services)).await;
+        let (status, problem) = road.call(Method::POST, "/api/v1/apps/shop/publish", packed(services)).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
         assert!(text(&problem["detail"]).contains(key), "{problem}");
     }
@@ -186,7 +186,7 @@ async fn a_password_is_changed_without_a_gap() {
     let town = Town::new(60).await;
     let development = StageName::development();
     let rotate = async |body: &str| {
-        town.road.call(Method::POST, "/api/apps/shop/services/postgres/rotate", body.to_owned()).await
+        town.road.call(Method::POST, "/api/v1/apps/shop/services/postgres/rotate", body.to_owned()).await
     };
     assert_eq!(rotate("{}").await.0, StatusCode::NOT_FOUND, "no such app");
     town.publish("[services.postgres]\n").await;
@@ -236,7 +236,7 @@ async fn a_password_is_changed_without_a_gap() {
     let acme =
         town.road.world.app.store.customer_named(&CustomerName::new("acme").unwrap()).await.unwrap().unwrap();
     let nobody = town.road.world.assertion(acme.id, &[]);
-    let path = "/api/apps/shop/services/postgres/rotate";
+    let path = "/api/v1/apps/shop/services/postgres/rotate";
     let (status, _) = town.road.world.call("acme", Method::POST, path, Some(&nobody), "{}").await;
     assert_eq!(status, StatusCode::FORBIDDEN);
 }
@@ -258,7 +258,7 @@ async fn where_nothing_is_isolated_there_are_no_databases_and_no_grants() {
         let (status, body) = world.call("acme", method, path, Some(&developer), body).await;
         (status, serde_json::from_str::<Value>(&body).unwrap())
     };
-    let path = "/api/apps/shop/publish";
+    let path = "/api/v1/apps/shop/publish";
     let (status, problem) = call(Method::POST, path, packed("[services.postgres]\n")).await;
     assert_eq!((status, problem["code"].as_str()), (StatusCode::CONFLICT, Some("B-SVC-0409")), "{problem}");
     assert!(text(&problem["detail"]).contains("isolates nothing"), "{problem}");
@@ -267,7 +267,7 @@ async fn where_nothing_is_isolated_there_are_no_databases_and_no_grants() {
     let new = NewStage { name: &stage, account: "A", seed: &Secret::new("S") };
     world.app.store.customer(acme).create_stage(&mut write, &new).await.unwrap();
     write.commit().await.unwrap();
-    let path = "/api/stages/development/network";
+    let path = "/api/v1/stages/development/network";
     let grant = br#"{"grants":[{"from":"a","to":"b"}]}"#.to_vec();
     let (status, problem) = call(Method::PUT, path, grant).await;
     assert_eq!((status, problem["code"].as_str()), (StatusCode::FORBIDDEN, Some("B-RT-0403")), "{problem}");

@@ -5,7 +5,7 @@ use bastide_types::{CustomerId, CustomerName, SiteSettings, StageName};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-const SITE: &str = "/api/stages/test/site";
+const SITE: &str = "/api/v1/stages/test/site";
 
 struct Scene {
     road: Road,
@@ -117,7 +117,7 @@ async fn each_part_is_set_by_those_who_may() {
     }
     let administrator = scene.road.world.assertion(scene.acme, &["administrator"]);
     for stage in ["none", "Test", "%2e%2e"] {
-        let path = format!("/api/stages/{stage}/site");
+        let path = format!("/api/v1/stages/{stage}/site");
         let (status, _) = scene.road.world.call("acme", Method::GET, &path, Some(&administrator), "").await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{stage}");
     }
@@ -165,7 +165,7 @@ async fn settings_have_a_size_by_stage_and_by_customer() {
     assert!(detail.contains("a stage may have 131072 bytes"), "{detail}");
     let administrator = scene.road.world.assertion(scene.acme, &["administrator"]);
     let put = async |stage: &str, page_name: &str| {
-        let path = format!("/api/stages/{stage}/site/pages/{page_name}");
+        let path = format!("/api/v1/stages/{stage}/site/pages/{page_name}");
         scene.road.world.call("acme", Method::PUT, &path, Some(&administrator), page.clone()).await
     };
     for (stage, page_name) in

@@ -25,7 +25,7 @@ impl Levels {
             (road.world.assertion(operator, &["operator"]), road.world.assertion(acme, &["administrator"]));
         let developer = road.world.assertion(acme, &["developer"]);
         let archive = Packed::new().file("bastide.toml", b"[app]\nname = \"shop\"\nkind = \"static\"\n").gz();
-        let (status, begun) = road.call(Method::POST, "/api/apps/shop/publish", archive).await;
+        let (status, begun) = road.call(Method::POST, "/api/v1/apps/shop/publish", archive).await;
         assert_eq!(status, StatusCode::ACCEPTED, "{begun}");
         road.all_ready(&StageName::development()).await;
         Self { road, office, administrator, developer }
@@ -33,7 +33,7 @@ impl Levels {
 
     async fn ask(&self, who: &str, method: Method, level: &str, body: Value) -> (u16, Value) {
         let host = if who == self.office { "operator" } else { "acme" };
-        let path = format!("/api/waf/policy{level}");
+        let path = format!("/api/v1/waf/policy{level}");
         let (status, text) = self.road.world.call(host, method, &path, Some(who), body.to_string()).await;
         (status.as_u16(), serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}")))
     }
@@ -143,6 +143,11 @@ async fn others_see_nothing_and_everything_is_in_the_trail() {
         let id = store.customer_named(&name).await.unwrap().unwrap().id;
         let trail = store.customer(id).audit_trail(10).await.unwrap();
         let row = trail.iter().find(|row| row.what == "waf.policy").unwrap();
-        assert_eq!(row.detail, r#"acme, development, shop: {"paranoia":2}"#, "{name}");
+        assert_eq!(row.detail, "acme, development, shop", "{name}");
+        assert_eq!(
+            (row.old.as_deref(), row.new.as_deref()),
+            (Some("{}"), Some(r#"{"paranoia":2}"#)),
+            "{name}"
+        );
     }
 }

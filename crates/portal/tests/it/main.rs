@@ -15,7 +15,12 @@ use tower::ServiceExt;
 const HOSTILE: &str = "<script>alert(1)</script>\"'";
 
 fn who(customer: &'static str, role: &'static str) -> Value {
-    json!({ "subject": "1", "name": HOSTILE, "customer": customer, "roles": [role], "session": "s" })
+    let permissions: &[&str] = match role {
+        "administrator" => &["apps.deploy", "members.write"],
+        "developer" => &["apps.deploy"],
+        _ => &["members.write"],
+    };
+    json!({ "subject": "1", "name": HOSTILE, "customer": customer, "permissions": permissions, "session": "s" })
 }
 
 fn an_app() -> Value {
@@ -40,7 +45,7 @@ fn api(customer: &'static str, role: &'static str, apps: Value) -> Router {
     let fixed = |value: Value| move || async move { Json(value) };
     Router::new()
         .route(
-            "/api/whoami",
+            "/api/v1/whoami",
             get(move |headers: axum::http::HeaderMap| async move {
                 // Only the assertion says who asks.
                 match headers.get("x-bastide-assertion") {
@@ -49,13 +54,13 @@ fn api(customer: &'static str, role: &'static str, apps: Value) -> Router {
                 }
             }),
         )
-        .route("/api/apps", get(fixed(apps)))
-        .route("/api/apps/shop", get(fixed(an_app())))
-        .route("/api/apps/shop/deployments", axum::routing::post(fixed(json!({ "operation": "7" }))))
-        .route("/api/operations/7", get(fixed(operation)))
-        .route("/api/members", get(fixed(members)).post(fixed(json!({ "link": "https://acme/link" }))))
+        .route("/api/v1/apps", get(fixed(apps)))
+        .route("/api/v1/apps/shop", get(fixed(an_app())))
+        .route("/api/v1/apps/shop/deployments", axum::routing::post(fixed(json!({ "operation": "7" }))))
+        .route("/api/v1/operations/7", get(fixed(operation)))
+        .route("/api/v1/members", get(fixed(members)).post(fixed(json!({ "link": "https://acme/link" }))))
         .route(
-            "/api/customers",
+            "/api/v1/customers",
             get(fixed(json!([{ "name": "acme", "platform_url": "https://acme" }]))).post(fixed(created)),
         )
 }

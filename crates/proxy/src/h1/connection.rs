@@ -12,11 +12,11 @@ use crate::{
 };
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, Version};
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::Pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::oneshot,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, Sleep, sleep, timeout, timeout_at},
 };
 
 /// After the last answer the client's bytes are read for so long and thrown away, so that a client in the
@@ -96,11 +96,16 @@ impl<S: Service, W: AsyncWrite + Unpin> Connection<S, W> {
     where
         R: AsyncRead + Send + Unpin + 'static,
     {
+        let stop = self.ending.stop.clone();
+        // One wait for all requests: each wait has a place in a list with a lock.
+        let stopped = stop.cancelled();
+        let silence = sleep(self.limits.idle_timeout);
+        tokio::pin!(stopped, silence);
         loop {
             let next = tokio::select! {
                 biased;
-                next = next_head(&mut reader, &self.limits) => next,
-                () = self.ending.stop.cancelled() => return After::Close(None),
+                next = next_head(&mut reader, &self.limits, silence.as_mut()) => next,
+                () = &mut stopped => return After::Close(None),
             };
             let (bytes, fault) = match next {
                 Ok(Next::Head(bytes)) => match head::parse(&bytes, &self.limits) {
@@ -224,7 +229,6 @@ impl<S: Service, W: AsyncWrite + Unpin> Connection<S, W> {
                     continued = wanted.is_ok();
                     (StatusCode::CONTINUE, HeaderMap::new())
                 }
-                early = interim.next() => early,
                 response = &mut answer => {
                     // What came with the answer goes before it.
                     while let Some((status, headers)) = interim.now() {
@@ -232,6 +236,7 @@ impl<S: Service, W: AsyncWrite + Unpin> Connection<S, W> {
                     }
                     return Ok((response, continued));
                 }
+                early = interim.next() => early,
             };
             if status == StatusCode::CONTINUE {
                 wanted = None;
@@ -278,16 +283,19 @@ impl<S: Service, W: AsyncWrite + Unpin> Connection<S, W> {
     }
 }
 
-async fn next_head<R: AsyncRead + Unpin>(reader: &mut Reader<R>, limits: &Limits) -> io::Result<Next> {
+async fn next_head<R: AsyncRead + Unpin>(
+    reader: &mut Reader<R>,
+    limits: &Limits,
+    silence: Pin<&mut Sleep>,
+) -> io::Result<Next> {
     // Until the first byte the connection is idle; from then on the head has its own, shorter time.
     if reader.buffer.is_empty() {
-        match timeout(limits.idle_timeout, reader.more()).await {
-            Ok(Ok(0)) | Err(_) => return Ok(Next::Closed),
-            Ok(read) => read?,
+        match within(silence, limits.idle_timeout, reader.more()).await {
+            Some(Ok(0)) | None => return Ok(Next::Closed),
+            Some(read) => read?,
         };
     }
-    let deadline = Instant::now() + limits.head_timeout;
-    let mut searched = 0;
+    let (mut searched, mut deadline) = (0, None);
     loop {
         let empty = head::skip_empty_lines(&reader.buffer);
         if empty > 0 {
@@ -312,12 +320,33 @@ async fn next_head<R: AsyncRead + Unpin>(reader: &mut Reader<R>, limits: &Limits
             };
             return Ok(Next::Refused(bytes, fault));
         }
+        // Most heads come whole: those need no deadline.
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.head_timeout);
         match timeout_at(deadline, reader.more()).await {
             Err(_) if reader.buffer.is_empty() => return Ok(Next::Closed),
             Err(_) => return Ok(Next::Refused(reader.buffer.split().freeze(), HeadFault::Timeout)),
             Ok(Ok(0)) => return Ok(Next::Closed),
             Ok(read) => read?,
         };
+    }
+}
+
+/// Waits for work at most `limit`. The timer is one that goes off in that time or earlier; it is set anew only when it
+/// has gone off too early, which costs less than to set it for each wait.
+async fn within<T>(mut timer: Pin<&mut Sleep>, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let until = Instant::now() + limit;
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return Some(done),
+            () = timer.as_mut() => {
+                if Instant::now() >= until {
+                    return None;
+                }
+                timer.as_mut().reset(until);
+            }
+        }
     }
 }
 

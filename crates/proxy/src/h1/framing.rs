@@ -41,6 +41,14 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Self { io, buffer: BytesMut::new(), room: READ_BYTES_MIN }
     }
 
+    /// Holds as little as can be until more comes.
+    pub(crate) fn rest(&mut self) {
+        self.room = READ_BYTES_MIN;
+        if self.buffer.capacity() > READ_BYTES_MIN {
+            self.buffer = BytesMut::new();
+        }
+    }
+
     /// Reads more; 0 at the end of the connection.
     pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // A little room is enough to read on; a new block is only taken when there is next to none.
@@ -82,7 +90,7 @@ enum Part {
 
 /// What one step of the decoder gave.
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     Data(Bytes),
     Trailers(HeaderMap),
     More,
@@ -117,7 +125,7 @@ impl Decoder {
         Self { part, extensions_left: EXTENSION_BYTES_MAX }
     }
 
-    fn is_end(&self) -> bool {
+    pub(super) fn is_end(&self) -> bool {
         self.part == Part::End
     }
 
@@ -129,7 +137,7 @@ impl Decoder {
         }
     }
 
-    fn step(&mut self, buffer: &mut BytesMut) -> Result<Step, BodyError> {
+    pub(super) fn step(&mut self, buffer: &mut BytesMut) -> Result<Step, BodyError> {
         loop {
             match self.part {
                 Part::End => return Ok(Step::End),

@@ -344,7 +344,7 @@ pub(crate) fn said_framing(headers: &HeaderMap, version: Version) -> Result<Fram
     }
 }
 
-fn connection_has(headers: &HeaderMap, word: &str) -> bool {
+pub(crate) fn connection_has(headers: &HeaderMap, word: &str) -> bool {
     list(headers, header::CONNECTION).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
 }
 

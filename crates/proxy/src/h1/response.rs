@@ -3,7 +3,7 @@
 use crate::{BodyError, Prepared, Response, body::trailers, date};
 use bytes::BytesMut;
 use futures_util::FutureExt;
-use http::{HeaderMap, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use std::{
@@ -15,7 +15,7 @@ use std::{
 use tokio::io::AsyncWrite;
 
 /// Bytes that are gathered before a write.
-const GATHER_BYTES: usize = 32 * 1024;
+pub(crate) const GATHER_BYTES: usize = 32 * 1024;
 /// The last bytes of a body are copied behind the head up to this length; longer ones go out beside it as they are.
 const COPY_BYTES: usize = 1024;
 
@@ -243,7 +243,12 @@ fn push_status(out: &mut BytesMut, status: StatusCode) {
 }
 
 fn push_fields(out: &mut BytesMut, headers: &HeaderMap) {
-    for (name, value) in headers {
+    push_fields_but(out, headers, &[]);
+}
+
+/// Writes the fields of a map, except some.
+pub(crate) fn push_fields_but(out: &mut BytesMut, headers: &HeaderMap, but: &[HeaderName]) {
+    for (name, value) in headers.iter().filter(|(name, _)| !but.contains(name)) {
         out.extend_from_slice(name.as_str().as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());
@@ -251,12 +256,12 @@ fn push_fields(out: &mut BytesMut, headers: &HeaderMap) {
     }
 }
 
-fn push_hex(out: &mut BytesMut, length: usize) {
+pub(crate) fn push_hex(out: &mut BytesMut, length: usize) {
     out.extend_from_slice(format!("{length:x}\r\n").as_bytes());
 }
 
 /// Writes what is gathered and the bytes behind it at once, without a copy where the connection can do that.
-async fn write_both<W: AsyncWrite + Unpin>(
+pub(crate) async fn write_both<W: AsyncWrite + Unpin>(
     io: &mut W,
     out: &mut BytesMut,
     data: &[u8],
@@ -276,7 +281,11 @@ async fn write_both<W: AsyncWrite + Unpin>(
     write_all(io, rest, idle).await
 }
 
-async fn flush<W: AsyncWrite + Unpin>(io: &mut W, out: &mut BytesMut, idle: Duration) -> io::Result<()> {
+pub(crate) async fn flush<W: AsyncWrite + Unpin>(
+    io: &mut W,
+    out: &mut BytesMut,
+    idle: Duration,
+) -> io::Result<()> {
     if !out.is_empty() {
         write_all(io, out, idle).await?;
         out.clear();
@@ -285,7 +294,11 @@ async fn flush<W: AsyncWrite + Unpin>(io: &mut W, out: &mut BytesMut, idle: Dura
 }
 
 /// Writes everything; a client that reads nothing for `idle` is given up.
-async fn write_all<W: AsyncWrite + Unpin>(io: &mut W, bytes: &[u8], idle: Duration) -> io::Result<()> {
+pub(crate) async fn write_all<W: AsyncWrite + Unpin>(
+    io: &mut W,
+    bytes: &[u8],
+    idle: Duration,
+) -> io::Result<()> {
     let mut rest = bytes;
     while !rest.is_empty() {
         let written = within(idle, poll_fn(|cx| Pin::new(&mut *io).poll_write(cx, rest))).await?;
@@ -298,7 +311,10 @@ async fn write_all<W: AsyncWrite + Unpin>(io: &mut W, bytes: &[u8], idle: Durati
 }
 
 /// Waits at most `idle`; the time is only taken when there is something to wait for.
-async fn within<T>(idle: Duration, work: impl Future<Output = io::Result<T>> + Unpin) -> io::Result<T> {
+pub(crate) async fn within<T>(
+    idle: Duration,
+    work: impl Future<Output = io::Result<T>> + Unpin,
+) -> io::Result<T> {
     let mut work = work;
     if let Some(done) = (&mut work).now_or_never() {
         return done;

@@ -2,20 +2,19 @@
 
 use super::{
     Key, Pool, PoolLimits, Upstream,
-    connect::{Io, clear, connect},
+    connect::{Connected, connect},
     sent, unsent,
 };
-use crate::{Body, BodyError, Request, Response, SendFailure, UpstreamError, interim::Interim, upgrade};
-use bytes::Bytes;
-use http::{HeaderValue, StatusCode, Version, header};
-use http_body::{Body as _, Frame, SizeHint};
-use hyper::{body::Incoming, client::conn::http1::SendRequest};
-use hyper_util::rt::TokioIo;
+use crate::{
+    Request, Response, SendFailure, UpstreamError,
+    h1::exchange::{Failure, Link, exchange},
+    upgrade,
+};
+use http::{HeaderValue, header};
 use std::{
     collections::HashMap,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, ready},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 use tokio::{
     net::TcpStream,
@@ -23,30 +22,26 @@ use tokio::{
 };
 
 struct Idle {
-    sender: SendRequest<Body>,
+    link: Link,
     since: Instant,
 }
 
 /// Idle connections by upstream.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Connections(Arc<Mutex<Kept>>);
 
+#[derive(Default)]
 struct Kept {
     idle: HashMap<Key, Vec<Idle>>,
-    pruned: Instant,
+    /// Whether a task closes those that nobody takes any more.
+    swept: bool,
 }
 
-impl Default for Connections {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(Kept { idle: HashMap::new(), pruned: Instant::now() })))
-    }
+fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Connections {
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) async fn send(
         &self,
         pool: &Pool,
@@ -57,23 +52,19 @@ impl Connections {
         let key = to.key();
         prepare(&mut request);
         // An idle connection may have died meanwhile; then another takes the request, which was not sent.
-        while let Some(sender) = self.take(&key, pool).await {
-            match self.exchange(pool, Some(&key), sender, request, deadline).await {
-                Err(failure)
-                    if failure.unsent.is_some() && !matches!(failure.error, UpstreamError::TimedOut) =>
-                {
-                    request = failure.unsent.expect("checked just now");
-                }
-                other => return other,
+        while let Some(link) = self.take(&key, &pool.limits) {
+            match self.exchange(pool, Some(&key), link, request, deadline).await {
+                Err(SendFailure { unsent: Some(unsent), .. }) => request = unsent,
+                outcome => return outcome.map_err(Box::new),
             }
         }
-        let io = match connect(to, &pool.limits, deadline).await {
-            Ok(io) => io,
-            Err(error) => return Err(unsent(UpstreamError::Connect(error), request)),
-        };
-        match handshake(pool, io).await {
-            Ok(sender) => self.exchange(pool, Some(&key), sender, request, deadline).await,
-            Err(error) => Err(unsent(UpstreamError::BeforeHead(error.into()), request)),
+        match connect(to, &pool.limits, deadline).await {
+            Ok(connected) => {
+                self.sweep(pool);
+                let outcome = self.exchange(pool, Some(&key), connected.link(), request, deadline).await;
+                outcome.map_err(Box::new)
+            }
+            Err(error) => Err(unsent(UpstreamError::Connect(error), request)),
         }
     }
 
@@ -85,96 +76,77 @@ impl Connections {
         deadline: Instant,
     ) -> Result<Response, Box<SendFailure>> {
         prepare(&mut request);
-        let io = match clear(stream) {
-            Ok(io) => io,
-            Err(error) => return Err(unsent(UpstreamError::Connect(error), request)),
-        };
-        match handshake(pool, io).await {
-            Ok(sender) => self.exchange(pool, None, sender, request, deadline).await,
-            Err(error) => Err(unsent(UpstreamError::BeforeHead(error.into()), request)),
+        if let Err(error) = stream.set_nodelay(true) {
+            return Err(unsent(UpstreamError::Connect(error), request));
         }
+        let link = Connected::Clear(stream).link();
+        self.exchange(pool, None, link, request, deadline).await.map_err(Box::new)
     }
 
     async fn exchange(
         &self,
         pool: &Pool,
         key: Option<&Key>,
-        mut sender: SendRequest<Body>,
+        link: Link,
         request: Request,
         deadline: Instant,
-    ) -> Result<Response, Box<SendFailure>> {
-        let wants_upgrade = request.extensions().get::<upgrade::Wanted>().is_some();
-        let response = match timeout_at(deadline, sender.try_send_request(request)).await {
-            Err(_) => return Err(sent(UpstreamError::TimedOut)),
-            Ok(Err(mut error)) => {
-                let request = error.take_message();
-                let error = UpstreamError::BeforeHead(error.into_error().into());
-                return Err(Box::new(SendFailure { error, unsent: request }));
+    ) -> Result<Response, SendFailure> {
+        let home = key.map(|key| (self.clone(), key.clone(), pool.limits.idle_max));
+        let home = move |link| {
+            if let Some((connections, key, most)) = home {
+                connections.give(key, link, most);
             }
-            Ok(Ok(response)) => response,
         };
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return switched(response, wants_upgrade, deadline).await;
+        match timeout_at(deadline, exchange(link, request, &pool.tasks, home)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(Failure::Unsent(request, error))) => {
+                Err(SendFailure { error: UpstreamError::BeforeHead(error.into()), unsent: Some(request) })
+            }
+            Ok(Err(Failure::Sent(error))) => Err(sent(UpstreamError::BeforeHead(error))),
+            Err(_) => Err(sent(UpstreamError::TimedOut)),
         }
-        let (head, body) = response.into_parts();
-        let back = key.map(|key| (self.clone(), key.clone(), sender, pool.limits.clone()));
-        Ok(http::Response::from_parts(head, Body::stream(Lent { body, back })))
     }
 
-    async fn take(&self, key: &Key, pool: &Pool) -> Option<SendRequest<Body>> {
+    fn take(&self, key: &Key, limits: &PoolLimits) -> Option<Link> {
         loop {
-            let idle = self.lock().idle.get_mut(key)?.pop()?;
-            if idle.since.elapsed() > pool.limits.idle_timeout || idle.sender.is_closed() {
-                continue;
-            }
-            let mut sender = idle.sender;
-            if sender.is_ready() || sender.ready().await.is_ok() {
-                return Some(sender);
+            let Idle { mut link, since } = lock(&self.0).idle.get_mut(key)?.pop()?;
+            if since.elapsed() <= limits.idle_timeout && link.is_quiet() {
+                return Some(link);
             }
         }
     }
 
-    fn give(&self, key: Key, sender: SendRequest<Body>, limits: &PoolLimits) {
-        if sender.is_closed() {
-            return;
+    fn give(&self, key: Key, link: Link, most: usize) {
+        let mut kept = lock(&self.0);
+        let idle = kept.idle.entry(key).or_default();
+        if idle.len() < most {
+            idle.push(Idle { link, since: Instant::now() });
         }
-        let now = Instant::now();
-        let mut all = self.lock();
-        if now.duration_since(all.pruned) > limits.idle_timeout {
-            // Upstreams come and go: what nobody takes any more must not stay for ever.
-            all.pruned = now;
-            all.idle.retain(|_, idle| {
-                idle.retain(|idle| now.duration_since(idle.since) <= limits.idle_timeout);
-                !idle.is_empty()
-            });
-        }
-        let idle = all.idle.entry(key).or_default();
-        if idle.len() < limits.idle_max {
-            idle.push(Idle { sender, since: now });
+    }
+
+    /// Sees to it that connections which nobody takes any more are closed.
+    fn sweep(&self, pool: &Pool) {
+        if !std::mem::replace(&mut lock(&self.0).swept, true) {
+            pool.tasks.spawn(sweep(Arc::downgrade(&self.0), pool.limits.idle_timeout));
         }
     }
 }
 
-async fn handshake(pool: &Pool, io: Io) -> hyper::Result<SendRequest<Body>> {
-    let (sender, connection) = hyper::client::conn::http1::handshake::<_, Body>(io).await?;
-    pool.tasks.spawn(async move {
-        // Its errors reach whoever waits for an answer on it.
-        let _ = connection.with_upgrades().await;
-    });
-    Ok(sender)
+/// Closes what was idle for too long, until the pool is gone. Upstreams come and go: what nobody takes any more must not
+/// stay for ever.
+async fn sweep(kept: Weak<Mutex<Kept>>, idle_timeout: Duration) {
+    loop {
+        tokio::time::sleep(idle_timeout).await;
+        let Some(kept) = kept.upgrade() else { return };
+        let mut kept = lock(&kept);
+        kept.idle.retain(|_, idle| {
+            idle.retain_mut(|idle| idle.since.elapsed() <= idle_timeout && idle.link.is_quiet());
+            !idle.is_empty()
+        });
+    }
 }
 
 fn prepare(request: &mut Request) {
-    *request.version_mut() = Version::HTTP_11;
-    if request.body().size_hint().exact().is_none() {
-        // Said outright, since hyper would otherwise leave out the body of a GET.
-        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    if let Some(interim) = request.extensions().get::<Interim>().cloned() {
-        hyper::ext::on_informational(request, move |early| {
-            interim.say(early.status(), early.headers().clone());
-        });
-    }
     if let Some(upgrade::Wanted(protocol)) = request.extensions().get::<upgrade::Wanted>().cloned() {
         request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         request.headers_mut().insert(header::UPGRADE, protocol);
@@ -182,76 +154,5 @@ fn prepare(request: &mut Request) {
     } else if request.headers().contains_key(header::TE) {
         // RFC 9110 §10.1.4: TE is for this connection, and must be nominated.
         request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("te"));
-    }
-}
-
-/// A 101 that was asked for becomes a tunnel; one that was not is a broken answer.
-async fn switched(
-    mut response: http::Response<Incoming>,
-    wanted: bool,
-    deadline: Instant,
-) -> Result<Response, Box<SendFailure>> {
-    let upgraded = timeout_at(deadline, hyper::upgrade::on(&mut response)).await;
-    let upgraded = match upgraded {
-        Err(_) => return Err(sent(UpstreamError::TimedOut)),
-        Ok(Err(error)) => return Err(sent(UpstreamError::BeforeHead(error.into()))),
-        Ok(Ok(upgraded)) => upgraded,
-    };
-    let (mut head, _) = response.into_parts();
-    if wanted {
-        head.extensions.insert(upgrade::Tunnel::new(TokioIo::new(upgraded)));
-    } else {
-        head.status = StatusCode::BAD_GATEWAY;
-        head.headers.clear();
-    }
-    Ok(http::Response::from_parts(head, Body::empty()))
-}
-
-/// A response's body; its connection goes back to the pool when the body has ended.
-struct Lent {
-    body: Incoming,
-    back: Option<(Connections, Key, SendRequest<Body>, PoolLimits)>,
-}
-
-impl Lent {
-    fn finish(&mut self) {
-        if let Some((connections, key, sender, limits)) = self.back.take() {
-            connections.give(key, sender, &limits);
-        }
-    }
-}
-
-impl http_body::Body for Lent {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        match &frame {
-            None => self.finish(),
-            Some(Ok(_)) if self.body.is_end_stream() => self.finish(),
-            Some(Ok(_)) => {}
-            Some(Err(_)) => self.back = None,
-        }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Connection)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if http_body::Body::is_end_stream(&self.body) {
-            self.finish();
-        }
     }
 }

@@ -134,8 +134,8 @@ impl Connections {
         };
         let answer = exchange(pool, sender, place, request, upgrade.is_some(), interim);
         match timeout_at(deadline, answer).await {
-            Err(_) => Err(sent(UpstreamError::TimedOut)),
-            Ok(Err(error)) => Err(sent(UpstreamError::BeforeHead(error.into()))),
+            Err(_) => Err(Box::new(sent(UpstreamError::TimedOut))),
+            Ok(Err(error)) => Err(Box::new(sent(UpstreamError::BeforeHead(error.into())))),
             Ok(Ok((response, exchange, send))) => {
                 Ok(answered(response, exchange, send.zip(upgrade.map(|Wanted(protocol)| protocol))))
             }
@@ -186,7 +186,7 @@ async fn ready(
 }
 
 async fn open(pool: &Pool, to: &Upstream, deadline: Instant) -> std::io::Result<Connection> {
-    let io = connect(to, &pool.limits, deadline).await?.into_inner();
+    let io = connect(to, &pool.limits, deadline).await?.whole();
     let mut builder = h2::client::Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)

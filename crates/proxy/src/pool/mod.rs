@@ -139,6 +139,6 @@ pub(crate) fn unsent(error: UpstreamError, request: Request) -> Box<SendFailure>
     Box::new(SendFailure { error, unsent: Some(request) })
 }
 
-pub(crate) fn sent(error: UpstreamError) -> Box<SendFailure> {
-    Box::new(SendFailure { error, unsent: None })
+pub(crate) fn sent(error: UpstreamError) -> SendFailure {
+    SendFailure { error, unsent: None }
 }

@@ -327,14 +327,14 @@ async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
     let tls = tls();
     // The client does not even answer the farewell.
     let limits = Limits {
-        idle_timeout: Duration::from_millis(50),
-        head_timeout: Duration::from_millis(500),
+        idle_timeout: Duration::from_secs(1),
+        head_timeout: Duration::from_secs(3),
         ..Limits::default()
     };
     let server = start_with(Arc::new(Echo::default()), limits, Some(tls.accept.clone()));
     let mut client = Client::connect(server.addr, &tls).await;
     client.send(&frame(HEADERS, END_HEADERS, 1, &block(&head("POST", "/", &[])))).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     client.send(&frame(DATA, END_STREAM, 1, b"late")).await;
     assert_eq!(client.status(1).await, 200);
     while client.next().await.is_some() {}

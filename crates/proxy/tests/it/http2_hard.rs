@@ -142,7 +142,7 @@ async fn what_is_accepted_has_one_meaning_in_http_1() {
     check(
         head("POST", "/", &[("content-length", "3")]),
         Some(b"abc"),
-        "POST / HTTP/1.1\r\ncontent-length: 3\r\nhost: a\r\n\r\nabc",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc",
     )
     .await;
     check(

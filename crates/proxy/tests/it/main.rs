@@ -13,6 +13,7 @@ mod recorded;
 mod smuggling;
 mod streams;
 mod takeover;
+mod upstream;
 
 use bastide_proxy::{
     Accept, Body, Limits, Listener, Peer, RawHead, RefusedHead, Request, Response, Service, serve,

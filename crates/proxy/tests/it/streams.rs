@@ -57,12 +57,16 @@ async fn head_requests_and_empty_answers_have_no_body() {
     assert!(answer.contains("content-length: ") && answer.ends_with("\r\n\r\n"), "{answer}");
 }
 
-/// A service that answers when it is allowed to.
-struct Gate(Semaphore);
+/// A service that says when it is asked, and answers when it is allowed to.
+struct Gate {
+    asked: Semaphore,
+    open: Semaphore,
+}
 
 impl Service for Gate {
     async fn call(&self, _: Request) -> Response {
-        self.0.acquire().await.unwrap().forget();
+        self.asked.add_permits(1);
+        self.open.acquire().await.unwrap().forget();
         Response::new(Body::full("done"))
     }
     async fn refuse(&self, _: RefusedHead) -> Response {
@@ -72,15 +76,15 @@ impl Service for Gate {
 
 #[tokio::test]
 async fn a_request_in_flight_is_finished_when_the_listener_stops() {
-    let gate = Arc::new(Gate(Semaphore::new(0)));
+    let gate = Arc::new(Gate { asked: Semaphore::new(0), open: Semaphore::new(0) });
     let mut server = start(gate.clone(), Limits::default());
     let addr = server.addr;
     let client = tokio::spawn(async move { talk(addr, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await });
     // A second connection that is idle must not hold the drain up.
     let _idle = TcpStream::connect(addr).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let _asked = gate.asked.acquire().await.unwrap();
     server.stop.cancel();
-    gate.0.add_permits(1);
+    gate.open.add_permits(1);
     let answer = client.await.unwrap();
     assert!(answer.contains("connection: close") && answer.ends_with("done"), "{answer}");
     (&mut server.task).await.unwrap().unwrap();

@@ -14,6 +14,7 @@ const CPU_PERCENT_DEFAULT: u32 = 70;
 /// The `[scale]` table: a fixed number, or a range and what moves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Scale {
     /// A fixed number of replicas per stage, spread over the zones. Default 2, at most [`REPLICAS_MAX`].
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -44,6 +44,7 @@ const DEFAULTS: &[(SecurityField, &str)] = &[
 /// What a customer says about one field.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct FieldRule {
     /// Its value. Without one nothing is added, not even the default.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,8 +61,10 @@ pub struct SecurityFields(pub BTreeMap<SecurityField, FieldRule>);
 
 /// A field as answers carry it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct FieldInForce {
     /// Which.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub field: SecurityField,
     /// Its value.
     pub value: String,

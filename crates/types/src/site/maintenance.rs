@@ -16,23 +16,27 @@ const APPS_MAX: usize = 200;
 /// What is closed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Maintenance {
     /// The whole stage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stage: Option<Closure>,
     /// Single apps. They may be named before they exist.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "schema", schema(value_type = BTreeMap<String, Closure>))]
     pub apps: BTreeMap<AppName, Closure>,
 }
 
 /// How a place is closed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Closure {
     /// When clients are told to come again, in seconds (`Retry-After`). Default 300.
     pub retry_after_s: u32,
     /// Addresses and networks of clients for whom it is open.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<String>))]
     pub open_for: Vec<IpNet>,
 }
 

@@ -19,19 +19,24 @@ const OURS: [&str; 2] = ["/.bastide", "/.well-known/acme-challenge"];
 /// A redirect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Redirect {
     /// On this host only; on all hosts of the stage without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// From where.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub from: FromPath,
     /// To where.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub to: Target,
     /// With which status.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schema(value_type = u16))]
     pub status: RedirectStatus,
     /// What becomes of the query.
     #[serde(default, skip_serializing_if = "Query::is_keep")]
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub query: Query,
 }
 
@@ -140,7 +145,7 @@ impl FromStr for FromPath {
         if let Some(ours) = is_ours(&base) {
             return Err(RedirectError::Ours(ours));
         }
-        Ok(if below { Self::Below(base) } else { Self::Exact(base) })
+        short(if below { Self::Below(base) } else { Self::Exact(base) }, FROM_BYTES_MAX)
     }
 }
 
@@ -178,8 +183,13 @@ impl FromStr for Target {
             return Err(RedirectError::Extra("a query is written in ASCII, other characters as %XX"));
         }
         let (base, below) = pattern(path)?;
-        Ok(Self { origin, base, below, query: query.map(str::to_owned) })
+        short(Self { origin, base, below, query: query.map(str::to_owned) }, TO_BYTES_MAX)
     }
+}
+
+/// What is kept is no longer than what may be said: it is read again, and encoding makes it longer.
+fn short<T: fmt::Display>(read: T, most: usize) -> Result<T, RedirectError> {
+    if read.to_string().len() > most { Err(RedirectError::Length(most)) } else { Ok(read) }
 }
 
 /// Origin, and path with query, of an address.
@@ -317,6 +327,15 @@ impl Redirect {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_becomes_too_long_by_encoding_is_refused_and_what_is_kept_reads_again() {
+        let encoded = |count: usize| format!("/{}", "<".repeat(count));
+        assert_eq!(encoded(1000).parse::<FromPath>(), Err(RedirectError::Length(FROM_BYTES_MAX)));
+        assert_eq!(encoded(TO_BYTES_MAX - 1).parse::<Target>(), Err(RedirectError::Length(TO_BYTES_MAX)));
+        let kept: FromPath = encoded(FROM_BYTES_MAX / 3).parse().unwrap();
+        assert_eq!(kept.to_string().parse(), Ok(kept));
+    }
 
     #[test]
     fn a_path_to_redirect_from_has_one_spelling() {

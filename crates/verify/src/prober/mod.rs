@@ -74,7 +74,10 @@ async fn orders(at_once: usize) -> io::Result<()> {
                 };
                 let answer = match opened {
                     Ok(port) => Answer::Opened { id, port },
-                    Err(error) => Answer::NotOpened { id, why: error.to_string() },
+                    Err(error) => {
+                        let absent = error.kind() == io::ErrorKind::AddrNotAvailable;
+                        Answer::NotOpened { id, why: error.to_string(), absent }
+                    }
                 };
                 let _ = say.send(answer).await;
             }

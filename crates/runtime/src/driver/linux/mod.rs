@@ -6,6 +6,7 @@
 
 mod bundle;
 mod flows;
+mod governor;
 mod ground;
 mod members;
 mod networks;
@@ -19,7 +20,7 @@ use bastide_isolation::{Canary, Installation, Topology, address};
 use bastide_network::{Network, OutsideNamespace, socket::Sockets};
 use bastide_proxy::flow_log::FlowLog;
 use bastide_types::{
-    ReplicaId, ZoneName,
+    CustomerName, ReplicaId, ZoneName,
     egress::{EgressCaller, EgressCanary},
     message::{Reach, StageState},
 };
@@ -151,6 +152,7 @@ impl LinuxDriver {
             _tasks_end: tasks.clone().drop_guard(),
         });
         tokio::spawn(end_the_lost(Arc::downgrade(&inner), gone));
+        governor::begin(&inner).map_err(Error::file("governor thread"))?;
         Ok(Self { inner })
     }
 }
@@ -257,6 +259,13 @@ impl Inner {
             State::Running(running) => Some(running),
             _ => None,
         }
+    }
+
+    /// Replicas that run, with their customers.
+    fn apps(&self) -> Vec<(CustomerName, ReplicaId)> {
+        let callers = self.outward.callers().into_iter().map(|(caller, _)| caller);
+        let running = callers.filter(|caller| self.running(caller.replica).is_some());
+        running.map(|caller| (caller.customer, caller.replica)).collect()
     }
 
     fn member(launch: &Launch) -> Member {

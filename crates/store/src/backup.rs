@@ -1,0 +1,58 @@
+//! Backups: a copy of the database at one moment, and the new life that begins when one is put back.
+
+use crate::{Result, Store, now_s, raise_revision};
+use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
+use std::path::Path;
+
+/// Writes the database file `from`, as it is at one moment, into the new file `to`. Whoever uses it goes on reading and
+/// writing meanwhile, and its schema is left as it is.
+pub async fn copy_database(from: &Path, to: &Path) -> Result<()> {
+    let options =
+        SqliteConnectOptions::new().filename(from).create_if_missing(false).busy_timeout(crate::WRITE_WAIT);
+    let mut connection = SqliteConnection::connect_with(&options).await?;
+    let to = to.to_string_lossy().into_owned();
+    sqlx::query("VACUUM INTO ?").bind(to).execute(&mut connection).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+impl Store {
+    /// Begins a new life of this control plane, on a database that was put back. Whatever the data plane and the agents
+    /// heard in the life before, which went further than this database knows, comes before what they hear from now on:
+    /// a later epoch, later generations of every stage, later numbers in the session feed. Sessions and grants that were
+    /// ended after the copy would live again, so all of them end. Returns the epoch.
+    pub async fn begin_next_life(&self) -> Result<u64> {
+        let now = now_s();
+        let mut write = self.write().await?;
+        sqlx::query("UPDATE meta SET value = MAX(value + 1, ?) WHERE key = 'epoch'")
+            .bind(now)
+            .execute(&mut *write)
+            .await?;
+        // Milliseconds count faster than anything that is numbered here.
+        sqlx::query("UPDATE stage SET generation = MAX(generation + 1, ?)")
+            .bind(now * 1000)
+            .execute(&mut *write)
+            .await?;
+        let last: Option<i64> = sqlx::query("SELECT seq FROM sqlite_sequence WHERE name = 'session_feed'")
+            .fetch_optional(&mut *write)
+            .await?
+            .map(|row| row.try_get(0))
+            .transpose()?;
+        let number = last.map_or(now * 1000, |last| (last + 1).max(now * 1000));
+        sqlx::query("DELETE FROM sqlite_sequence WHERE name = 'session_feed'").execute(&mut *write).await?;
+        sqlx::query("INSERT INTO sqlite_sequence (name, seq) VALUES ('session_feed', ?)")
+            .bind(number)
+            .execute(&mut *write)
+            .await?;
+        for table in ["lease", "code", "refresh", "half_sign_in", "break_glass"] {
+            let delete = sqlx::AssertSqlSafe(format!("DELETE FROM {table}"));
+            sqlx::query(delete).execute(&mut *write).await?;
+        }
+        for customer in self.customers().await? {
+            self.customer(customer.id).end_everything(&mut write).await?;
+        }
+        raise_revision(&mut write).await?;
+        write.commit().await?;
+        Ok(self.version().await?.0)
+    }
+}

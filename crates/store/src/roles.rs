@@ -1,0 +1,88 @@
+//! Organization roles that customers make: named sets of permissions.
+
+use crate::{CustomerStore, Result, Write, from_json, taken, to_json};
+use sqlx::{Row, sqlite::SqliteRow};
+
+/// An organization role that a customer made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleRow {
+    /// Name.
+    pub name: String,
+    /// Names of its permissions.
+    pub permissions: Vec<String>,
+}
+
+impl CustomerStore<'_> {
+    /// The customer's own roles.
+    pub async fn roles(&self) -> Result<Vec<RoleRow>> {
+        let rows = sqlx::query("SELECT name, permissions FROM role WHERE customer = ? ORDER BY name")
+            .bind(self.customer.to_string())
+            .fetch_all(&self.store.pool)
+            .await?;
+        rows.iter().map(role_row).collect()
+    }
+
+    /// The customer's own roles, as a transaction sees them: none of them goes before it ends.
+    pub async fn roles_in(&self, write: &mut Write) -> Result<Vec<RoleRow>> {
+        let rows = sqlx::query("SELECT name, permissions FROM role WHERE customer = ? ORDER BY name")
+            .bind(self.customer.to_string())
+            .fetch_all(&mut **write)
+            .await?;
+        rows.iter().map(role_row).collect()
+    }
+
+    /// Adds a role.
+    ///
+    /// # Errors
+    /// [`crate::StoreError::Taken`] when there is one of this name.
+    pub async fn add_role(&self, write: &mut Write, role: &RoleRow) -> Result<()> {
+        sqlx::query("INSERT INTO role (customer, name, permissions) VALUES (?, ?, ?)")
+            .bind(self.customer.to_string())
+            .bind(&role.name)
+            .bind(to_json(&role.permissions)?)
+            .execute(&mut **write)
+            .await
+            .map_err(taken)?;
+        Ok(())
+    }
+
+    /// Gives a role other permissions; false when there is none of this name.
+    pub async fn change_role(&self, write: &mut Write, role: &RoleRow) -> Result<bool> {
+        let done = sqlx::query("UPDATE role SET permissions = ? WHERE customer = ? AND name = ?")
+            .bind(to_json(&role.permissions)?)
+            .bind(self.customer.to_string())
+            .bind(&role.name)
+            .execute(&mut **write)
+            .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Removes a role; false when there is none of this name.
+    pub async fn remove_role(&self, write: &mut Write, name: &str) -> Result<bool> {
+        let done = sqlx::query("DELETE FROM role WHERE customer = ? AND name = ?")
+            .bind(self.customer.to_string())
+            .bind(name)
+            .execute(&mut **write)
+            .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// How many members and clients have a role.
+    pub async fn role_holders(&self, write: &mut Write, name: &str) -> Result<i64> {
+        let row = sqlx::query(
+            "SELECT (SELECT COUNT(*) FROM member, json_each(member.roles) AS given
+                     WHERE member.customer = ?1 AND given.value = ?2)
+                  + (SELECT COUNT(*) FROM client, json_each(client.roles) AS given
+                     WHERE client.customer = ?1 AND given.value = ?2)",
+        )
+        .bind(self.customer.to_string())
+        .bind(name)
+        .fetch_one(&mut **write)
+        .await?;
+        Ok(row.try_get(0)?)
+    }
+}
+
+fn role_row(row: &SqliteRow) -> Result<RoleRow> {
+    Ok(RoleRow { name: row.try_get(0)?, permissions: from_json(row.try_get(1)?)? })
+}
