@@ -74,9 +74,10 @@ impl Neighbours {
         let product = Product::start(Options { executable, arguments: vec!["--no-demo".into()] }).await?;
         let client = product.client()?;
         let all = Self { product, client };
-        all.publish("acme", "quiet", |to| fs::copy(&hello, to).map(drop).map_err(Into::into))
-            .and_then(|()| all.publish("beta", "noisy", |to| build_app("noisy", to)))
-            .with_context(|| all.product.logs())?;
+        let published = all
+            .publish("acme", "quiet", |to| fs::copy(&hello, to).map(drop).map_err(Into::into))
+            .and_then(|()| all.publish("beta", "noisy", |to| build_app("noisy", to)));
+        all.product.explained(published)?;
         for (url, word) in [(all.quiet(), "Hello"), (all.noisy(""), "noisy")] {
             all.until(&url, word).await?;
         }

@@ -150,6 +150,12 @@ impl Product {
         text
     }
 
+    /// What came of a test; when it failed, with the logs. The reason stands before and after them, since whoever shows
+    /// them may cut long texts.
+    pub fn explained<T>(&self, outcome: Result<T>) -> Result<T> {
+        outcome.map_err(|error| anyhow::anyhow!("{error:#}\n{}--- it failed: {error:#}", self.logs()))
+    }
+
     /// A client that trusts its CA.
     pub fn client(&self) -> Result<Client> {
         Client::trusting(&self.data().join("ca/local.pem"))

@@ -111,7 +111,7 @@ async fn what_a_running_installation_wrote_is_put_back_and_obeyed() -> Result<()
         ensure!(asks(&product, &client, &token).await? == 200, "the token is good");
         Ok::<_, anyhow::Error>((in_force(&product)?, token))
     };
-    let (before, token) = before.await.with_context(|| product.logs())?;
+    let (before, token) = product.explained(before.await)?;
     product.down()?;
 
     let refused = product.try_cli(&["restore", "--data", &data, &file], "")?;
@@ -129,6 +129,6 @@ async fn what_a_running_installation_wrote_is_put_back_and_obeyed() -> Result<()
         product.cli(&["promote", "hello", "--to", "test"], "")?;
         until(&product, &client, TEST, 200).await
     };
-    after.await.with_context(|| product.logs())?;
+    product.explained(after.await)?;
     product.down()
 }

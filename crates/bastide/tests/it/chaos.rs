@@ -106,7 +106,7 @@ async fn whatever_dies_in_whatever_order_users_are_answered_and_nothing_that_was
     let mut product = Product::start(Options { executable: executable(), arguments }).await?;
     sign_in(&product)?;
     let outcome = chaos(&product).await;
-    outcome.with_context(|| product.logs())?;
+    product.explained(outcome)?;
     product.down()
 }
 

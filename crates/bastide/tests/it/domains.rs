@@ -120,7 +120,7 @@ async fn a_domain_of_ones_own_is_proven_served_and_given_up() -> Result<()> {
         one_app(&town).await?;
         given_up(&town).await
     };
-    outcome.await.with_context(|| product.logs())?;
+    product.explained(outcome.await)?;
     product.down()
 }
 
@@ -297,6 +297,6 @@ async fn by_acme(challenge: &str) -> Result<()> {
         Ok(())
     };
     let told = || fs::read_to_string(dir.path().join("pebble.log")).unwrap_or_default();
-    outcome.await.with_context(|| format!("{}\n{}", product.logs(), told()))?;
+    product.explained(outcome.await.with_context(told))?;
     product.down()
 }

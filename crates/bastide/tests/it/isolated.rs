@@ -140,9 +140,9 @@ async fn apps_are_isolated_outlive_the_runtime_role_and_leave_nothing_behind() -
         addresses_are_shown(&product)?;
         apps_outlive_the_runtime_role(&product, &client).await
     };
-    outcome.await.with_context(|| product.logs())?;
+    product.explained(outcome.await)?;
     let outcome = apps_outlive_everything(&mut product).await;
-    outcome.with_context(|| product.logs())?;
+    product.explained(outcome)?;
     let (data, kernel) = (product.data(), Kernel::of(&product)?);
     ensure!(kernel.everything()?.len() > 10, "there is something to take away");
     product.down()?;
@@ -291,7 +291,7 @@ async fn without_isolation_everybody_is_told_and_production_and_a_second_custome
         ensure!(refused.contains("B-RT-0403"), "{refused}");
         Ok(())
     };
-    outcome.await.with_context(|| product.logs())
+    product.explained(outcome.await)
 }
 
 #[test]

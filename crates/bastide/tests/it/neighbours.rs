@@ -20,6 +20,6 @@ async fn a_disturber_of_every_kind_leaves_every_answer_of_its_neighbour_right() 
         }
         anyhow::Ok(())
     };
-    asked.await.with_context(|| neighbours.product.logs())?;
+    neighbours.product.explained(asked.await)?;
     neighbours.product.down()
 }

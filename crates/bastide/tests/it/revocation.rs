@@ -22,7 +22,7 @@ async fn whatever_is_ended_is_refused_at_every_gateway_under_load() -> Result<()
         }
         anyhow::Ok(())
     };
-    outcome.await.with_context(|| bench.product.logs())?;
+    bench.product.explained(outcome.await)?;
     let report = load.end().await;
     ensure!(report.lost == 0, "{report:?}");
     Ok(())
@@ -32,7 +32,7 @@ async fn whatever_is_ended_is_refused_at_every_gateway_under_load() -> Result<()
 async fn sessions_and_members_are_ended_from_the_command_line() -> Result<()> {
     let bench = Bench::start(env!("CARGO_BIN_EXE_bastide").into()).await?;
     let outcome = own_sessions(&bench).and_then(|()| those_of_others(&bench));
-    outcome.with_context(|| bench.product.logs())
+    bench.product.explained(outcome)
 }
 
 /// Bob is signed in.

@@ -96,7 +96,7 @@ async fn one_command_brings_the_network_up() -> Result<()> {
         }
         wrong_input_is_said_clearly(&town).await
     };
-    outcome.await.map_err(|error| anyhow::anyhow!("{error:?}\n{}", product.logs()))
+    product.explained(outcome.await)
 }
 
 async fn a_client_is_registered_and_finds_its_issuers(town: &Town<'_>) -> Result<()> {
@@ -489,7 +489,7 @@ async fn every_role_may_die_and_down_leaves_nothing_behind() -> Result<()> {
         }
         only_the_edge_listens_beyond_loopback(&product)
     };
-    outcome.await.with_context(|| product.logs())?;
+    product.explained(outcome.await)?;
     let data = product.data();
     product.down()?;
     assert_eq!(processes_of(&data)?, Vec::<String>::new(), "down leaves nothing behind");

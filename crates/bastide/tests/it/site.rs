@@ -75,7 +75,7 @@ async fn a_stage_has_its_own_pages_maintenance_redirects_and_security_fields() -
         ensure!(product.pid_of("edge")? == edge, "the same edge did all this");
         Ok(())
     };
-    outcome.await.map_err(|error: anyhow::Error| error.context(product.logs()))?;
+    product.explained(outcome.await)?;
     product.down()
 }
 

@@ -111,7 +111,7 @@ async fn apps_of_a_stage_call_each_other_by_grant_and_have_databases_of_their_ow
         life_of_the_role(&stage).await?;
         what_is_granted_is_proven(&stage)
     };
-    outcome.await.with_context(|| product.logs())?;
+    product.explained(outcome.await)?;
     product.down()
 }
 

@@ -255,7 +255,7 @@ async fn an_installation_changes_its_executable_and_no_request_is_lost() -> Resu
     let arguments = vec!["--allow-no-isolation".into(), "--examples".into(), examples.display().to_string()];
     let mut product = Product::start(Options { executable: place.0.clone(), arguments }).await?;
     let outcome = upgrades(&product, &place).await;
-    outcome.map_err(|error| anyhow::anyhow!("{error:?}\n{}", product.logs()))?;
+    product.explained(outcome)?;
     place.put_good()?;
     product.down()?;
     let pids = fs::read_dir(product.data().join("run"))?.flatten();
@@ -307,6 +307,8 @@ async fn upgrades(product: &Product, place: &Place) -> Result<()> {
     ensure!(fine, "{said}");
     assert_ne!(edge()?, before);
     more(&load, 50).await?;
-    is_good(&load.end().await);
+    let report = load.end().await;
+    ensure!(report.lost == 0, "{report:?}");
+    is_good(&report);
     Ok(())
 }

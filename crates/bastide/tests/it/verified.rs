@@ -32,7 +32,7 @@ async fn isolation_is_proven_in_a_running_installation_and_a_breach_is_named() -
     })
     .await?;
     let outcome = all(&product);
-    outcome.with_context(|| product.logs())?;
+    product.explained(outcome)?;
     product.down()
 }
 
