@@ -172,7 +172,7 @@ impl Gateway {
         tracing::debug!(name: "gateway.balancer", zone = %self.zone);
         let deadline = Instant::now() + left(cx, self.deadline);
         let (endpoint, mut response) =
-            self.runtime.send(&self.pool, &cx.view, &app.key(), request, deadline).await?; // 502, 503, 504
+            self.runtime.send(&self.pool, &cx.view, app, request, deadline).await?; // 502, 503, 504
         tracing::debug!(name: "gateway.replica", replica = %endpoint.replica, status = response.status().as_u16());
         // The zone of the replica: not ours when ours had none.
         let zone = app.app.replicas.get(&endpoint.replica).unwrap_or(&self.zone);

@@ -16,6 +16,7 @@ mod identify;
 mod journey;
 mod liveness;
 mod path;
+mod patience;
 mod platform_client;
 mod platform_lb;
 mod reach;

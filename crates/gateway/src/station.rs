@@ -65,7 +65,7 @@ pub async fn run_on(
         view: view.clone(),
         pool: Pool::new(PoolLimits::default()),
         platform,
-        runtime: RuntimeBalancer::new(config.zone.clone(), config.broker),
+        runtime: RuntimeBalancer::new(config.zone.clone(), config.broker, view.clone()),
         zone: config.zone,
         tokens: TokenCache::new(config.tokens_max),
         liveness,

@@ -140,7 +140,7 @@ async fn chaos(product: &Product) -> Result<()> {
         nobody_was_turned_away(&report)?;
     }
     nothing_is_lost(product, &written).await?;
-    replicas_are_as_many_as_they_should_be(product)?;
+    replicas_are_as_many_as_they_should_be(product).await?;
     let _ = writeln!(std::io::stderr(), "{kills} kills, {} writes; one digest after {took:?}", written.len());
     if std::env::var_os("BASTIDE_BARS").is_some() {
         ensure!(took <= Duration::from_secs(10), "one digest only after {took:?}");
@@ -215,24 +215,32 @@ async fn nothing_is_lost(product: &Product, written: &BTreeSet<String>) -> Resul
 }
 
 /// What was ordered once runs once: no replica was started a second time for an order that came twice or late.
-fn replicas_are_as_many_as_they_should_be(product: &Product) -> Result<()> {
+async fn replicas_are_as_many_as_they_should_be(product: &Product) -> Result<()> {
+    let (begun, should) = (Instant::now(), replicas_that_should_be(product)?);
+    loop {
+        let ready = ready_replicas(product)?;
+        ensure!(ready.is_subset(&should), "nobody ordered all of {ready:?}: {should:?}");
+        if ready == should {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < PATIENCE, "ready: {ready:?}, should be: {should:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn ready_replicas(product: &Product) -> Result<BTreeSet<String>> {
     let facts: Value = serde_json::from_slice(&fs::read(product.data().join("state/gateway-a/facts.json"))?)?;
-    let ready: BTreeSet<&str> = facts["accounts"]
-        .as_object()
-        .into_iter()
-        .flat_map(|accounts| accounts.values())
-        .flat_map(|entry| entry["facts"]["replicas"].as_array().into_iter().flatten())
-        .filter(|replica| replica["state"] == "ready")
-        .filter_map(|replica| replica["id"].as_str())
-        .collect();
+    let accounts = facts["accounts"].as_object().context("accounts")?.values();
+    let replicas = accounts.flat_map(|entry| entry["facts"]["replicas"].as_array().into_iter().flatten());
+    let ready = replicas.filter(|replica| replica["state"] == "ready");
+    Ok(ready.filter_map(|replica| replica["id"].as_str()).map(str::to_owned).collect())
+}
+
+fn replicas_that_should_be(product: &Product) -> Result<BTreeSet<String>> {
     let signed: Value = serde_json::from_slice(&snapshot(product, "gateway-a")?)?;
     let payload: Value = serde_json::from_str(signed["payload"].as_str().context("a payload")?)?;
     let stages = payload["customers"]["demo"]["stages"].as_object().context("stages")?;
     let apps = stages.values().flat_map(|stage| stage["apps"].as_object().into_iter().flatten());
-    let should: BTreeSet<&str> = apps
-        .flat_map(|(_, app)| app["replicas"].as_object().into_iter().flatten())
-        .map(|(id, _)| id.as_str())
-        .collect();
-    ensure!(ready == should, "ready: {ready:?}, should be: {should:?}");
-    Ok(())
+    let replicas = apps.flat_map(|(_, app)| app["replicas"].as_object().into_iter().flatten());
+    Ok(replicas.map(|(id, _)| id.clone()).collect())
 }

@@ -95,3 +95,19 @@ async fn one_dead_platform_replica_is_not_noticed_and_with_both_dead_apps_still_
     assert_eq!(world.get(&format!("{SHOP}/"), &[("cookie", &cookie)]).await.status, 200);
     assert_eq!(world.get(&format!("{SHOP}/me"), &[("cookie", &cookie)]).await.code(), "B-GW-0505");
 }
+
+#[tokio::test]
+async fn with_all_platform_replicas_away_a_request_waits_for_the_first_one_that_returns() {
+    let mut world = World::new().await;
+    let (whoami, token) = (format!("{API}/whoami"), world.keys.member_token());
+    assert_eq!(world.get_as(&whoami, &token).await.status, 200);
+    for replica in &mut world.platform {
+        replica.kill().await;
+    }
+    let returns = async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        world.platform_replica("platform-2", world.platform[1].addr)
+    };
+    let (answer, _replica) = tokio::join!(world.get_as(&whoami, &token), returns);
+    assert_eq!((answer.status, answer.json()["by"].as_str()), (200, Some("platform-2")));
+}

@@ -56,7 +56,15 @@ pub struct Server {
 
 impl Server {
     pub fn start<S: Service>(service: S, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0".parse().unwrap(), service, tls)
+    }
+
+    pub fn start_at<S: Service>(
+        addr: SocketAddr,
+        service: S,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> Self {
+        let tcp = TcpListener::bind(addr).unwrap();
         let (addr, stop) = (tcp.local_addr().unwrap(), CancellationToken::new());
         let listener = Listener::new(tcp, tls.map(accept_tls), Limits::default());
         let task = tokio::spawn(serve(listener, Arc::new(service), stop.clone()));
@@ -386,9 +394,8 @@ impl World {
             world.shop.push((ReplicaId::generate(), Server::start(AppReplica(name.into()), None)));
         }
         for name in ["platform-1", "platform-2"] {
-            let tls = world.node(Role::Platform, name).server_config(&[Role::Gateway], &[b"h2"]).unwrap();
-            let (state, keys) = (world.state.clone(), world.keys.clone());
-            world.platform.push(Server::start(PlatformReplica { name: name.into(), state, keys }, Some(tls)));
+            let server = world.platform_replica(name, "127.0.0.1:0".parse().unwrap());
+            world.platform.push(server);
         }
         if broker {
             let replicas = world.shop.iter().map(|(id, server)| (*id, server.addr)).collect();
@@ -405,6 +412,12 @@ impl World {
         }
         world.start(&signer).await;
         world
+    }
+
+    pub fn platform_replica(&self, name: &str, addr: SocketAddr) -> Server {
+        let tls = self.node(Role::Platform, name).server_config(&[Role::Gateway], &[b"h2"]).unwrap();
+        let (state, keys) = (self.state.clone(), self.keys.clone());
+        Server::start_at(addr, PlatformReplica { name: name.into(), state, keys }, Some(tls))
     }
 
     pub fn node(&self, role: Role, name: &str) -> NodeTls {
