@@ -1,18 +1,17 @@
 //! The Platform load balancer: strict round-robin over platform replicas. While none can be reached, a request waits for
 //! one for a moment.
 
-use crate::{patience::Patience, platform_client::away, refusal::Refusal, retry::repeatable};
+use crate::{
+    patience::{Patience, Unanswered},
+    platform_client::away,
+    refusal::Refusal,
+    retry::repeatable,
+};
 use bastide_balancer::RoundRobin;
 use bastide_proxy::{Place, Pool, Request, Response, Upstream, UpstreamError, UpstreamTls};
 use bastide_tls::NodeTls;
 use bastide_types::{Code, Role};
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
-
-/// Pause before those that could not be reached are tried again.
-const PAUSE: Duration = Duration::from_millis(100);
+use std::{net::SocketAddr, time::Instant};
 
 /// Platform replicas and whose turn it is.
 pub(crate) struct PlatformBalancer {
@@ -20,12 +19,6 @@ pub(crate) struct PlatformBalancer {
     replicas: Vec<Upstream>,
     turns: RoundRobin,
     patience: Patience,
-}
-
-/// Why nobody answered, and the request, if it may go out once more.
-struct Unanswered {
-    refusal: Refusal,
-    again: Option<Request>,
 }
 
 impl PlatformBalancer {
@@ -48,25 +41,17 @@ impl PlatformBalancer {
     pub(crate) async fn send(
         &self,
         pool: &Pool,
-        request: Request,
+        mut request: Request,
         deadline: tokio::time::Instant,
     ) -> Result<Response, Refusal> {
         let mut copy = repeatable(&request);
-        let mut unanswered = match self.round(pool, request, &mut copy, deadline).await {
-            Ok(response) => return Ok(response),
-            Err(unanswered) => unanswered,
-        };
-        let Some(wait) = self.patience.begin(deadline) else { return Err(unanswered.refusal) };
-        while let Some(request) = unanswered.again.take()
-            && tokio::time::Instant::now() + PAUSE < wait.until
-        {
-            tokio::time::sleep(PAUSE).await;
-            unanswered = match self.round(pool, request, &mut copy, deadline).await {
+        let mut wait = self.patience.until(deadline);
+        loop {
+            request = match self.round(pool, request, &mut copy, deadline).await {
                 Ok(response) => return Ok(response),
-                Err(unanswered) => unanswered,
+                Err(unanswered) => wait.pause(unanswered).await?,
             };
         }
-        Err(unanswered.refusal)
     }
 
     /// Tries each replica once.
@@ -87,7 +72,7 @@ impl PlatformBalancer {
                 Err(failure) => failure,
             };
             if matches!(failure.error, UpstreamError::TimedOut) && failure.unsent.is_none() {
-                return Err(Unanswered { refusal: Refusal::new(Code::GatewayTimeout), again: None });
+                return Err(Unanswered::for_good(Refusal::new(Code::GatewayTimeout)));
             }
             let addr = self.addrs[index];
             tracing::warn!(replica = %addr, error = chain(&failure.error), "platform replica did not answer");
@@ -95,7 +80,7 @@ impl PlatformBalancer {
             tried.push(index);
             match failure.unsent.or_else(|| copy.take()) {
                 Some(again) => request = again,
-                None => return Err(Unanswered { refusal: away(), again: None }),
+                None => return Err(Unanswered::for_good(away())),
             }
         }
         Err(Unanswered { refusal: away(), again: Some(request) })

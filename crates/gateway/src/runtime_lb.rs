@@ -2,7 +2,7 @@
 //! other zones when it has none. While none is ready, a request waits for one for a moment.
 
 use crate::{
-    patience::Patience,
+    patience::{Patience, Unanswered},
     platform_lb::chain,
     refusal::Refusal,
     retry::{RetryBudget, repeatable},
@@ -52,13 +52,43 @@ impl RuntimeBalancer {
         mut request: Request,
         deadline: tokio::time::Instant,
     ) -> Result<(Endpoint, Response), Refusal> {
-        let view = &self.once_ready(view, app, deadline).await;
-        let app = &app.key();
-        let mut tried = Vec::new();
         let mut copy = repeatable(&request);
         self.budget.earn();
+        let (mut view, mut wait) = (view.clone(), self.patience.until(deadline));
+        loop {
+            request = match self.round(pool, &view, app, request, &mut copy, deadline).await {
+                Ok(answered) => return Ok(answered),
+                Err(unanswered) => wait.pause(unanswered).await?,
+            };
+            view = self.newest(&view, app);
+        }
+    }
+
+    /// What is known now. Whether the request may pass was decided by the rules of a revision: where another one serves,
+    /// it does not go.
+    fn newest(&self, view: &Arc<View>, app: &AppTarget<'_>) -> Arc<View> {
+        let newest = self.views.borrow().clone();
+        let serves = |newest: &Arc<View>| {
+            let stage = newest.snapshot.stage(&app.customer_name, &app.stage_name);
+            let now = stage.and_then(|(_, stage)| stage.apps.get(&app.app_name));
+            now.is_some_and(|now| now.id == app.app.id && now.revision == app.app.revision)
+        };
+        newest.filter(serves).unwrap_or_else(|| view.clone())
+    }
+
+    /// Tries a few replicas, each once.
+    async fn round(
+        &self,
+        pool: &Pool,
+        view: &View,
+        app: &AppTarget<'_>,
+        mut request: Request,
+        copy: &mut Option<Request>,
+        deadline: tokio::time::Instant,
+    ) -> Result<(Endpoint, Response), Unanswered> {
+        let (key, mut tried) = (app.key(), Vec::new());
         while tried.len() < TRIES {
-            let Some(endpoint) = self.turns.pick_replica(app, &self.zone, &view.directory, &tried) else {
+            let Some(endpoint) = self.turns.pick_replica(&key, &self.zone, &view.directory, &tried) else {
                 break;
             };
             let failure = match pool.send(&self.upstream(&endpoint), request, deadline).await {
@@ -69,43 +99,22 @@ impl RuntimeBalancer {
             tried.push(endpoint.replica);
             request = match (failure.error, failure.unsent) {
                 (_, Some(unsent)) => unsent,
-                (UpstreamError::TimedOut, None) => return Err(Refusal::new(Code::ReplicaTimeout)),
+                (UpstreamError::TimedOut, None) => {
+                    return Err(Unanswered::for_good(Refusal::new(Code::ReplicaTimeout)));
+                }
                 (_, None) => match copy.take() {
                     Some(copy) if self.budget.spend(Instant::now()) => copy,
-                    _ => return Err(Refusal::new(Code::ReplicaFailed)),
+                    _ => return Err(Unanswered::for_good(Refusal::new(Code::ReplicaFailed))),
                 },
             };
         }
-        if tried.is_empty() {
-            return Err(Refusal::new(Code::NoReplica).with("retry-after", "1"));
+        if !tried.is_empty() {
+            return Err(Unanswered { refusal: Refusal::new(Code::ReplicaFailed), again: Some(request) });
         }
-        Err(Refusal::new(Code::ReplicaFailed))
-    }
-
-    /// This view, when a replica is ready in it; else the first in which one is, if it comes in time.
-    ///
-    /// Whether the request may pass was decided by the rules of a revision: another one is not waited for.
-    async fn once_ready(
-        &self,
-        view: &Arc<View>,
-        app: &AppTarget<'_>,
-        deadline: tokio::time::Instant,
-    ) -> Arc<View> {
-        let key = app.key();
-        let is_ready = |view: &View| {
-            let mut ready = view.directory.zones(&key).into_iter().flat_map(|zones| zones.values()).flatten();
-            ready.any(|endpoint| endpoint.revision == app.app.revision)
-        };
-        if is_ready(view) || app.app.replicas.is_empty() {
-            return view.clone();
-        }
-        let Some(wait) = self.patience.begin(deadline) else { return view.clone() };
-        let mut views = self.views.clone();
-        let ready = views.wait_for(|view| view.as_deref().is_some_and(is_ready));
-        match tokio::time::timeout_at(wait.until, ready).await {
-            Ok(Ok(later)) => later.clone().unwrap_or_else(|| view.clone()),
-            Ok(Err(_)) | Err(_) => view.clone(),
-        }
+        let refusal = Refusal::new(Code::NoReplica).with("retry-after", "1");
+        // Nobody is to come where none is ordered.
+        let again = (!app.app.replicas.is_empty()).then_some(request);
+        Err(Unanswered { refusal, again })
     }
 
     fn upstream(&self, endpoint: &Endpoint) -> Upstream {
@@ -124,7 +133,7 @@ mod tests {
         Digest, ReplicaId, Snapshot,
         message::{ReplicaFact, ReplicaFacts, ReplicaState},
     };
-    use std::{path::Path, time::Duration};
+    use std::path::Path;
 
     fn snapshot(replica: ReplicaId, revision: u8) -> Arc<Snapshot> {
         let digest = |byte| Digest::from_sha256([byte; 32]).to_string();
@@ -132,7 +141,8 @@ mod tests {
         let id = || uuid::Uuid::now_v7().to_string();
         let app = serde_json::json!({"id": id(), "revision": digest(revision), "revision_number": 1, "routes": [],
             "replicas": {replica.to_string(): "a"}});
-        let stage = serde_json::json!({"account": "ACME", "issuer": issuer, "waf": digest(0), "apps": {"shop": app}});
+        let stage =
+            serde_json::json!({"account": "ACME", "issuer": issuer, "waf": digest(0), "apps": {"shop": app}});
         let customer = serde_json::json!({"id": id(), "issuer": issuer, "stages": {"production": stage}});
         let domains = serde_json::to_value(bastide_types::Domains::default()).unwrap();
         let all = serde_json::json!({"schema": bastide_types::snapshot::SCHEMA, "epoch": 1, "revision": 1, "made_at": 0,
@@ -146,35 +156,30 @@ mod tests {
         Arc::new(View::new(snapshot.clone(), Arc::new(Facts::from([("ACME".to_owned(), facts)]))))
     }
 
-    /// What a request that came while the replica was starting goes on with, when `later` comes meanwhile.
-    async fn waited(now: &Arc<View>, later: Option<Arc<View>>, longest: Duration) -> (bool, Arc<View>) {
-        let (sender, views) = watch::channel(Some(now.clone()));
-        let balancer = RuntimeBalancer::new(ZoneName::new("a").unwrap(), Path::new("/nowhere").into(), views);
-        let path = crate::path::CanonicalPath::of("/shop/").unwrap();
-        let host = "acme.apps.localhost";
-        let target = crate::site::find(&now.snapshot, host, &path).ok().unwrap();
-        let crate::site::Target::App(app) = target else { panic!("no app") };
-        let comes = async {
-            tokio::task::yield_now().await;
-            sender.send_replace(later.or(Some(now.clone())));
-        };
-        let deadline = tokio::time::Instant::now() + longest;
-        let (found, ()) = tokio::join!(balancer.once_ready(now, &app, deadline), comes);
-        (!Arc::ptr_eq(&found, now), found)
-    }
-
-    #[tokio::test]
-    async fn a_request_waits_for_a_replica_of_the_revision_whose_rules_it_passed() {
-        let replica = ReplicaId::generate();
+    #[test]
+    fn a_request_that_waits_goes_on_only_where_the_rules_hold_that_it_passed() {
+        let (replica, other) = (ReplicaId::generate(), ReplicaId::generate());
         let one = snapshot(replica, 1);
         let starting = view(&one, replica, ReplicaState::Starting);
+        let path = crate::path::CanonicalPath::of("/shop/").unwrap();
+        let target = crate::site::find(&starting.snapshot, "acme.apps.localhost", &path).ok().unwrap();
+        let crate::site::Target::App(app) = target else { panic!("no app") };
+        let newest = |known: Option<&Arc<View>>| {
+            let views = watch::channel(known.cloned()).1;
+            let balancer =
+                RuntimeBalancer::new(ZoneName::new("a").unwrap(), Path::new("/nowhere").into(), views);
+            balancer.newest(&starting, &app)
+        };
         let ready = view(&one, replica, ReplicaState::Ready);
-        let (long, short) = (Duration::from_mins(5), Duration::from_millis(20));
-        let (is_later, found) = waited(&starting, Some(ready.clone()), long).await;
-        assert!(is_later && Arc::ptr_eq(&found, &ready));
-        assert!(!waited(&ready, None, long).await.0, "it has what it needs");
-        assert!(!waited(&starting, None, short).await.0, "nothing comes");
-        let other = view(&snapshot(replica, 2), replica, ReplicaState::Ready);
-        assert!(!waited(&starting, Some(other), short).await.0, "other rules may hold there");
+        assert!(Arc::ptr_eq(&newest(Some(&ready)), &ready));
+        let mut later = (*one).clone();
+        later.revision += 1;
+        let later = view(&Arc::new(later), replica, ReplicaState::Ready);
+        assert!(Arc::ptr_eq(&newest(Some(&later)), &later));
+        let of_another_revision = view(&snapshot(replica, 2), replica, ReplicaState::Ready);
+        let of_another_app = view(&snapshot(other, 1), other, ReplicaState::Ready);
+        for known in [None, Some(&of_another_revision), Some(&of_another_app)] {
+            assert!(Arc::ptr_eq(&newest(known), &starting));
+        }
     }
 }
