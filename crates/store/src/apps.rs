@@ -3,10 +3,12 @@
 use crate::{
     CustomerStore, Result, Store, Write, from_json,
     lifecycle::{mark_place, marked},
-    now_s, parse, taken, to_json,
+    now_s, parse,
+    sql::Row,
+    taken, to_json,
 };
 use bastide_types::{AppId, AppName, Digest, Manifest};
-use sqlx::{AssertSqlSafe, Row, sqlite::SqliteRow};
+use sqlx::AssertSqlSafe;
 
 /// An app.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +61,8 @@ impl RevisionRow {
 impl CustomerStore<'_> {
     /// All apps.
     pub async fn apps(&self) -> Result<Vec<AppRow>> {
-        let rows = sqlx::query("SELECT id, name FROM app WHERE customer = ? ORDER BY name")
+        let rows = self
+            .query("SELECT id, name FROM app WHERE customer = ? ORDER BY name")
             .bind(self.customer.to_string())
             .fetch_all(&self.store.pool)
             .await?;
@@ -70,7 +73,8 @@ impl CustomerStore<'_> {
 
     /// An app by name.
     pub async fn app_named(&self, name: &AppName) -> Result<Option<AppRow>> {
-        let row = sqlx::query("SELECT id FROM app WHERE customer = ? AND name = ?")
+        let row = self
+            .query("SELECT id FROM app WHERE customer = ? AND name = ?")
             .bind(self.customer.to_string())
             .bind(name.as_str())
             .fetch_optional(&self.store.pool)
@@ -80,13 +84,14 @@ impl CustomerStore<'_> {
 
     /// The app of this name; created when there is none.
     pub async fn ensure_app(&self, write: &mut Write, name: &AppName) -> Result<AppId> {
-        sqlx::query("INSERT OR IGNORE INTO app (customer, id, name) VALUES (?, ?, ?)")
+        self.query("INSERT INTO app (customer, id, name) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
             .bind(self.customer.to_string())
             .bind(AppId::generate().to_string())
             .bind(name.as_str())
             .execute(&mut **write)
             .await?;
-        let row = sqlx::query("SELECT id FROM app WHERE customer = ? AND name = ?")
+        let row = self
+            .query("SELECT id FROM app WHERE customer = ? AND name = ?")
             .bind(self.customer.to_string())
             .bind(name.as_str())
             .fetch_one(&mut **write)
@@ -97,12 +102,12 @@ impl CustomerStore<'_> {
     /// Adds a revision, with the Platform's mark; its number is the next one.
     pub async fn add_revision(&self, write: &mut Write, revision: &RevisionRow) -> Result<u32> {
         let (customer, app) = (self.customer.to_string(), revision.app.to_string());
-        let row =
-            sqlx::query("SELECT COALESCE(MAX(number), 0) + 1 FROM revision WHERE customer = ? AND app = ?")
-                .bind(&customer)
-                .bind(&app)
-                .fetch_one(&mut **write)
-                .await?;
+        let row = self
+            .query("SELECT COALESCE(MAX(number), 0) + 1 FROM revision WHERE customer = ? AND app = ?")
+            .bind(&customer)
+            .bind(&app)
+            .fetch_one(&mut **write)
+            .await?;
         let number: u32 = row.try_get(0)?;
         let parts = [
             revision.digest.to_string(),
@@ -112,7 +117,7 @@ impl CustomerStore<'_> {
         ];
         let mark = self.store.kek.mark(&mark_place(&customer, &app, number), &marked(&parts));
         let [digest, image, manifest, blobs] = parts;
-        sqlx::query(
+        self.query(
             "INSERT INTO revision (customer, app, number, digest, image, manifest, blobs, created, message,
              published_by, mark) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
@@ -136,7 +141,8 @@ impl CustomerStore<'_> {
     /// A revision by number.
     pub async fn revision(&self, app: AppId, number: u32) -> Result<Option<RevisionRow>> {
         let query = format!("SELECT {REVISION} FROM revision WHERE customer = ? AND app = ? AND number = ?");
-        let row = sqlx::query(AssertSqlSafe(query))
+        let row = self
+            .query(AssertSqlSafe(query))
             .bind(self.customer.to_string())
             .bind(app.to_string())
             .bind(number)
@@ -152,7 +158,8 @@ impl CustomerStore<'_> {
                  SELECT app, revision FROM serving WHERE customer = ?1
                  UNION SELECT app, revision FROM replica WHERE customer = ?1)"
         );
-        let rows = sqlx::query(AssertSqlSafe(query))
+        let rows = self
+            .query(AssertSqlSafe(query))
             .bind(self.customer.to_string())
             .fetch_all(&self.store.pool)
             .await?;
@@ -162,7 +169,8 @@ impl CustomerStore<'_> {
     /// All revisions of all apps.
     pub async fn revisions(&self) -> Result<Vec<RevisionRow>> {
         let query = format!("SELECT {REVISION} FROM revision WHERE customer = ?");
-        let rows = sqlx::query(AssertSqlSafe(query))
+        let rows = self
+            .query(AssertSqlSafe(query))
             .bind(self.customer.to_string())
             .fetch_all(&self.store.pool)
             .await?;
@@ -174,7 +182,8 @@ impl CustomerStore<'_> {
         let query = format!(
             "SELECT {REVISION} FROM revision WHERE customer = ? AND app = ? ORDER BY number DESC LIMIT ?"
         );
-        let rows = sqlx::query(AssertSqlSafe(query))
+        let rows = self
+            .query(AssertSqlSafe(query))
             .bind(self.customer.to_string())
             .bind(app.to_string())
             .bind(most)
@@ -185,19 +194,18 @@ impl CustomerStore<'_> {
 
     /// All versions of an app.
     pub async fn versions(&self, app: AppId) -> Result<Vec<String>> {
-        let rows = sqlx::query(
-            "SELECT version FROM revision WHERE customer = ? AND app = ? AND version IS NOT NULL",
-        )
-        .bind(self.customer.to_string())
-        .bind(app.to_string())
-        .fetch_all(&self.store.pool)
-        .await?;
+        let rows = self
+            .query("SELECT version FROM revision WHERE customer = ? AND app = ? AND version IS NOT NULL")
+            .bind(self.customer.to_string())
+            .bind(app.to_string())
+            .fetch_all(&self.store.pool)
+            .await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 }
 
 impl Store {
-    fn revision_row(&self, row: &SqliteRow) -> Result<RevisionRow> {
+    fn revision_row(&self, row: &Row) -> Result<RevisionRow> {
         let (customer, app, number): (String, String, u32) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         let parts: [String; 4] = [row.try_get(3)?, row.try_get(4)?, row.try_get(5)?, row.try_get(6)?];

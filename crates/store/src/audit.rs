@@ -4,13 +4,17 @@
 //! chain begins and ends is marked with a key that is not in the database: whoever can only write SQL cannot cut off
 //! its end, nor make a chain anew.
 
-use crate::{CustomerStore, Result, Store, StoreError, Write, now_s, origin::Origin, parse};
+use crate::{
+    Connection, CustomerStore, Result, Store, StoreError, Write, now_s,
+    origin::Origin,
+    parse,
+    sql::{Row, across},
+};
 use aws_lc_rs::digest::{SHA256, digest};
 use bastide_types::{
     AuditEntry, AuditFault, AuditLine, AuditTip, CustomerId, Digest,
     audit::{self, DONE},
 };
-use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use std::fmt::Write as _;
 
 /// Longest text of an entry's values, in bytes; of longer ones the beginning and the digest are kept.
@@ -108,9 +112,9 @@ impl CustomerStore<'_> {
     /// The newest entries of those that the filter lets through.
     pub async fn audit_page(&self, filter: &AuditFilter, most: u32) -> Result<Vec<AuditEntry>> {
         let what = filter.what.as_deref().unwrap_or_default();
-        let rows = sqlx::query(
+        let rows = self.query(
             "SELECT * FROM audit_entry WHERE customer = ?1 AND sequence < ?2 AND (?3 IS NULL OR who = ?3)
-             AND substr(what, 1, length(?4)) = ?4 AND (?5 IS NULL OR (outcome != 'done') = ?5) AND at >= ?6 AND at < ?7
+             AND substr(what, 1, length(?4)) = ?4 AND (?5 IS NULL OR CASE outcome WHEN 'done' THEN 0 ELSE 1 END = ?5) AND at >= ?6 AND at < ?7
              ORDER BY sequence DESC LIMIT ?8",
         )
         .bind(self.customer.to_string())
@@ -128,32 +132,32 @@ impl CustomerStore<'_> {
 
     /// The oldest entries after this one, with their hashes.
     pub async fn audit_lines(&self, after: u64, most: u32) -> Result<Vec<AuditLine>> {
-        let rows = sqlx::query(
-            "SELECT * FROM audit_entry WHERE customer = ? AND sequence > ? ORDER BY sequence LIMIT ?",
-        )
-        .bind(self.customer.to_string())
-        .bind(signed(after))
-        .bind(most)
-        .fetch_all(&self.store.pool)
-        .await?;
+        let rows = self
+            .query("SELECT * FROM audit_entry WHERE customer = ? AND sequence > ? ORDER BY sequence LIMIT ?")
+            .bind(self.customer.to_string())
+            .bind(signed(after))
+            .bind(most)
+            .fetch_all(&self.store.pool)
+            .await?;
         rows.iter().map(line).collect()
     }
 
     /// Follows the customer's chain from its begin to its end.
     pub async fn verify_audit(&self) -> Result<std::result::Result<AuditVerdict, AuditFault>> {
         // One snapshot of the database: entries that come meanwhile do not count.
-        let mut read = self.store.pool.begin().await?;
+        let mut read = self.store.pool.snapshot().await?;
         let Known { ends, vouched } = self.ends(&mut read).await?;
         let mut tip = ends.before;
         loop {
-            let rows = sqlx::query(
-                "SELECT * FROM audit_entry WHERE customer = ? AND sequence > ? ORDER BY sequence LIMIT ?",
-            )
-            .bind(self.customer.to_string())
-            .bind(signed(tip.sequence))
-            .bind(PAGE)
-            .fetch_all(&mut *read)
-            .await?;
+            let rows = self
+                .query(
+                    "SELECT * FROM audit_entry WHERE customer = ? AND sequence > ? ORDER BY sequence LIMIT ?",
+                )
+                .bind(self.customer.to_string())
+                .bind(signed(tip.sequence))
+                .bind(PAGE)
+                .fetch_all(&mut read)
+                .await?;
             if rows.is_empty() {
                 break;
             }
@@ -176,7 +180,7 @@ impl CustomerStore<'_> {
         let known = self.ends(write).await?;
         let ends = known.ends;
         // A begin of the chain: clocks may have been set back in between.
-        let row = sqlx::query(
+        let row = self.query(
             "SELECT COALESCE(MIN(sequence), ?2 + 1) - 1 FROM audit_entry WHERE customer = ?1 AND at >= ?3",
         )
         .bind(self.customer.to_string())
@@ -189,7 +193,8 @@ impl CustomerStore<'_> {
         if to <= ends.before.sequence {
             return Ok(0);
         }
-        let row = sqlx::query("SELECT * FROM audit_entry WHERE customer = ? AND sequence = ?")
+        let row = self
+            .query("SELECT * FROM audit_entry WHERE customer = ? AND sequence = ?")
             .bind(self.customer.to_string())
             .bind(signed(to))
             .fetch_optional(&mut **write)
@@ -199,7 +204,7 @@ impl CustomerStore<'_> {
         let gone = to - ends.before.sequence;
         let before = AuditTip { sequence: to, hash: line(&row)?.hash };
         self.set_ends(write, Known { ends: Ends { before, ..ends }, ..known }).await?;
-        sqlx::query("DELETE FROM audit_entry WHERE customer = ? AND sequence <= ?")
+        self.query("DELETE FROM audit_entry WHERE customer = ? AND sequence <= ?")
             .bind(self.customer.to_string())
             .bind(signed(to))
             .execute(&mut **write)
@@ -213,7 +218,7 @@ impl CustomerStore<'_> {
         let previous = known.ends.last.hash;
         let hash = Digest::from_sha256(sha256(&entry.bytes(self.customer, &previous)));
         let last = AuditTip { sequence: entry.sequence, hash };
-        sqlx::query(
+        self.query(
             "INSERT INTO audit_entry (customer, sequence, at, who, what, detail, address, request, outcome, old, new,
              previous, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
@@ -237,13 +242,12 @@ impl CustomerStore<'_> {
 
     /// Where the chain begins and ends. What somebody else wrote stops nobody's work: the chain goes on from what is
     /// there, but never gets a good mark again, so that verifying says so.
-    async fn ends(&self, sql: &mut SqliteConnection) -> Result<Known> {
-        let row = sqlx::query(
-            "SELECT before, before_hash, last, last_hash, mark FROM audit_ends WHERE customer = ?",
-        )
-        .bind(self.customer.to_string())
-        .fetch_optional(&mut *sql)
-        .await?;
+    async fn ends(&self, sql: &mut Connection) -> Result<Known> {
+        let row = self
+            .query("SELECT before, before_hash, last, last_hash, mark FROM audit_ends WHERE customer = ?")
+            .bind(self.customer.to_string())
+            .fetch_optional(&mut *sql)
+            .await?;
         if let Some(row) = row {
             let before = tip(row.try_get(0)?, row.try_get(1)?)?;
             let ends = Ends { before, last: tip(row.try_get(2)?, row.try_get(3)?)? };
@@ -251,12 +255,11 @@ impl CustomerStore<'_> {
             let vouched = self.store.kek.is_mark_of(&place(self.customer), &ends.bytes(), &mark);
             return Ok(Known { ends, vouched });
         }
-        let row = sqlx::query(
-            "SELECT sequence, hash FROM audit_entry WHERE customer = ? ORDER BY sequence DESC LIMIT 1",
-        )
-        .bind(self.customer.to_string())
-        .fetch_optional(sql)
-        .await?;
+        let row = self
+            .query("SELECT sequence, hash FROM audit_entry WHERE customer = ? ORDER BY sequence DESC LIMIT 1")
+            .bind(self.customer.to_string())
+            .fetch_optional(sql)
+            .await?;
         Ok(match row {
             Some(row) => {
                 let last = tip(row.try_get(0)?, row.try_get(1)?)?;
@@ -269,7 +272,7 @@ impl CustomerStore<'_> {
     async fn set_ends(&self, write: &mut Write, known: Known) -> Result<()> {
         let ends = known.ends;
         let mark = known.vouched.then(|| self.store.kek.mark(&place(self.customer), &ends.bytes()));
-        sqlx::query(
+        self.query(
             "INSERT INTO audit_ends (customer, before, before_hash, last, last_hash, mark) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (customer) DO UPDATE SET before = ?2, before_hash = ?3, last = ?4, last_hash = ?5, mark = ?6",
         )
@@ -289,7 +292,7 @@ impl Store {
     /// Moves entries of the one chain of before into the chains of their customers.
     pub(crate) async fn move_audit(&self) -> Result<()> {
         let mut write = self.write().await?;
-        let rows = sqlx::query(
+        let rows = across(
             "SELECT sequence, customer, at, who, what, detail, previous, hash FROM audit ORDER BY sequence",
         )
         .fetch_all(&mut *write)
@@ -327,13 +330,13 @@ impl Store {
         for customer in customers {
             self.customer(customer).audit(&mut write, "system", "audit.moved", &how).await?;
         }
-        sqlx::query("DELETE FROM audit").execute(&mut *write).await?;
+        across("DELETE FROM audit").execute(&mut *write).await?;
         Ok(write.commit().await?)
     }
 }
 
 /// Where the chain of before is broken, if it is.
-fn former_break(rows: &[SqliteRow]) -> Result<Option<i64>> {
+fn former_break(rows: &[Row]) -> Result<Option<i64>> {
     let mut last = vec![0; 32];
     for row in rows {
         let at: i64 = row.try_get(2)?;
@@ -372,7 +375,7 @@ fn hash_of(bytes: Vec<u8>) -> Result<Digest> {
     Ok(Digest::from_sha256(bytes))
 }
 
-fn line(row: &SqliteRow) -> Result<AuditLine> {
+fn line(row: &Row) -> Result<AuditLine> {
     let sequence: i64 = row.try_get("sequence")?;
     Ok(AuditLine {
         customer: parse(row.try_get("customer")?)?,

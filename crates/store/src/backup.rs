@@ -1,7 +1,7 @@
 //! Backups: a copy of the database at one moment, and the new life that begins when one is put back.
 
-use crate::{Result, Store, now_s, raise_revision};
-use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
+use crate::{Result, Store, now_s, raise_revision, sql::across};
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use std::path::Path;
 
 /// Writes the database file `from`, as it is at one moment, into the new file `to`. Whoever uses it goes on reading and
@@ -24,29 +24,29 @@ impl Store {
     pub async fn begin_next_life(&self) -> Result<u64> {
         let now = now_s();
         let mut write = self.write().await?;
-        sqlx::query("UPDATE meta SET value = MAX(value + 1, ?) WHERE key = 'epoch'")
+        across("UPDATE meta SET value = CASE WHEN value < ?1 THEN ?1 ELSE value + 1 END WHERE key = 'epoch'")
             .bind(now)
             .execute(&mut *write)
             .await?;
         // Milliseconds count faster than anything that is numbered here.
-        sqlx::query("UPDATE stage SET generation = MAX(generation + 1, ?)")
+        across("UPDATE stage SET generation = CASE WHEN generation < ?1 THEN ?1 ELSE generation + 1 END")
             .bind(now * 1000)
             .execute(&mut *write)
             .await?;
-        let last: Option<i64> = sqlx::query("SELECT seq FROM sqlite_sequence WHERE name = 'session_feed'")
+        let last: Option<i64> = across("SELECT seq FROM sqlite_sequence WHERE name = 'session_feed'")
             .fetch_optional(&mut *write)
             .await?
             .map(|row| row.try_get(0))
             .transpose()?;
         let number = last.map_or(now * 1000, |last| (last + 1).max(now * 1000));
-        sqlx::query("DELETE FROM sqlite_sequence WHERE name = 'session_feed'").execute(&mut *write).await?;
-        sqlx::query("INSERT INTO sqlite_sequence (name, seq) VALUES ('session_feed', ?)")
+        across("DELETE FROM sqlite_sequence WHERE name = 'session_feed'").execute(&mut *write).await?;
+        across("INSERT INTO sqlite_sequence (name, seq) VALUES ('session_feed', ?)")
             .bind(number)
             .execute(&mut *write)
             .await?;
         for table in ["lease", "code", "refresh", "half_sign_in", "break_glass"] {
             let delete = sqlx::AssertSqlSafe(format!("DELETE FROM {table}"));
-            sqlx::query(delete).execute(&mut *write).await?;
+            across(delete).execute(&mut *write).await?;
         }
         for customer in self.customers().await? {
             self.customer(customer.id).end_everything(&mut write).await?;

@@ -2,7 +2,6 @@
 
 use crate::{CustomerStore, Result, Write, now_s, parse};
 use bastide_types::UserId;
-use sqlx::Row;
 
 impl CustomerStore<'_> {
     /// Stores a one-time sign-in by its hash. Earlier ones of this customer end: there is one at a time.
@@ -13,11 +12,11 @@ impl CustomerStore<'_> {
         member: UserId,
         until: i64,
     ) -> Result<()> {
-        sqlx::query("DELETE FROM break_glass WHERE customer = ?")
+        self.query("DELETE FROM break_glass WHERE customer = ?")
             .bind(self.customer.to_string())
             .execute(&mut **write)
             .await?;
-        sqlx::query("INSERT INTO break_glass (customer, hash, member, until) VALUES (?, ?, ?, ?)")
+        self.query("INSERT INTO break_glass (customer, hash, member, until) VALUES (?, ?, ?, ?)")
             .bind(self.customer.to_string())
             .bind(&hash[..])
             .bind(member.to_string())
@@ -29,7 +28,8 @@ impl CustomerStore<'_> {
 
     /// Whom a one-time sign-in is for, while it is good.
     pub async fn break_glass(&self, hash: &[u8; 32]) -> Result<Option<UserId>> {
-        let row = sqlx::query("SELECT member FROM break_glass WHERE customer = ? AND hash = ? AND until > ?")
+        let row = self
+            .query("SELECT member FROM break_glass WHERE customer = ? AND hash = ? AND until > ?")
             .bind(self.customer.to_string())
             .bind(&hash[..])
             .bind(now_s())
@@ -40,7 +40,8 @@ impl CustomerStore<'_> {
 
     /// Uses a one-time sign-in; false when it was used, replaced or over.
     pub async fn take_break_glass(&self, write: &mut Write, hash: &[u8; 32]) -> Result<bool> {
-        let done = sqlx::query("DELETE FROM break_glass WHERE customer = ? AND hash = ? AND until > ?")
+        let done = self
+            .query("DELETE FROM break_glass WHERE customer = ? AND hash = ? AND until > ?")
             .bind(self.customer.to_string())
             .bind(&hash[..])
             .bind(now_s())

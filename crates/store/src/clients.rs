@@ -1,8 +1,11 @@
 //! Registered clients and their secrets.
 
-use crate::{CustomerStore, Result, Store, Write, from_json, now_s, parse, taken, to_json};
+use crate::{
+    CustomerStore, Result, Store, Write, from_json, now_s, parse,
+    sql::{Row, across},
+    taken, to_json,
+};
 use bastide_types::CustomerId;
-use sqlx::{Row, sqlite::SqliteRow};
 
 /// A client that an administrator registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +59,7 @@ const COLUMNS: &str =
 impl Store {
     /// Secrets of clients that end before a time and whose administrators were not told: customer, client, id, end.
     pub async fn secrets_ending(&self, before: i64) -> Result<Vec<(CustomerId, String, String, i64)>> {
-        let rows = sqlx::query(
+        let rows = across(
             "SELECT customer, client, id, until FROM client_secret WHERE until > ? AND until <= ? AND reminded = 0 LIMIT 100",
         )
         .bind(now_s())
@@ -72,7 +75,7 @@ impl Store {
 impl CustomerStore<'_> {
     /// Notes that administrators were told of the end of a secret.
     pub async fn note_reminded(&self, write: &mut Write, client: &str, secret: &str) -> Result<()> {
-        sqlx::query("UPDATE client_secret SET reminded = 1 WHERE customer = ? AND client = ? AND id = ?")
+        self.query("UPDATE client_secret SET reminded = 1 WHERE customer = ? AND client = ? AND id = ?")
             .bind(self.customer.to_string())
             .bind(client)
             .bind(secret)
@@ -86,7 +89,7 @@ impl CustomerStore<'_> {
     /// # Errors
     /// [`crate::StoreError::Taken`] when the id is.
     pub async fn add_client(&self, write: &mut Write, client: &ClientRow) -> Result<()> {
-        sqlx::query(
+        self.query(
             "INSERT INTO client (customer, id, name, kind, redirect_uris, post_logout_redirect_uris, roles, suspended, backchannel_logout_uri)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
@@ -108,7 +111,8 @@ impl CustomerStore<'_> {
     /// Registers a service with this one secret; of an existing one, roles and secrets are replaced, unless this
     /// secret is its only one already.
     pub async fn put_client(&self, write: &mut Write, client: &ClientRow, hash: &[u8; 32]) -> Result<()> {
-        let known = sqlx::query("UPDATE client SET roles = ? WHERE customer = ? AND id = ?")
+        let known = self
+            .query("UPDATE client SET roles = ? WHERE customer = ? AND id = ?")
             .bind(to_json(&client.roles)?)
             .bind(self.customer.to_string())
             .bind(&client.id)
@@ -117,19 +121,19 @@ impl CustomerStore<'_> {
         if known.rows_affected() == 0 {
             self.add_client(write, client).await?;
         }
-        let secrets: Vec<(String, Vec<u8>)> =
-            sqlx::query_as("SELECT id, hash FROM client_secret WHERE customer = ? AND client = ?")
-                .bind(self.customer.to_string())
-                .bind(&client.id)
-                .fetch_all(&mut **write)
-                .await?;
-        if let [(_, only)] = &secrets[..]
-            && only == hash
+        let secrets = self
+            .query("SELECT id, hash FROM client_secret WHERE customer = ? AND client = ?")
+            .bind(self.customer.to_string())
+            .bind(&client.id)
+            .fetch_all(&mut **write)
+            .await?;
+        if let [only] = &secrets[..]
+            && only.try_get::<&[u8], _>(1)? == hash
         {
             return Ok(());
         }
-        for (id, _) in &secrets {
-            self.remove_client_secret(write, &client.id, id).await?;
+        for secret in &secrets {
+            self.remove_client_secret(write, &client.id, secret.try_get(0)?).await?;
         }
         self.insert_secret(write, &client.id, &uuid::Uuid::now_v7().to_string(), hash, None).await
     }
@@ -137,7 +141,8 @@ impl CustomerStore<'_> {
     /// All clients.
     pub async fn clients(&self) -> Result<Vec<ClientRow>> {
         let query = format!("SELECT {COLUMNS} FROM client WHERE customer = ? ORDER BY id");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(query))
+        let rows = self
+            .query(sqlx::AssertSqlSafe(query))
             .bind(self.customer.to_string())
             .fetch_all(&self.store.pool)
             .await?;
@@ -147,7 +152,8 @@ impl CustomerStore<'_> {
     /// A client by id.
     pub async fn client_with_id(&self, id: &str) -> Result<Option<ClientRow>> {
         let query = format!("SELECT {COLUMNS} FROM client WHERE customer = ? AND id = ?");
-        let row = sqlx::query(sqlx::AssertSqlSafe(query))
+        let row = self
+            .query(sqlx::AssertSqlSafe(query))
             .bind(self.customer.to_string())
             .bind(id)
             .fetch_optional(&self.store.pool)
@@ -158,7 +164,7 @@ impl CustomerStore<'_> {
     /// A client that is not suspended, if the hash is that of one of its secrets; and the grant of that secret, which
     /// tokens carry in place of a session.
     pub async fn client(&self, id: &str, hash: &[u8; 32]) -> Result<Option<(ClientRow, String)>> {
-        let good = sqlx::query(
+        let good = self.query(
             "SELECT id FROM client_secret WHERE customer = ? AND client = ? AND hash = ? AND (until IS NULL OR until > ?)",
         )
         .bind(self.customer.to_string())
@@ -181,7 +187,7 @@ impl CustomerStore<'_> {
 
     /// Secrets of a client that have not ended.
     pub async fn client_secrets(&self, id: &str) -> Result<Vec<ClientSecretRow>> {
-        let rows = sqlx::query(
+        let rows = self.query(
             "SELECT id, until FROM client_secret WHERE customer = ? AND client = ? AND (until IS NULL OR until > ?) ORDER BY id",
         )
         .bind(self.customer.to_string())
@@ -201,13 +207,14 @@ impl CustomerStore<'_> {
         until: Option<i64>,
         most: i64,
     ) -> Result<Option<String>> {
-        sqlx::query("DELETE FROM client_secret WHERE customer = ? AND client = ? AND until <= ?")
+        self.query("DELETE FROM client_secret WHERE customer = ? AND client = ? AND until <= ?")
             .bind(self.customer.to_string())
             .bind(client)
             .bind(now_s())
             .execute(&mut **write)
             .await?;
-        let row = sqlx::query("SELECT COUNT(*) FROM client_secret WHERE customer = ? AND client = ?")
+        let row = self
+            .query("SELECT COUNT(*) FROM client_secret WHERE customer = ? AND client = ?")
             .bind(self.customer.to_string())
             .bind(client)
             .fetch_one(&mut **write)
@@ -228,7 +235,7 @@ impl CustomerStore<'_> {
         hash: &[u8; 32],
         until: Option<i64>,
     ) -> Result<()> {
-        sqlx::query("INSERT INTO client_secret (customer, client, id, hash, until) VALUES (?, ?, ?, ?, ?)")
+        self.query("INSERT INTO client_secret (customer, client, id, hash, until) VALUES (?, ?, ?, ?, ?)")
             .bind(self.customer.to_string())
             .bind(client)
             .bind(id)
@@ -242,7 +249,8 @@ impl CustomerStore<'_> {
     /// Takes a secret from a client and revokes the tokens that it got for itself by that secret; false when there
     /// is none of this id.
     pub async fn remove_client_secret(&self, write: &mut Write, client: &str, id: &str) -> Result<bool> {
-        let done = sqlx::query("DELETE FROM client_secret WHERE customer = ? AND client = ? AND id = ?")
+        let done = self
+            .query("DELETE FROM client_secret WHERE customer = ? AND client = ? AND id = ?")
             .bind(self.customer.to_string())
             .bind(client)
             .bind(id)
@@ -257,7 +265,8 @@ impl CustomerStore<'_> {
 
     /// Suspends a client, which ends its sessions, or lets it work again; false when there is none.
     pub async fn suspend_client(&self, write: &mut Write, id: &str, suspended: bool) -> Result<bool> {
-        let done = sqlx::query("UPDATE client SET suspended = ? WHERE customer = ? AND id = ?")
+        let done = self
+            .query("UPDATE client SET suspended = ? WHERE customer = ? AND id = ?")
             .bind(suspended)
             .bind(self.customer.to_string())
             .bind(id)
@@ -272,7 +281,8 @@ impl CustomerStore<'_> {
 
     /// Removes a client and ends its sessions; false when there is none.
     pub async fn remove_client(&self, write: &mut Write, id: &str) -> Result<bool> {
-        let done = sqlx::query("DELETE FROM client WHERE customer = ? AND id = ?")
+        let done = self
+            .query("DELETE FROM client WHERE customer = ? AND id = ?")
             .bind(self.customer.to_string())
             .bind(id)
             .execute(&mut **write)
@@ -290,7 +300,7 @@ fn grant_of(client: &str, secret: &str) -> String {
     format!("{client}.{secret}")
 }
 
-fn client_row(row: &SqliteRow) -> Result<ClientRow> {
+fn client_row(row: &Row) -> Result<ClientRow> {
     Ok(ClientRow {
         id: row.try_get(0)?,
         name: row.try_get(1)?,

@@ -1,8 +1,11 @@
 //! Customers and their stages.
 
-use crate::{CustomerStore, Result, Store, StoreError, Write, label, now_s, parse, raise_revision, taken};
+use crate::{
+    CustomerStore, Result, Store, StoreError, Write, label, now_s, parse, raise_revision,
+    sql::{Row, across},
+    taken,
+};
 use bastide_types::{CustomerId, CustomerName, Secret, StageName};
-use sqlx::{Row, sqlite::SqliteRow};
 
 /// A customer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +61,7 @@ impl Store {
             return Err(StoreError::Taken);
         }
         let name = if name.is_operator() { "operator" } else { name.as_str() };
-        sqlx::query("INSERT INTO customer (id, name, created) VALUES (?, ?, ?)")
+        across("INSERT INTO customer (id, name, created) VALUES (?, ?, ?)")
             .bind(id.to_string())
             .bind(name)
             .bind(now_s())
@@ -70,7 +73,7 @@ impl Store {
 
     /// All customers, the operator among them.
     pub async fn customers(&self) -> Result<Vec<CustomerRow>> {
-        let rows = sqlx::query("SELECT id, name FROM customer ORDER BY name").fetch_all(&self.pool).await?;
+        let rows = across("SELECT id, name FROM customer ORDER BY name").fetch_all(&self.pool).await?;
         rows.iter()
             .map(|row| Ok(CustomerRow { id: parse(row.try_get(0)?)?, name: name(row.try_get(1)?)? }))
             .collect()
@@ -78,7 +81,7 @@ impl Store {
 
     /// A customer by name.
     pub async fn customer_named(&self, name: &CustomerName) -> Result<Option<CustomerRow>> {
-        let row = sqlx::query("SELECT id FROM customer WHERE name = ?")
+        let row = across("SELECT id FROM customer WHERE name = ?")
             .bind(name.as_str())
             .fetch_optional(&self.pool)
             .await?;
@@ -88,14 +91,14 @@ impl Store {
     /// All stages of all customers.
     pub async fn stages(&self) -> Result<Vec<StageRow>> {
         let query = sqlx::AssertSqlSafe(format!("{STAGE} ORDER BY c.name, s.position"));
-        let rows = sqlx::query(query).fetch_all(&self.pool).await?;
+        let rows = across(query).fetch_all(&self.pool).await?;
         rows.iter().map(|row| self.stage_row(row)).collect()
     }
 
     /// All stages whose rows can be read. The others are said in the log.
     pub async fn readable_stages(&self) -> Result<Vec<StageRow>> {
         let query = sqlx::AssertSqlSafe(format!("{STAGE} ORDER BY c.name, s.position"));
-        let rows = sqlx::query(query).fetch_all(&self.pool).await?;
+        let rows = across(query).fetch_all(&self.pool).await?;
         let mut readable = Vec::with_capacity(rows.len());
         for row in &rows {
             match self.stage_row(row) {
@@ -116,18 +119,18 @@ impl Store {
             "{STAGE} WHERE EXISTS (SELECT 1 FROM replica r WHERE r.customer = s.customer AND r.stage = s.name)
              ORDER BY c.name, s.position"
         ));
-        let rows = sqlx::query(query).fetch_all(&self.pool).await?;
+        let rows = across(query).fetch_all(&self.pool).await?;
         rows.iter().map(|row| self.stage_row(row)).collect()
     }
 
     /// The stage with this account on the bus.
     pub async fn stage_of_account(&self, account: &str) -> Result<Option<StageRow>> {
         let query = sqlx::AssertSqlSafe(format!("{STAGE} WHERE s.account = ?"));
-        let row = sqlx::query(query).bind(account).fetch_optional(&self.pool).await?;
+        let row = across(query).bind(account).fetch_optional(&self.pool).await?;
         row.map(|row| self.stage_row(&row)).transpose()
     }
 
-    fn stage_row(&self, row: &SqliteRow) -> Result<StageRow> {
+    fn stage_row(&self, row: &Row) -> Result<StageRow> {
         let account: String = row.try_get("account")?;
         let sealed: Vec<u8> = row.try_get("seed")?;
         let seed = self.kek.open(&seed_place(&account), &sealed)?;
@@ -147,7 +150,7 @@ impl CustomerStore<'_> {
     /// Adds a stage after the existing ones.
     pub async fn create_stage(&self, write: &mut Write, stage: &NewStage<'_>) -> Result<()> {
         let seed = self.store.kek.seal(&seed_place(stage.account), stage.seed.expose().as_bytes())?;
-        sqlx::query(
+        self.query(
             "INSERT INTO stage (customer, name, position, account, seed)
              VALUES (?1, ?2, (SELECT COUNT(*) FROM stage WHERE customer = ?1), ?3, ?4)",
         )
@@ -163,7 +166,8 @@ impl CustomerStore<'_> {
 
     /// Names and accounts of the stages, first to last.
     pub async fn stage_accounts(&self) -> Result<Vec<(StageName, String)>> {
-        let rows = sqlx::query("SELECT name, account FROM stage WHERE customer = ? ORDER BY position")
+        let rows = self
+            .query("SELECT name, account FROM stage WHERE customer = ? ORDER BY position")
             .bind(self.customer.to_string())
             .fetch_all(&self.store.pool)
             .await?;
@@ -172,7 +176,8 @@ impl CustomerStore<'_> {
 
     /// Names of the stages, first to last.
     pub async fn stage_names(&self) -> Result<Vec<StageName>> {
-        let rows = sqlx::query("SELECT name FROM stage WHERE customer = ? ORDER BY position")
+        let rows = self
+            .query("SELECT name FROM stage WHERE customer = ? ORDER BY position")
             .bind(self.customer.to_string())
             .fetch_all(&self.store.pool)
             .await?;

@@ -1,11 +1,14 @@
 //! What should run, what serves, and the operations that change it.
 
-use crate::{CustomerStore, Result, Store, Write, from_json, now_s, parse, raise_revision, taken, to_json};
+use crate::{
+    CustomerStore, Result, Store, Write, from_json, now_s, parse, raise_revision,
+    sql::{Row, across},
+    taken, to_json,
+};
 use bastide_types::{
     AppId, CustomerId, Problem, ReplicaId, StageName, ZoneName,
     message::{LastEnd, ReplicaFacts, USAGE_WINDOW_S, Usage},
 };
-use sqlx::{Row, sqlite::SqliteRow};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -89,7 +92,7 @@ pub struct StepRow {
 impl Store {
     /// Operations that still run, of all customers.
     pub async fn running_operations(&self) -> Result<Vec<OperationRow>> {
-        let rows = sqlx::query("SELECT * FROM operation WHERE status = 'running' ORDER BY created")
+        let rows = across("SELECT * FROM operation WHERE status = 'running' ORDER BY created")
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(operation_row).collect()
@@ -108,7 +111,7 @@ impl CustomerStore<'_> {
         zones: &[ZoneName],
     ) -> Result<Uuid> {
         let id = Uuid::now_v7();
-        sqlx::query(
+        self.query(
             "INSERT INTO operation (customer, id, kind, app, stage, revision, status, created, deadline)
              VALUES (?, ?, ?, ?, ?, ?, 'running', ?, ?)",
         )
@@ -132,7 +135,7 @@ impl CustomerStore<'_> {
 
     /// Raises the generation of a stage's desired state.
     pub async fn raise_generation(&self, write: &mut Write, stage: &StageName) -> Result<()> {
-        sqlx::query("UPDATE stage SET generation = generation + 1 WHERE customer = ? AND name = ?")
+        self.query("UPDATE stage SET generation = generation + 1 WHERE customer = ? AND name = ?")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .execute(&mut **write)
@@ -149,18 +152,19 @@ impl CustomerStore<'_> {
         status: &str,
         message: &str,
     ) -> Result<()> {
-        let changed = sqlx::query(
-            "UPDATE step SET status = ?, message = ? WHERE customer = ? AND operation = ? AND name = ?",
-        )
-        .bind(status)
-        .bind(message)
-        .bind(self.customer.to_string())
-        .bind(operation.to_string())
-        .bind(name)
-        .execute(&mut **write)
-        .await?;
+        let changed = self
+            .query(
+                "UPDATE step SET status = ?, message = ? WHERE customer = ? AND operation = ? AND name = ?",
+            )
+            .bind(status)
+            .bind(message)
+            .bind(self.customer.to_string())
+            .bind(operation.to_string())
+            .bind(name)
+            .execute(&mut **write)
+            .await?;
         if changed.rows_affected() == 0 {
-            sqlx::query(
+            self.query(
                 "INSERT INTO step (customer, operation, position, name, status, message)
                  VALUES (?1, ?2, (SELECT COUNT(*) FROM step WHERE customer = ?1 AND operation = ?2), ?3, ?4, ?5)",
             )
@@ -177,13 +181,14 @@ impl CustomerStore<'_> {
 
     /// An operation with its steps.
     pub async fn operation(&self, id: Uuid) -> Result<Option<(OperationRow, Vec<StepRow>)>> {
-        let row = sqlx::query("SELECT * FROM operation WHERE customer = ? AND id = ?")
+        let row = self
+            .query("SELECT * FROM operation WHERE customer = ? AND id = ?")
             .bind(self.customer.to_string())
             .bind(id.to_string())
             .fetch_optional(&self.store.pool)
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let steps = sqlx::query(
+        let steps = self.query(
             "SELECT name, status, message FROM step WHERE customer = ? AND operation = ? ORDER BY position",
         )
         .bind(self.customer.to_string())
@@ -203,7 +208,7 @@ impl CustomerStore<'_> {
         id: Uuid,
         problem: Option<&Problem>,
     ) -> Result<bool> {
-        let ended = sqlx::query("UPDATE operation SET status = ?, problem = ? WHERE customer = ? AND id = ? AND status = 'running'")
+        let ended = self.query("UPDATE operation SET status = ?, problem = ? WHERE customer = ? AND id = ? AND status = 'running'")
             .bind(if problem.is_some() { "failed" } else { "finished" })
             .bind(problem.map(to_json).transpose()?)
             .bind(self.customer.to_string())
@@ -215,7 +220,8 @@ impl CustomerStore<'_> {
 
     /// Replicas of a stage.
     pub async fn replicas(&self, stage: &StageName) -> Result<Vec<ReplicaRow>> {
-        let rows = sqlx::query("SELECT * FROM replica WHERE customer = ? AND stage = ? ORDER BY id")
+        let rows = self
+            .query("SELECT * FROM replica WHERE customer = ? AND stage = ? ORDER BY id")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .fetch_all(&self.store.pool)
@@ -260,7 +266,7 @@ impl CustomerStore<'_> {
         let mut news = false;
         for (before, now) in changes {
             news |= (&before.state, &before.reason, before.seen) != (&now.state, &now.reason, now.seen);
-            sqlx::query(
+            self.query(
                 "UPDATE replica SET state = ?, reason = ?, seen = ?, restarts = ?, last_end = ?, cpu_millis = ?,
                  memory_bytes = ?, used_at = ? WHERE customer = ? AND stage = ? AND id = ?",
             )
@@ -284,7 +290,8 @@ impl CustomerStore<'_> {
 
     /// Which revision of each app serves in a stage.
     pub async fn serving(&self, stage: &StageName) -> Result<BTreeMap<AppId, u32>> {
-        let rows = sqlx::query("SELECT app, revision FROM serving WHERE customer = ? AND stage = ?")
+        let rows = self
+            .query("SELECT app, revision FROM serving WHERE customer = ? AND stage = ?")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .fetch_all(&self.store.pool)
@@ -303,7 +310,7 @@ impl CustomerStore<'_> {
         keep: &[ReplicaId],
         drain_at: i64,
     ) -> Result<()> {
-        sqlx::query(
+        self.query(
             "INSERT INTO serving (customer, stage, app, revision) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (customer, stage, app) DO UPDATE SET revision = ?4",
         )
@@ -324,7 +331,8 @@ impl CustomerStore<'_> {
     }
 
     async fn replicas_in(&self, write: &mut Write, stage: &StageName) -> Result<Vec<ReplicaRow>> {
-        let rows = sqlx::query("SELECT * FROM replica WHERE customer = ? AND stage = ?")
+        let rows = self
+            .query("SELECT * FROM replica WHERE customer = ? AND stage = ?")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .fetch_all(&mut **write)
@@ -334,7 +342,7 @@ impl CustomerStore<'_> {
 
     /// Lets a replica drain from `at` on.
     pub async fn drain(&self, write: &mut Write, stage: &StageName, id: ReplicaId, at: i64) -> Result<()> {
-        sqlx::query("UPDATE replica SET drain_at = ? WHERE customer = ? AND stage = ? AND id = ?")
+        self.query("UPDATE replica SET drain_at = ? WHERE customer = ? AND stage = ? AND id = ?")
             .bind(at)
             .bind(self.customer.to_string())
             .bind(stage.as_str())
@@ -346,7 +354,7 @@ impl CustomerStore<'_> {
 
     /// Forgets a replica that is gone.
     pub async fn forget_replica(&self, write: &mut Write, stage: &StageName, id: ReplicaId) -> Result<()> {
-        sqlx::query("DELETE FROM replica WHERE customer = ? AND stage = ? AND id = ?")
+        self.query("DELETE FROM replica WHERE customer = ? AND stage = ? AND id = ?")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .bind(id.to_string())
@@ -356,7 +364,7 @@ impl CustomerStore<'_> {
     }
 }
 
-pub(crate) fn operation_row(row: &SqliteRow) -> Result<OperationRow> {
+pub(crate) fn operation_row(row: &Row) -> Result<OperationRow> {
     let problem: Option<String> = row.try_get("problem")?;
     Ok(OperationRow {
         customer: parse(row.try_get("customer")?)?,
@@ -372,7 +380,7 @@ pub(crate) fn operation_row(row: &SqliteRow) -> Result<OperationRow> {
     })
 }
 
-fn replica_row(row: &SqliteRow) -> Result<ReplicaRow> {
+fn replica_row(row: &Row) -> Result<ReplicaRow> {
     let seen: i64 = row.try_get("seen")?;
     let last_end: Option<String> = row.try_get("last_end")?;
     let cpu_millis: Option<u32> = row.try_get("cpu_millis")?;

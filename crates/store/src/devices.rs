@@ -2,7 +2,6 @@
 
 use crate::{CustomerStore, Result, Write, now_s, parse};
 use bastide_types::{Acr, UserId};
-use sqlx::Row;
 
 /// A program that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,12 +61,13 @@ impl CustomerStore<'_> {
         device: &DeviceRow,
         most: i64,
     ) -> Result<bool> {
-        sqlx::query("DELETE FROM device WHERE customer = ? AND until < ?")
+        self.query("DELETE FROM device WHERE customer = ? AND until < ?")
             .bind(self.customer.to_string())
             .bind(now_s() - 3600)
             .execute(&mut **write)
             .await?;
-        let row = sqlx::query("SELECT COUNT(*) FROM device WHERE customer = ? AND until > ?")
+        let row = self
+            .query("SELECT COUNT(*) FROM device WHERE customer = ? AND until > ?")
             .bind(self.customer.to_string())
             .bind(now_s())
             .fetch_one(&mut **write)
@@ -75,7 +75,7 @@ impl CustomerStore<'_> {
         if row.try_get::<i64, _>(0)? >= most {
             return Ok(false);
         }
-        sqlx::query(
+        self.query(
             "INSERT INTO device (customer, hash, user_code, client, stage, scope, until, every) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(self.customer.to_string())
@@ -93,7 +93,7 @@ impl CustomerStore<'_> {
 
     /// The client that waits under this code at this issuer for a member's word.
     pub async fn device_waiting(&self, user_code: &str, stage: &str) -> Result<Option<String>> {
-        let row = sqlx::query(
+        let row = self.query(
             "SELECT client FROM device WHERE customer = ? AND user_code = ? AND stage = ? AND state = 'waiting' AND until > ?",
         )
         .bind(self.customer.to_string())
@@ -114,20 +114,21 @@ impl CustomerStore<'_> {
         allowed: bool,
         word: Word,
     ) -> Result<bool> {
-        let done = sqlx::query(
-            "UPDATE device SET state = ?, member = ?, since = ?, acr = ?
+        let done = self
+            .query(
+                "UPDATE device SET state = ?, member = ?, since = ?, acr = ?
              WHERE customer = ? AND user_code = ? AND stage = ? AND state = 'waiting' AND until > ?",
-        )
-        .bind(if allowed { "allowed" } else { "denied" })
-        .bind(word.member.to_string())
-        .bind(word.since)
-        .bind(word.acr.as_str())
-        .bind(self.customer.to_string())
-        .bind(user_code)
-        .bind(stage)
-        .bind(now_s())
-        .execute(&mut **write)
-        .await?;
+            )
+            .bind(if allowed { "allowed" } else { "denied" })
+            .bind(word.member.to_string())
+            .bind(word.since)
+            .bind(word.acr.as_str())
+            .bind(self.customer.to_string())
+            .bind(user_code)
+            .bind(stage)
+            .bind(now_s())
+            .execute(&mut **write)
+            .await?;
         Ok(done.rows_affected() == 1)
     }
 
@@ -139,16 +140,17 @@ impl CustomerStore<'_> {
         client: &str,
         stage: &str,
     ) -> Result<DeviceOutcome> {
-        let row = sqlx::query(
-            "SELECT user_code, scope, until, every, asked, state, member, since, acr FROM device
+        let row = self
+            .query(
+                "SELECT user_code, scope, until, every, asked, state, member, since, acr FROM device
              WHERE customer = ? AND hash = ? AND client = ? AND stage = ?",
-        )
-        .bind(self.customer.to_string())
-        .bind(&hash[..])
-        .bind(client)
-        .bind(stage)
-        .fetch_optional(&mut **write)
-        .await?;
+            )
+            .bind(self.customer.to_string())
+            .bind(&hash[..])
+            .bind(client)
+            .bind(stage)
+            .fetch_optional(&mut **write)
+            .await?;
         let Some(row) = row else { return Ok(DeviceOutcome::Unknown) };
         let (now, asked): (i64, i64) = (now_s(), row.try_get(4)?);
         let device = DeviceRow {
@@ -168,7 +170,7 @@ impl CustomerStore<'_> {
             self.note_question(write, hash, now, if too_often { SLOWER_S } else { 0 }).await?;
             return Ok(if too_often { DeviceOutcome::TooOften } else { DeviceOutcome::Waiting });
         }
-        sqlx::query("DELETE FROM device WHERE customer = ? AND hash = ?")
+        self.query("DELETE FROM device WHERE customer = ? AND hash = ?")
             .bind(self.customer.to_string())
             .bind(&hash[..])
             .execute(&mut **write)
@@ -184,7 +186,7 @@ impl CustomerStore<'_> {
     }
 
     async fn note_question(&self, write: &mut Write, hash: &[u8; 32], now: i64, slower_s: i64) -> Result<()> {
-        sqlx::query("UPDATE device SET asked = ?, every = every + ? WHERE customer = ? AND hash = ?")
+        self.query("UPDATE device SET asked = ?, every = every + ? WHERE customer = ? AND hash = ?")
             .bind(now)
             .bind(slower_s)
             .bind(self.customer.to_string())

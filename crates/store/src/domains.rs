@@ -1,11 +1,12 @@
 //! Custom domains: claims, whose they are, what they serve with.
 
 use crate::{
-    CustomerStore, Result, Store, StoreError, Write, label, now_s, parse, raise_revision, services::password,
+    CustomerStore, Result, Store, StoreError, Write, label, now_s, parse, raise_revision,
+    services::password,
+    sql::{Row, across},
     taken,
 };
 use bastide_types::{AppName, CustomerId, DomainName, Secret, StageName};
-use sqlx::{Row, sqlite::SqliteRow};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -170,20 +171,20 @@ impl Store {
     pub async fn domains_due(&self, most: u32) -> Result<Vec<DomainRow>> {
         let query =
             sqlx::AssertSqlSafe(format!("{DOMAIN} WHERE d.check_at <= ? ORDER BY d.check_at LIMIT ?"));
-        let rows = sqlx::query(query).bind(now_s()).bind(most).fetch_all(&self.pool).await?;
+        let rows = across(query).bind(now_s()).bind(most).fetch_all(&self.pool).await?;
         rows.iter().map(domain_row).collect()
     }
 
     /// The proven claim on a domain, whoever's it is.
     pub async fn domain_owner(&self, name: &DomainName) -> Result<Option<DomainRow>> {
         let query = sqlx::AssertSqlSafe(format!("{DOMAIN} WHERE d.name = ? AND d.validated IS NOT NULL"));
-        let row = sqlx::query(query).bind(name.as_str()).fetch_optional(&self.pool).await?;
+        let row = across(query).bind(name.as_str()).fetch_optional(&self.pool).await?;
         row.as_ref().map(domain_row).transpose()
     }
 
     /// Keys that are not sealed for this edge yet, or for an older certificate.
     pub async fn keys_unsealed(&self, edge: &str) -> Result<Vec<UnsealedKey>> {
-        let rows = sqlx::query(
+        let rows = across(
             "SELECT c.customer, c.domain, c.id, c.key FROM domain_certificate c LEFT JOIN domain_key k
                 ON k.customer = c.customer AND k.domain = c.domain AND k.edge = ?
              WHERE k.certificate IS NULL OR k.certificate != c.id",
@@ -191,7 +192,7 @@ impl Store {
         .bind(edge)
         .fetch_all(&self.pool)
         .await?;
-        let unsealed = |row: &SqliteRow| {
+        let unsealed = |row: &Row| {
             let customer: CustomerId = parse(row.try_get(0)?)?;
             let name: DomainName = parse(row.try_get(1)?)?;
             let key = self.kek.open(&key_place(customer, &name), row.try_get(3)?)?;
@@ -203,7 +204,7 @@ impl Store {
 
     /// Domains whose order is due, of all customers. Who uploaded a certificate wants none.
     pub async fn orders_due(&self, most: u32) -> Result<Vec<OrderRow>> {
-        let rows = sqlx::query(
+        let rows = across(
             "SELECT d.customer, d.name, o.attempts, d.leads_here, c.chain, c.taken, c.not_after FROM domain d
                 JOIN domain_order o ON o.customer = d.customer AND o.domain = d.name
                 LEFT JOIN domain_certificate c ON c.customer = d.customer AND c.domain = d.name
@@ -214,7 +215,7 @@ impl Store {
         .bind(most)
         .fetch_all(&self.pool)
         .await?;
-        let order = |row: &SqliteRow| {
+        let order = |row: &Row| {
             let certificate = match row.try_get::<Option<String>, _>(4)? {
                 Some(chain) => Some((chain, row.try_get(5)?, row.try_get(6)?)),
                 None => None,
@@ -232,7 +233,7 @@ impl Store {
 
     /// The account at an authority: credentials as the client wrote them.
     pub async fn acme_account(&self, directory: &str) -> Result<Option<Secret>> {
-        let row = sqlx::query("SELECT credentials FROM acme_account WHERE directory = ?")
+        let row = across("SELECT credentials FROM acme_account WHERE directory = ?")
             .bind(directory)
             .fetch_optional(&self.pool)
             .await?;
@@ -244,7 +245,7 @@ impl Store {
     /// Keeps the account at an authority.
     pub async fn put_acme_account(&self, directory: &str, credentials: &Secret) -> Result<()> {
         let sealed = self.kek.seal(&account_place(directory), credentials.expose().as_bytes())?;
-        sqlx::query(
+        across(
             "INSERT INTO acme_account (directory, credentials) VALUES (?1, ?2)
              ON CONFLICT (directory) DO UPDATE SET credentials = ?2",
         )
@@ -257,7 +258,7 @@ impl Store {
 
     /// Whether something is sealed for an edge that is not among these.
     pub async fn has_other_edges(&self, known: &[String]) -> Result<bool> {
-        let rows = sqlx::query("SELECT DISTINCT edge FROM domain_key").fetch_all(&self.pool).await?;
+        let rows = across("SELECT DISTINCT edge FROM domain_key").fetch_all(&self.pool).await?;
         for row in &rows {
             if !known.iter().any(|edge| row.try_get::<&str, _>(0).is_ok_and(|own| own == edge)) {
                 return Ok(true);
@@ -268,17 +269,19 @@ impl Store {
 
     /// Forgets what was sealed for edges that are not among these.
     pub async fn forget_edges(&self, write: &mut Write, known: &[String]) -> Result<()> {
-        let known = crate::to_json(&known)?;
-        sqlx::query("DELETE FROM domain_key WHERE edge NOT IN (SELECT value FROM json_each(?))")
-            .bind(known)
-            .execute(&mut **write)
-            .await?;
+        let rows = across("SELECT DISTINCT edge FROM domain_key").fetch_all(&mut **write).await?;
+        for row in &rows {
+            let edge: &str = row.try_get(0)?;
+            if !known.iter().any(|known| known == edge) {
+                across("DELETE FROM domain_key WHERE edge = ?").bind(edge).execute(&mut **write).await?;
+            }
+        }
         raise_revision(write).await
     }
 
     /// Certificates that end before a time, of all customers: domain and end.
     pub async fn certificates_ending(&self, before: i64) -> Result<Vec<(DomainName, i64)>> {
-        let rows = sqlx::query("SELECT domain, not_after FROM domain_certificate WHERE not_after < ?")
+        let rows = across("SELECT domain, not_after FROM domain_certificate WHERE not_after < ?")
             .bind(before)
             .fetch_all(&self.pool)
             .await?;
@@ -290,14 +293,14 @@ impl CustomerStore<'_> {
     /// All claims of the customer.
     pub async fn domains(&self) -> Result<Vec<DomainRow>> {
         let query = sqlx::AssertSqlSafe(format!("{DOMAIN} WHERE d.customer = ? ORDER BY d.name"));
-        let rows = sqlx::query(query).bind(self.customer.to_string()).fetch_all(&self.store.pool).await?;
+        let rows = self.query(query).bind(self.customer.to_string()).fetch_all(&self.store.pool).await?;
         rows.iter().map(domain_row).collect()
     }
 
     /// One claim.
     pub async fn domain(&self, name: &DomainName) -> Result<Option<DomainRow>> {
         let query = sqlx::AssertSqlSafe(format!("{DOMAIN} WHERE d.customer = ? AND d.name = ?"));
-        let query = sqlx::query(query).bind(self.customer.to_string()).bind(name.as_str());
+        let query = self.query(query).bind(self.customer.to_string()).bind(name.as_str());
         query.fetch_optional(&self.store.pool).await?.as_ref().map(domain_row).transpose()
     }
 
@@ -313,7 +316,7 @@ impl CustomerStore<'_> {
         app: Option<&AppName>,
     ) -> Result<()> {
         let now = now_s();
-        sqlx::query(
+        self.query(
             "DELETE FROM domain WHERE customer = ? AND name = ? AND validated IS NULL
              AND (lost IS NOT NULL OR created <= ?)",
         )
@@ -322,7 +325,7 @@ impl CustomerStore<'_> {
         .bind(now - CLAIM_LIFE_S)
         .execute(&mut **write)
         .await?;
-        sqlx::query(
+        self.query(
             "INSERT INTO domain (customer, name, stage, token, app, created, check_at) VALUES (?, ?, ?, ?, ?, ?6, ?6)",
         )
         .bind(self.customer.to_string())
@@ -344,7 +347,7 @@ impl CustomerStore<'_> {
         name: &DomainName,
         check: &DomainCheck<'_>,
     ) -> Result<()> {
-        sqlx::query(
+        self.query(
             "UPDATE domain SET checked = ?, missing_since = ?, leads_here = ?, check_at = ?, problem = ?
              WHERE customer = ? AND name = ?",
         )
@@ -362,7 +365,7 @@ impl CustomerStore<'_> {
 
     /// Has the record of a domain looked for at the next opportunity.
     pub async fn hurry_domain(&self, write: &mut Write, name: &DomainName) -> Result<()> {
-        sqlx::query("UPDATE domain SET check_at = MIN(check_at, ?) WHERE customer = ? AND name = ?")
+        self.query("UPDATE domain SET check_at = ?1 WHERE customer = ?2 AND name = ?3 AND check_at > ?1")
             .bind(now_s())
             .bind(self.customer.to_string())
             .bind(name.as_str())
@@ -379,7 +382,7 @@ impl CustomerStore<'_> {
         if label::is_locked(write, label::DOMAIN, name.as_str(), self.customer).await? {
             return Err(StoreError::Taken);
         }
-        let made = sqlx::query(
+        let made = self.query(
             "UPDATE domain SET validated = ?, lost = NULL WHERE customer = ? AND name = ? AND validated IS NULL",
         )
         .bind(now_s())
@@ -391,12 +394,14 @@ impl CustomerStore<'_> {
         if made.rows_affected() == 0 {
             return Ok(());
         }
-        sqlx::query("INSERT OR IGNORE INTO domain_order (customer, domain, next_at) VALUES (?, ?, ?)")
-            .bind(self.customer.to_string())
-            .bind(name.as_str())
-            .bind(now_s())
-            .execute(&mut **write)
-            .await?;
+        self.query(
+            "INSERT INTO domain_order (customer, domain, next_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        )
+        .bind(self.customer.to_string())
+        .bind(name.as_str())
+        .bind(now_s())
+        .execute(&mut **write)
+        .await?;
         raise_revision(write).await
     }
 
@@ -405,7 +410,7 @@ impl CustomerStore<'_> {
         for table in ["domain_certificate", "domain_order"] {
             self.delete_of(write, table, name).await?;
         }
-        sqlx::query(
+        self.query(
             "UPDATE domain SET validated = NULL, lost = ?, is_default = 0, leads_here = 0, check_at = ?, problem = ?
              WHERE customer = ? AND name = ?",
         )
@@ -421,13 +426,14 @@ impl CustomerStore<'_> {
 
     async fn delete_of(&self, write: &mut Write, table: &'static str, name: &DomainName) -> Result<()> {
         let query = sqlx::AssertSqlSafe(format!("DELETE FROM {table} WHERE customer = ? AND domain = ?"));
-        sqlx::query(query).bind(self.customer.to_string()).bind(name.as_str()).execute(&mut **write).await?;
+        self.query(query).bind(self.customer.to_string()).bind(name.as_str()).execute(&mut **write).await?;
         Ok(())
     }
 
     /// Gives a domain up. One that was proven is locked for others for a while. False when there is none.
     pub async fn remove_domain(&self, write: &mut Write, name: &DomainName) -> Result<bool> {
-        let row = sqlx::query("DELETE FROM domain WHERE customer = ? AND name = ? RETURNING validated")
+        let row = self
+            .query("DELETE FROM domain WHERE customer = ? AND name = ? RETURNING validated")
             .bind(self.customer.to_string())
             .bind(name.as_str())
             .fetch_optional(&mut **write)
@@ -447,13 +453,13 @@ impl CustomerStore<'_> {
         stage: &StageName,
         name: Option<&DomainName>,
     ) -> Result<()> {
-        sqlx::query("UPDATE domain SET is_default = 0 WHERE customer = ? AND stage = ?")
+        self.query("UPDATE domain SET is_default = 0 WHERE customer = ? AND stage = ?")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .execute(&mut **write)
             .await?;
         if let Some(name) = name {
-            sqlx::query("UPDATE domain SET is_default = 1 WHERE customer = ? AND stage = ? AND name = ?")
+            self.query("UPDATE domain SET is_default = 1 WHERE customer = ? AND stage = ? AND name = ?")
                 .bind(self.customer.to_string())
                 .bind(stage.as_str())
                 .bind(name.as_str())
@@ -478,7 +484,7 @@ impl CustomerStore<'_> {
     ) -> Result<()> {
         let place = key_place(self.customer, name);
         let sealed = self.store.kek.seal(&place, new.key.expose().as_bytes())?;
-        sqlx::query(
+        self.query(
             "INSERT INTO domain_certificate (customer, domain, id, source, chain, key, not_after, taken)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (customer, domain) DO UPDATE SET id = ?3, source = ?4, chain = ?5, key = ?6, not_after = ?7, taken = ?8",
@@ -503,16 +509,17 @@ impl CustomerStore<'_> {
         name: &DomainName,
         challenge: Option<(&str, &str)>,
     ) -> Result<()> {
-        let changed = sqlx::query(
-            "UPDATE domain_order SET token = ?1, key_authorization = ?2
-             WHERE customer = ?3 AND domain = ?4 AND token IS NOT ?1",
-        )
-        .bind(challenge.map(|(token, _)| token))
-        .bind(challenge.map(|(_, answer)| answer))
-        .bind(self.customer.to_string())
-        .bind(name.as_str())
-        .execute(&mut **write)
-        .await?;
+        let changed = self
+            .query(
+                "UPDATE domain_order SET token = ?1, key_authorization = ?2
+             WHERE customer = ?3 AND domain = ?4 AND token IS DISTINCT FROM ?1",
+            )
+            .bind(challenge.map(|(token, _)| token))
+            .bind(challenge.map(|(_, answer)| answer))
+            .bind(self.customer.to_string())
+            .bind(name.as_str())
+            .execute(&mut **write)
+            .await?;
         if changed.rows_affected() == 1 { raise_revision(write).await } else { Ok(()) }
     }
 
@@ -523,7 +530,7 @@ impl CustomerStore<'_> {
         name: &DomainName,
         (next_at, attempts, problem): (i64, u32, Option<&str>),
     ) -> Result<()> {
-        sqlx::query(
+        self.query(
             "UPDATE domain_order SET next_at = ?, attempts = ?, problem = ? WHERE customer = ? AND domain = ?",
         )
         .bind(next_at)
@@ -545,7 +552,7 @@ impl CustomerStore<'_> {
         sealed: &[u8],
     ) -> Result<()> {
         // The certificate may have been replaced or removed meanwhile.
-        let kept = sqlx::query(
+        let kept = self.query(
             "INSERT INTO domain_key (customer, domain, edge, certificate, sealed)
              SELECT customer, domain, ?3, id, ?5 FROM domain_certificate WHERE customer = ?1 AND domain = ?2 AND id = ?4
              ON CONFLICT (customer, domain, edge) DO UPDATE SET certificate = ?4, sealed = ?5",
@@ -562,15 +569,16 @@ impl CustomerStore<'_> {
 
     /// What the data plane must know of the customer's proven domains.
     pub async fn served_domains(&self) -> Result<Vec<ServedDomain>> {
-        let rows = sqlx::query(
-            "SELECT d.name, d.stage, d.app, c.chain, c.id, o.token, o.key_authorization FROM domain d
+        let rows = self
+            .query(
+                "SELECT d.name, d.stage, d.app, c.chain, c.id, o.token, o.key_authorization FROM domain d
                 LEFT JOIN domain_certificate c ON c.customer = d.customer AND c.domain = d.name
                 LEFT JOIN domain_order o ON o.customer = d.customer AND o.domain = d.name
              WHERE d.customer = ? AND d.validated IS NOT NULL ORDER BY d.name",
-        )
-        .bind(self.customer.to_string())
-        .fetch_all(&self.store.pool)
-        .await?;
+            )
+            .bind(self.customer.to_string())
+            .fetch_all(&self.store.pool)
+            .await?;
         let mut served = Vec::new();
         for row in &rows {
             let name: DomainName = parse(row.try_get(0)?)?;
@@ -591,31 +599,32 @@ impl CustomerStore<'_> {
     }
 
     async fn sealed_keys(&self, name: &DomainName, certificate: &str) -> Result<BTreeMap<String, Vec<u8>>> {
-        let rows = sqlx::query(
-            "SELECT edge, sealed FROM domain_key WHERE customer = ? AND domain = ? AND certificate = ?",
-        )
-        .bind(self.customer.to_string())
-        .bind(name.as_str())
-        .bind(certificate)
-        .fetch_all(&self.store.pool)
-        .await?;
+        let rows = self
+            .query(
+                "SELECT edge, sealed FROM domain_key WHERE customer = ? AND domain = ? AND certificate = ?",
+            )
+            .bind(self.customer.to_string())
+            .bind(name.as_str())
+            .bind(certificate)
+            .fetch_all(&self.store.pool)
+            .await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 
     /// How often somebody of this customer did something since a time, by the audit trail.
     pub async fn audited_since(&self, write: &mut Write, what: &str, since: i64) -> Result<u64> {
-        let count: i64 =
-            sqlx::query_scalar("SELECT COUNT(*) FROM audit_entry WHERE customer = ? AND what = ? AND at > ?")
-                .bind(self.customer.to_string())
-                .bind(what)
-                .bind(since)
-                .fetch_one(&mut **write)
-                .await?;
-        Ok(u64::try_from(count).unwrap_or_default())
+        let row = self
+            .query("SELECT COUNT(*) FROM audit_entry WHERE customer = ? AND what = ? AND at > ?")
+            .bind(self.customer.to_string())
+            .bind(what)
+            .bind(since)
+            .fetch_one(&mut **write)
+            .await?;
+        Ok(row.try_get::<i64, _>(0)?.unsigned_abs())
     }
 }
 
-fn domain_row(row: &SqliteRow) -> Result<DomainRow> {
+fn domain_row(row: &Row) -> Result<DomainRow> {
     let source: Option<String> = row.try_get("source")?;
     Ok(DomainRow {
         customer: parse(row.try_get("customer")?)?,

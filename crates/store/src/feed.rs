@@ -1,11 +1,13 @@
 //! The session feed: what gateways are told about sessions, written in the transaction in which it happens.
 
-use crate::{CustomerStore, Result, Store, StoreError, Write, from_json, now_s, parse, raise_revision};
+use crate::{
+    CustomerStore, Result, Store, StoreError, Write, from_json, now_s, parse, raise_revision,
+    sql::{Row, across},
+};
 use bastide_types::{
     UserId,
     feed::{ENTRIES_MAX, Entry, Feed, ID_BYTES_MAX, RESOURCE_BYTES_MAX, REVOKED_FOR_S, What},
 };
-use sqlx::Row;
 use std::sync::atomic::Ordering;
 
 /// How long it is told that a session began, in seconds.
@@ -14,7 +16,7 @@ const BEGAN_FOR_S: i64 = 60;
 impl Store {
     /// The last number of the feed. A token that is made after this was read knows all that happened up to it.
     pub async fn token_epoch(&self) -> Result<u64> {
-        let row = sqlx::query("SELECT seq FROM sqlite_sequence WHERE name = 'session_feed'")
+        let row = across("SELECT seq FROM sqlite_sequence WHERE name = 'session_feed'")
             .fetch_optional(&self.pool)
             .await?;
         let last: i64 = row.map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
@@ -27,7 +29,7 @@ impl Store {
         // In this order: what comes meanwhile is after `last`, and told next time.
         let last = self.token_epoch().await?;
         let after = if life == own && after <= last { after } else { 0 };
-        let rows = sqlx::query(
+        let rows = across(
             "SELECT number, customer, what, id, until, resource FROM session_feed
              WHERE number > ? AND number <= ? AND until > ? ORDER BY number LIMIT ?",
         )
@@ -74,7 +76,7 @@ impl CustomerStore<'_> {
 
     /// Ends every session of the customer and revokes every token that was made before.
     pub async fn end_everything(&self, write: &mut Write) -> Result<()> {
-        sqlx::query("DELETE FROM session WHERE customer = ?")
+        self.query("DELETE FROM session WHERE customer = ?")
             .bind(self.customer.to_string())
             .execute(&mut **write)
             .await?;
@@ -84,7 +86,7 @@ impl CustomerStore<'_> {
     /// Revokes every token of the customer that was made before. Sessions go on and get new ones.
     pub(crate) async fn revoke_everybody(&self, write: &mut Write) -> Result<()> {
         let number = self.say(write, What::Customer, "", REVOKED_FOR_S.cast_signed(), None).await?;
-        sqlx::query("UPDATE customer SET token_epoch = ? WHERE id = ?")
+        self.query("UPDATE customer SET token_epoch = ? WHERE id = ?")
             .bind(number)
             .bind(self.customer.to_string())
             .execute(&mut **write)
@@ -94,7 +96,8 @@ impl CustomerStore<'_> {
 
     /// The epoch of which tokens must at least be.
     pub async fn token_floor(&self) -> Result<u64> {
-        let row = sqlx::query("SELECT token_epoch FROM customer WHERE id = ?")
+        let row = self
+            .query("SELECT token_epoch FROM customer WHERE id = ?")
             .bind(self.customer.to_string())
             .fetch_optional(&self.store.pool)
             .await?;
@@ -104,15 +107,16 @@ impl CustomerStore<'_> {
 
     /// The epoch of which a token of this subject, got by this client, must at least be.
     pub async fn token_cut(&self, subject: &str, client: &str) -> Result<u64> {
-        let row = sqlx::query(
-            "SELECT COALESCE(MAX(number), 0) FROM session_feed
+        let row = self
+            .query(
+                "SELECT COALESCE(MAX(number), 0) FROM session_feed
              WHERE customer = ? AND (what = 'subject' AND id = ? OR what = 'client' AND id = ?)",
-        )
-        .bind(self.customer.to_string())
-        .bind(subject)
-        .bind(client)
-        .fetch_one(&self.store.pool)
-        .await?;
+            )
+            .bind(self.customer.to_string())
+            .bind(subject)
+            .bind(client)
+            .fetch_one(&self.store.pool)
+            .await?;
         Ok(row.try_get::<i64, _>(0)?.unsigned_abs())
     }
 
@@ -129,8 +133,8 @@ impl CustomerStore<'_> {
             return Err(StoreError::Damaged("an id in the session feed".into()));
         }
         self.store.feed_writes.fetch_add(1, Ordering::SeqCst);
-        sqlx::query("DELETE FROM session_feed WHERE until <= ?").bind(now_s()).execute(&mut **write).await?;
-        let row = sqlx::query(
+        self.query("DELETE FROM session_feed WHERE until <= ?").bind(now_s()).execute(&mut **write).await?;
+        let row = self.query(
             "INSERT INTO session_feed (customer, what, id, until, resource) VALUES (?, ?, ?, ?, ?) RETURNING number",
         )
         .bind(self.customer.to_string())
@@ -154,7 +158,7 @@ fn word(what: What) -> &'static str {
     }
 }
 
-fn entry(row: &sqlx::sqlite::SqliteRow) -> Result<Entry> {
+fn entry(row: &Row) -> Result<Entry> {
     let (number, what, until): (i64, String, i64) = (row.try_get(0)?, row.try_get(2)?, row.try_get(4)?);
     Ok(Entry {
         number: number.unsigned_abs(),

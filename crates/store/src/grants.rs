@@ -1,8 +1,7 @@
 //! What a session is for, and the refresh tokens that keep it alive.
 
-use crate::{CustomerStore, RefreshOutcome, Result, SessionRow, Write, now_s, parse};
+use crate::{CustomerStore, RefreshOutcome, Result, SessionRow, Write, now_s, parse, sql::Row};
 use bastide_types::{Acr, UserId};
-use sqlx::{Row, sqlite::SqliteRow};
 
 /// What a session is for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,7 +34,7 @@ pub struct RefreshBy<'a> {
 impl CustomerStore<'_> {
     /// Says what a new session is for.
     pub async fn describe_session(&self, write: &mut Write, id: &str, used: &SessionUse) -> Result<()> {
-        sqlx::query(
+        self.query(
             "UPDATE session SET client = ?, stage = ?, scope = ?, since = ?, acr = ?, auth_time = ? WHERE customer = ? AND id = ?",
         )
         .bind(&used.client)
@@ -53,7 +52,7 @@ impl CustomerStore<'_> {
 
     /// A session by its id, while it lives.
     pub async fn session_with_id(&self, id: &str) -> Result<Option<(SessionRow, SessionUse)>> {
-        let row = sqlx::query(
+        let row = self.query(
             "SELECT id, member, until, client, stage, scope, since, acr, auth_time FROM session WHERE customer = ? AND id = ? AND until > ?",
         )
         .bind(self.customer.to_string())
@@ -66,28 +65,29 @@ impl CustomerStore<'_> {
 
     /// The session that an unspent refresh token keeps alive.
     pub async fn session_of_refresh(&self, hash: &[u8; 32]) -> Result<Option<(SessionRow, SessionUse)>> {
-        let row = sqlx::query(
-            "SELECT s.id, s.member, s.until, s.client, s.stage, s.scope, s.since, s.acr, s.auth_time
+        let row = self
+            .query(
+                "SELECT s.id, s.member, s.until, s.client, s.stage, s.scope, s.since, s.acr, s.auth_time
              FROM refresh r JOIN session s ON s.customer = r.customer AND s.id = r.session
              WHERE r.customer = ? AND r.hash = ? AND r.used = 0 AND s.until > ?",
-        )
-        .bind(self.customer.to_string())
-        .bind(&hash[..])
-        .bind(now_s())
-        .fetch_optional(&self.store.pool)
-        .await?;
+            )
+            .bind(self.customer.to_string())
+            .bind(&hash[..])
+            .bind(now_s())
+            .fetch_optional(&self.store.pool)
+            .await?;
         row.as_ref().map(used_session).transpose()
     }
 
     /// Ends the session of this id with the sign-in that it came from and all that came of it. Returns
     /// whose it was.
     pub async fn end_sign_in_of(&self, write: &mut Write, id: &str) -> Result<Option<UserId>> {
-        let row =
-            sqlx::query("SELECT COALESCE(parent, id), member FROM session WHERE customer = ? AND id = ?")
-                .bind(self.customer.to_string())
-                .bind(id)
-                .fetch_optional(&mut **write)
-                .await?;
+        let row = self
+            .query("SELECT COALESCE(parent, id), member FROM session WHERE customer = ? AND id = ?")
+            .bind(self.customer.to_string())
+            .bind(id)
+            .fetch_optional(&mut **write)
+            .await?;
         let Some(row) = row else { return Ok(None) };
         let sign_in: String = row.try_get(0)?;
         self.delete_session(write, &sign_in).await?;
@@ -97,7 +97,7 @@ impl CustomerStore<'_> {
     /// Ends all sessions of a client and revokes its tokens, also those that it got for itself.
     pub(crate) async fn end_sessions_of_client(&self, write: &mut Write, client: &str) -> Result<()> {
         // Nothing comes of a client's session: one entry is enough for all of them.
-        sqlx::query("DELETE FROM session WHERE customer = ? AND client = ?")
+        self.query("DELETE FROM session WHERE customer = ? AND client = ?")
             .bind(self.customer.to_string())
             .bind(client)
             .execute(&mut **write)
@@ -107,7 +107,7 @@ impl CustomerStore<'_> {
 
     /// Stores a refresh token of a session.
     pub async fn add_refresh(&self, write: &mut Write, hash: &[u8; 32], session: &str) -> Result<()> {
-        sqlx::query("INSERT INTO refresh (customer, hash, session) VALUES (?, ?, ?)")
+        self.query("INSERT INTO refresh (customer, hash, session) VALUES (?, ?, ?)")
             .bind(self.customer.to_string())
             .bind(&hash[..])
             .bind(session)
@@ -126,7 +126,7 @@ impl CustomerStore<'_> {
         by: &RefreshBy<'_>,
     ) -> Result<RefreshOutcome> {
         let mut write = self.store.write().await?;
-        let row = sqlx::query(
+        let row = self.query(
             "SELECT s.id, s.member, s.until, s.client, s.stage, s.scope, s.since, s.acr, s.auth_time, r.used, r.used_at, r.successor
              FROM refresh r JOIN session s ON s.customer = r.customer AND s.id = r.session
              WHERE r.customer = ? AND r.hash = ? AND s.client = ? AND s.stage = ? AND s.until > ?",
@@ -152,7 +152,7 @@ impl CustomerStore<'_> {
                 return Ok(RefreshOutcome::Reused);
             }
         }
-        sqlx::query(
+        self.query(
             "UPDATE refresh SET used = 1, successor = ?1, used_at = CASE used WHEN 0 THEN ?2 ELSE used_at END
              WHERE customer = ?3 AND hash = ?4",
         )
@@ -169,7 +169,8 @@ impl CustomerStore<'_> {
 
     /// Forgets a successor that nobody used; false when somebody did.
     async fn forget_unused(&self, write: &mut Write, hash: &[u8]) -> Result<bool> {
-        let done = sqlx::query("DELETE FROM refresh WHERE customer = ? AND hash = ? AND used = 0")
+        let done = self
+            .query("DELETE FROM refresh WHERE customer = ? AND hash = ? AND used = 0")
             .bind(self.customer.to_string())
             .bind(hash)
             .execute(&mut **write)
@@ -178,7 +179,7 @@ impl CustomerStore<'_> {
     }
 }
 
-fn used_session(row: &SqliteRow) -> Result<(SessionRow, SessionUse)> {
+fn used_session(row: &Row) -> Result<(SessionRow, SessionUse)> {
     let session = SessionRow { id: row.try_get(0)?, member: parse(row.try_get(1)?)?, until: row.try_get(2)? };
     let used = SessionUse {
         client: row.try_get(3)?,

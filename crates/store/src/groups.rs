@@ -2,7 +2,6 @@
 
 use crate::{CustomerStore, Result, Write, parse, taken};
 use bastide_types::{AppId, StageName, UserId};
-use sqlx::Row;
 
 /// Users of a group whose tokens are revoked one by one; of more, those of the whole customer are.
 const REVOKED_MAX: usize = 500;
@@ -10,15 +9,16 @@ const REVOKED_MAX: usize = 500;
 impl CustomerStore<'_> {
     /// Names of a stage's groups with the number of users in each.
     pub async fn groups(&self, stage: &StageName) -> Result<Vec<(String, i64)>> {
-        let rows = sqlx::query(
-            "SELECT g.name, COUNT(u.member) FROM user_group g
+        let rows = self
+            .query(
+                "SELECT g.name, COUNT(u.member) FROM user_group g
              LEFT JOIN group_user u ON u.customer = g.customer AND u.stage = g.stage AND u.name = g.name
              WHERE g.customer = ? AND g.stage = ? GROUP BY g.name ORDER BY g.name",
-        )
-        .bind(self.customer.to_string())
-        .bind(stage.as_str())
-        .fetch_all(&self.store.pool)
-        .await?;
+            )
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .fetch_all(&self.store.pool)
+            .await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 
@@ -33,7 +33,8 @@ impl CustomerStore<'_> {
         name: &str,
         most: i64,
     ) -> Result<bool> {
-        let row = sqlx::query("SELECT COUNT(*) FROM user_group WHERE customer = ? AND stage = ?")
+        let row = self
+            .query("SELECT COUNT(*) FROM user_group WHERE customer = ? AND stage = ?")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .fetch_one(&mut **write)
@@ -41,7 +42,7 @@ impl CustomerStore<'_> {
         if row.try_get::<i64, _>(0)? >= most {
             return Ok(false);
         }
-        sqlx::query("INSERT INTO user_group (customer, stage, name) VALUES (?, ?, ?)")
+        self.query("INSERT INTO user_group (customer, stage, name) VALUES (?, ?, ?)")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .bind(name)
@@ -54,7 +55,8 @@ impl CustomerStore<'_> {
     /// Removes a group and revokes the tokens that may name its roles; false when there is none of this name.
     pub async fn remove_group(&self, write: &mut Write, stage: &StageName, name: &str) -> Result<bool> {
         self.revoke_group(write, stage, name).await?;
-        let done = sqlx::query("DELETE FROM user_group WHERE customer = ? AND stage = ? AND name = ?")
+        let done = self
+            .query("DELETE FROM user_group WHERE customer = ? AND stage = ? AND name = ?")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .bind(name)
@@ -65,7 +67,8 @@ impl CustomerStore<'_> {
 
     /// Whether there is a group of this name, as the transaction sees it.
     pub async fn has_group(&self, write: &mut Write, stage: &StageName, name: &str) -> Result<bool> {
-        let row = sqlx::query("SELECT 1 FROM user_group WHERE customer = ? AND stage = ? AND name = ?")
+        let row = self
+            .query("SELECT 1 FROM user_group WHERE customer = ? AND stage = ? AND name = ?")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .bind(name)
@@ -82,7 +85,7 @@ impl CustomerStore<'_> {
         name: &str,
         user: UserId,
     ) -> Result<()> {
-        let done = sqlx::query(
+        let done = self.query(
             "INSERT INTO group_user (customer, stage, name, member) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
         )
         .bind(self.customer.to_string())
@@ -102,15 +105,14 @@ impl CustomerStore<'_> {
         name: &str,
         user: UserId,
     ) -> Result<bool> {
-        let done = sqlx::query(
-            "DELETE FROM group_user WHERE customer = ? AND stage = ? AND name = ? AND member = ?",
-        )
-        .bind(self.customer.to_string())
-        .bind(stage.as_str())
-        .bind(name)
-        .bind(user.to_string())
-        .execute(&mut **write)
-        .await?;
+        let done = self
+            .query("DELETE FROM group_user WHERE customer = ? AND stage = ? AND name = ? AND member = ?")
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .bind(name)
+            .bind(user.to_string())
+            .execute(&mut **write)
+            .await?;
         let was_in = done.rows_affected() == 1;
         if was_in {
             self.revoke_member(write, user).await?;
@@ -120,7 +122,8 @@ impl CustomerStore<'_> {
 
     /// Groups of an end user.
     pub async fn groups_of(&self, user: UserId) -> Result<Vec<String>> {
-        let rows = sqlx::query("SELECT name FROM group_user WHERE customer = ? AND member = ? ORDER BY name")
+        let rows = self
+            .query("SELECT name FROM group_user WHERE customer = ? AND member = ? ORDER BY name")
             .bind(self.customer.to_string())
             .bind(user.to_string())
             .fetch_all(&self.store.pool)
@@ -136,7 +139,7 @@ impl CustomerStore<'_> {
         after: &str,
         most: u32,
     ) -> Result<Vec<(UserId, String)>> {
-        let rows = sqlx::query(
+        let rows = self.query(
             "SELECT m.id, m.email FROM group_user u JOIN member m ON m.customer = u.customer AND m.id = u.member
              WHERE u.customer = ? AND u.stage = ? AND u.name = ? AND m.email > ? ORDER BY m.email LIMIT ?",
         )
@@ -159,7 +162,7 @@ impl CustomerStore<'_> {
         app: AppId,
         role: &str,
     ) -> Result<()> {
-        sqlx::query(
+        self.query(
             "INSERT INTO group_role (customer, stage, name, app, role) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         )
         .bind(self.customer.to_string())
@@ -181,7 +184,7 @@ impl CustomerStore<'_> {
         app: AppId,
         role: &str,
     ) -> Result<bool> {
-        let done = sqlx::query(
+        let done = self.query(
             "DELETE FROM group_role WHERE customer = ? AND stage = ? AND name = ? AND app = ? AND role = ?",
         )
         .bind(self.customer.to_string())
@@ -200,7 +203,7 @@ impl CustomerStore<'_> {
 
     /// Roles of an app that groups have: stage, role, group.
     pub async fn group_roles(&self, app: AppId) -> Result<Vec<(StageName, String, String)>> {
-        let rows = sqlx::query(
+        let rows = self.query(
             "SELECT stage, role, name FROM group_role WHERE customer = ? AND app = ? ORDER BY stage, role, name",
         )
         .bind(self.customer.to_string())
@@ -211,15 +214,14 @@ impl CustomerStore<'_> {
     }
 
     async fn revoke_group(&self, write: &mut Write, stage: &StageName, name: &str) -> Result<()> {
-        let rows = sqlx::query(
-            "SELECT member FROM group_user WHERE customer = ? AND stage = ? AND name = ? LIMIT ?",
-        )
-        .bind(self.customer.to_string())
-        .bind(stage.as_str())
-        .bind(name)
-        .bind(i64::try_from(REVOKED_MAX).unwrap_or(i64::MAX) + 1)
-        .fetch_all(&mut **write)
-        .await?;
+        let rows = self
+            .query("SELECT member FROM group_user WHERE customer = ? AND stage = ? AND name = ? LIMIT ?")
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .bind(name)
+            .bind(i64::try_from(REVOKED_MAX).unwrap_or(i64::MAX) + 1)
+            .fetch_all(&mut **write)
+            .await?;
         if rows.len() > REVOKED_MAX {
             return self.revoke_everybody(write).await;
         }

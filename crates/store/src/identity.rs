@@ -1,8 +1,7 @@
 //! Members, sessions, codes.
 
-use crate::{CustomerStore, Result, SessionUse, Write, from_json, now_s, parse, taken, to_json};
+use crate::{CustomerStore, Result, SessionUse, Write, from_json, now_s, parse, sql::Row, taken, to_json};
 use bastide_types::{Acr, AppId, StageName, UserId};
-use sqlx::{Row, sqlite::SqliteRow};
 
 /// A member, or an end user of a stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,7 +122,7 @@ impl CustomerStore<'_> {
     /// # Errors
     /// [`crate::StoreError::Taken`] when the address is a member's already.
     pub async fn add_member(&self, write: &mut Write, member: &MemberRow) -> Result<()> {
-        sqlx::query("INSERT INTO member (customer, id, stage, email, name, state, roles, password, verified) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
+        self.query("INSERT INTO member (customer, id, stage, email, name, state, roles, password, verified) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
             .bind(self.customer.to_string())
             .bind(member.id.to_string())
             .bind(&member.stage)
@@ -142,7 +141,7 @@ impl CustomerStore<'_> {
     /// Adds an invited member, or changes one who has not accepted yet; earlier links of that one stop
     /// working. `None` when the address belongs to somebody who accepted.
     pub async fn renew_invited(&self, write: &mut Write, member: &MemberRow) -> Result<Option<UserId>> {
-        let row = sqlx::query(
+        let row = self.query(
             "INSERT INTO member (customer, id, stage, email, name, state, roles) VALUES (?, ?, ?, ?, ?, 'invited', ?)
              ON CONFLICT (customer, stage, email) DO UPDATE SET name = excluded.name, roles = excluded.roles
              WHERE member.state = 'invited' RETURNING id",
@@ -157,7 +156,7 @@ impl CustomerStore<'_> {
         .await?;
         let Some(row) = row else { return Ok(None) };
         let id: UserId = parse(row.try_get(0)?)?;
-        sqlx::query("DELETE FROM invitation WHERE customer = ? AND member = ?")
+        self.query("DELETE FROM invitation WHERE customer = ? AND member = ?")
             .bind(self.customer.to_string())
             .bind(id.to_string())
             .execute(&mut **write)
@@ -167,7 +166,8 @@ impl CustomerStore<'_> {
 
     /// All members.
     pub async fn members(&self) -> Result<Vec<MemberRow>> {
-        let rows = sqlx::query("SELECT * FROM member WHERE customer = ? AND stage = '' ORDER BY email")
+        let rows = self
+            .query("SELECT * FROM member WHERE customer = ? AND stage = '' ORDER BY email")
             .bind(self.customer.to_string())
             .fetch_all(&self.store.pool)
             .await?;
@@ -176,7 +176,8 @@ impl CustomerStore<'_> {
 
     /// A member or an end user by id.
     pub async fn member(&self, id: UserId) -> Result<Option<MemberRow>> {
-        let row = sqlx::query("SELECT * FROM member WHERE customer = ? AND id = ?")
+        let row = self
+            .query("SELECT * FROM member WHERE customer = ? AND id = ?")
             .bind(self.customer.to_string())
             .bind(id.to_string())
             .fetch_optional(&self.store.pool)
@@ -209,7 +210,7 @@ impl CustomerStore<'_> {
         until: i64,
         mailed: bool,
     ) -> Result<()> {
-        sqlx::query("INSERT INTO invitation (customer, hash, member, until, mailed) VALUES (?, ?, ?, ?, ?)")
+        self.query("INSERT INTO invitation (customer, hash, member, until, mailed) VALUES (?, ?, ?, ?, ?)")
             .bind(self.customer.to_string())
             .bind(&hash[..])
             .bind(member.to_string())
@@ -222,7 +223,7 @@ impl CustomerStore<'_> {
 
     /// Who an invitation is for, while it is good, and until when that is, in seconds since 1970.
     pub async fn invitation(&self, hash: &[u8; 32]) -> Result<Option<(UserId, i64)>> {
-        let row = sqlx::query(
+        let row = self.query(
             "SELECT member, until FROM invitation WHERE customer = ? AND hash = ? AND used = 0 AND until > ?",
         )
         .bind(self.customer.to_string())
@@ -241,7 +242,7 @@ impl CustomerStore<'_> {
         hash: &[u8; 32],
         password: &str,
     ) -> Result<Option<UserId>> {
-        let row = sqlx::query(
+        let row = self.query(
             "UPDATE invitation SET used = 1 WHERE customer = ? AND hash = ? AND used = 0 AND until > ? RETURNING member, mailed",
         )
         .bind(self.customer.to_string())
@@ -251,7 +252,7 @@ impl CustomerStore<'_> {
         .await?;
         let Some(row) = row else { return Ok(None) };
         let (member, mailed): (UserId, bool) = (parse(row.try_get(0)?)?, row.try_get(1)?);
-        sqlx::query("UPDATE member SET password = ?, state = 'active', verified = MAX(verified, ?) WHERE customer = ? AND id = ?")
+        self.query("UPDATE member SET password = ?, state = 'active', verified = CASE WHEN ? = 1 THEN 1 ELSE verified END WHERE customer = ? AND id = ?")
             .bind(password)
             .bind(mailed)
             .bind(self.customer.to_string())
@@ -265,7 +266,7 @@ impl CustomerStore<'_> {
     pub async fn add_session(&self, write: &mut Write, new: &NewSession<'_>) -> Result<String> {
         let id = uuid::Uuid::now_v7().to_string();
         self.forget_expired(write).await?;
-        sqlx::query(
+        self.query(
             "INSERT INTO session (customer, id, kind, hash, parent, member, until, since, seen) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)",
         )
         .bind(self.customer.to_string())
@@ -283,7 +284,7 @@ impl CustomerStore<'_> {
 
     /// Forgets sessions whose time is over. What came of a sign-in and may live longer goes on alone.
     async fn forget_expired(&self, write: &mut Write) -> Result<()> {
-        sqlx::query(
+        self.query(
             "UPDATE session SET parent = NULL WHERE customer = ?1 AND until >= ?2
              AND parent IN (SELECT id FROM session WHERE customer = ?1 AND until < ?2)",
         )
@@ -291,7 +292,7 @@ impl CustomerStore<'_> {
         .bind(now_s())
         .execute(&mut **write)
         .await?;
-        sqlx::query("DELETE FROM session WHERE customer = ? AND until < ?")
+        self.query("DELETE FROM session WHERE customer = ? AND until < ?")
             .bind(self.customer.to_string())
             .bind(now_s())
             .execute(&mut **write)
@@ -301,7 +302,7 @@ impl CustomerStore<'_> {
 
     /// A session of this kind by the hash of its secret, while it lives.
     pub async fn session(&self, kind: &str, hash: &[u8; 32]) -> Result<Option<SessionRow>> {
-        let row = sqlx::query("SELECT id, member, until FROM session WHERE customer = ? AND kind = ? AND hash = ? AND until > ?")
+        let row = self.query("SELECT id, member, until FROM session WHERE customer = ? AND kind = ? AND hash = ? AND until > ?")
             .bind(self.customer.to_string())
             .bind(kind)
             .bind(&hash[..])
@@ -314,12 +315,12 @@ impl CustomerStore<'_> {
     /// Ends the session of this secret with all that came of the same sign-in in browsers. Returns whose
     /// it was.
     pub async fn end_session(&self, write: &mut Write, hash: &[u8; 32]) -> Result<Option<UserId>> {
-        let row =
-            sqlx::query("SELECT COALESCE(parent, id), member FROM session WHERE customer = ? AND hash = ?")
-                .bind(self.customer.to_string())
-                .bind(&hash[..])
-                .fetch_optional(&mut **write)
-                .await?;
+        let row = self
+            .query("SELECT COALESCE(parent, id), member FROM session WHERE customer = ? AND hash = ?")
+            .bind(self.customer.to_string())
+            .bind(&hash[..])
+            .fetch_optional(&mut **write)
+            .await?;
         let Some(row) = row else { return Ok(None) };
         let sign_in: String = row.try_get(0)?;
         self.delete_session(write, &sign_in).await?;
@@ -329,12 +330,12 @@ impl CustomerStore<'_> {
     /// Stores an authorization code.
     pub async fn add_code(&self, write: &mut Write, hash: &[u8; 32], code: &CodeRow) -> Result<()> {
         // Kept for an hour after their end, so that a second use is noticed.
-        sqlx::query("DELETE FROM code WHERE customer = ? AND until < ?")
+        self.query("DELETE FROM code WHERE customer = ? AND until < ?")
             .bind(self.customer.to_string())
             .bind(now_s() - 3600)
             .execute(&mut **write)
             .await?;
-        sqlx::query("INSERT INTO code (customer, hash, client, redirect_uri, challenge, resource, member, parent, until, stage, scope, nonce, since, acr) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+        self.query("INSERT INTO code (customer, hash, client, redirect_uri, challenge, resource, member, parent, until, stage, scope, nonce, since, acr) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
             .bind(self.customer.to_string())
             .bind(&hash[..])
             .bind(&code.client)
@@ -356,7 +357,7 @@ impl CustomerStore<'_> {
 
     /// Takes a code: the second time it ends what came of the first.
     pub async fn take_code(&self, write: &mut Write, hash: &[u8; 32]) -> Result<CodeOutcome> {
-        let row = sqlx::query(
+        let row = self.query(
             "UPDATE code SET taken = taken + 1 WHERE customer = ? AND hash = ?
              RETURNING client, redirect_uri, challenge, resource, member, parent, taken, session, until, stage, scope, nonce, since, acr",
         )
@@ -394,7 +395,8 @@ impl CustomerStore<'_> {
 
     /// Remembers which session came of a code; false when the code was used again meanwhile.
     pub async fn code_became(&self, write: &mut Write, hash: &[u8; 32], session: &str) -> Result<bool> {
-        let done = sqlx::query("UPDATE code SET session = ? WHERE customer = ? AND hash = ? AND taken = 1")
+        let done = self
+            .query("UPDATE code SET session = ? WHERE customer = ? AND hash = ? AND taken = 1")
             .bind(session)
             .bind(self.customer.to_string())
             .bind(&hash[..])
@@ -405,7 +407,8 @@ impl CustomerStore<'_> {
 
     /// When the session of this id ends, in seconds since 1970.
     pub async fn session_until(&self, write: &mut Write, id: &str) -> Result<Option<i64>> {
-        let row = sqlx::query("SELECT until FROM session WHERE customer = ? AND id = ?")
+        let row = self
+            .query("SELECT until FROM session WHERE customer = ? AND id = ?")
             .bind(self.customer.to_string())
             .bind(id)
             .fetch_optional(&mut **write)
@@ -415,7 +418,8 @@ impl CustomerStore<'_> {
 
     /// Ends the session of this id with all that came of it, and revokes their tokens.
     pub async fn delete_session(&self, write: &mut Write, id: &str) -> Result<()> {
-        let ended = sqlx::query("SELECT id FROM session WHERE customer = ?1 AND (id = ?2 OR parent = ?2)")
+        let ended = self
+            .query("SELECT id FROM session WHERE customer = ?1 AND (id = ?2 OR parent = ?2)")
             .bind(self.customer.to_string())
             .bind(id)
             .fetch_all(&mut **write)
@@ -423,7 +427,7 @@ impl CustomerStore<'_> {
         for row in ended {
             self.revoke_session(write, row.try_get(0)?).await?;
         }
-        sqlx::query("DELETE FROM session WHERE customer = ? AND id = ?")
+        self.query("DELETE FROM session WHERE customer = ? AND id = ?")
             .bind(self.customer.to_string())
             .bind(id)
             .execute(&mut **write)
@@ -440,8 +444,8 @@ impl CustomerStore<'_> {
         role: &str,
         member: UserId,
     ) -> Result<()> {
-        sqlx::query(
-            "INSERT OR IGNORE INTO app_role (customer, stage, app, role, member) VALUES (?, ?, ?, ?, ?)",
+        self.query(
+            "INSERT INTO app_role (customer, stage, app, role, member) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         )
         .bind(self.customer.to_string())
         .bind(stage.as_str())
@@ -462,7 +466,7 @@ impl CustomerStore<'_> {
         role: &str,
         member: UserId,
     ) -> Result<bool> {
-        let done = sqlx::query(
+        let done = self.query(
             "DELETE FROM app_role WHERE customer = ? AND stage = ? AND app = ? AND role = ? AND member = ?",
         )
         .bind(self.customer.to_string())
@@ -487,7 +491,8 @@ impl CustomerStore<'_> {
         member: UserId,
         roles: &[String],
     ) -> Result<bool> {
-        let done = sqlx::query("UPDATE member SET roles = ? WHERE customer = ? AND id = ?")
+        let done = self
+            .query("UPDATE member SET roles = ? WHERE customer = ? AND id = ?")
             .bind(to_json(&roles)?)
             .bind(self.customer.to_string())
             .bind(member.to_string())
@@ -499,26 +504,27 @@ impl CustomerStore<'_> {
 
     /// Organization roles of each active member other than this one, as the transaction sees them.
     pub async fn roles_of_others(&self, write: &mut Write, member: UserId) -> Result<Vec<Vec<String>>> {
-        let rows = sqlx::query(
-            "SELECT roles FROM member WHERE customer = ? AND stage = '' AND id != ? AND state = 'active'",
-        )
-        .bind(self.customer.to_string())
-        .bind(member.to_string())
-        .fetch_all(&mut **write)
-        .await?;
+        let rows = self
+            .query(
+                "SELECT roles FROM member WHERE customer = ? AND stage = '' AND id != ? AND state = 'active'",
+            )
+            .bind(self.customer.to_string())
+            .bind(member.to_string())
+            .fetch_all(&mut **write)
+            .await?;
         rows.iter().map(|row| from_json(row.try_get(0)?)).collect()
     }
 
     /// Suspends a member, which ends their sessions and revokes their tokens, or lets them sign in again; false when
     /// there is no member who accepted an invitation.
     pub async fn suspend_member(&self, write: &mut Write, member: UserId, suspended: bool) -> Result<bool> {
-        let done =
-            sqlx::query("UPDATE member SET state = ? WHERE customer = ? AND id = ? AND state != 'invited'")
-                .bind(if suspended { "inactive" } else { "active" })
-                .bind(self.customer.to_string())
-                .bind(member.to_string())
-                .execute(&mut **write)
-                .await?;
+        let done = self
+            .query("UPDATE member SET state = ? WHERE customer = ? AND id = ? AND state != 'invited'")
+            .bind(if suspended { "inactive" } else { "active" })
+            .bind(self.customer.to_string())
+            .bind(member.to_string())
+            .execute(&mut **write)
+            .await?;
         if suspended {
             self.end_sessions_of(write, member).await?;
         }
@@ -527,40 +533,42 @@ impl CustomerStore<'_> {
 
     /// App roles of one member or end user for one app in one stage: given to that user, or to a group of it.
     pub async fn app_roles_of(&self, stage: &StageName, app: AppId, member: UserId) -> Result<Vec<String>> {
-        let rows = sqlx::query(
-            "SELECT role FROM app_role WHERE customer = ?1 AND stage = ?2 AND app = ?3 AND member = ?4
+        let rows = self
+            .query(
+                "SELECT role FROM app_role WHERE customer = ?1 AND stage = ?2 AND app = ?3 AND member = ?4
              UNION SELECT r.role FROM group_user u
                    JOIN group_role r ON r.customer = u.customer AND r.stage = u.stage AND r.name = u.name
                    WHERE u.customer = ?1 AND u.stage = ?2 AND r.app = ?3 AND u.member = ?4
              ORDER BY 1",
-        )
-        .bind(self.customer.to_string())
-        .bind(stage.as_str())
-        .bind(app.to_string())
-        .bind(member.to_string())
-        .fetch_all(&self.store.pool)
-        .await?;
+            )
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .bind(app.to_string())
+            .bind(member.to_string())
+            .fetch_all(&self.store.pool)
+            .await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
     /// Roles of an app that somebody has: stage, role, member or end user.
     pub async fn app_roles(&self, app: AppId) -> Result<Vec<(StageName, String, MemberRow)>> {
-        let rows = sqlx::query(
-            "SELECT r.stage AS place, r.role AS given, m.* FROM app_role r
+        let rows = self
+            .query(
+                "SELECT r.stage AS place, r.role AS given, m.* FROM app_role r
              JOIN member m ON m.customer = r.customer AND m.id = r.member
              WHERE r.customer = ? AND r.app = ? ORDER BY r.stage, r.role, m.email",
-        )
-        .bind(self.customer.to_string())
-        .bind(app.to_string())
-        .fetch_all(&self.store.pool)
-        .await?;
+            )
+            .bind(self.customer.to_string())
+            .bind(app.to_string())
+            .fetch_all(&self.store.pool)
+            .await?;
         rows.iter()
             .map(|row| Ok((parse(row.try_get("place")?)?, row.try_get("given")?, member_row(row)?)))
             .collect()
     }
 }
 
-pub(crate) fn member_row(row: &SqliteRow) -> Result<MemberRow> {
+pub(crate) fn member_row(row: &Row) -> Result<MemberRow> {
     Ok(MemberRow {
         id: parse(row.try_get("id")?)?,
         stage: row.try_get("stage")?,
@@ -573,6 +581,6 @@ pub(crate) fn member_row(row: &SqliteRow) -> Result<MemberRow> {
     })
 }
 
-fn session_row(row: &SqliteRow) -> Result<SessionRow> {
+fn session_row(row: &Row) -> Result<SessionRow> {
     Ok(SessionRow { id: row.try_get(0)?, member: parse(row.try_get(1)?)?, until: row.try_get(2)? })
 }

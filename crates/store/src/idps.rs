@@ -1,8 +1,7 @@
 //! Providers of identity outside, whom they have sent, and who is on the way.
 
-use crate::{CustomerStore, Result, Write, now_s, parse, taken};
+use crate::{CustomerStore, Result, Write, now_s, parse, sql::Row, taken};
 use bastide_types::UserId;
-use sqlx::Row;
 
 /// A provider of identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +42,7 @@ pub struct IdpLogin {
 impl CustomerStore<'_> {
     /// Providers of a stage's users, or of the members (`stage` empty).
     pub async fn idps(&self, stage: &str) -> Result<Vec<IdpRow>> {
-        let rows = sqlx::query(
+        let rows = self.query(
             "SELECT stage, id, config, secret, private FROM idp WHERE customer = ? AND stage = ? ORDER BY id",
         )
         .bind(self.customer.to_string())
@@ -58,7 +57,7 @@ impl CustomerStore<'_> {
         Ok(self.idps(stage).await?.into_iter().find(|row| row.id == id))
     }
 
-    fn idp_row(&self, row: &sqlx::sqlite::SqliteRow) -> Result<IdpRow> {
+    fn idp_row(&self, row: &Row) -> Result<IdpRow> {
         let (stage, id): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         let open = |what: &str, sealed: Option<Vec<u8>>| {
             let place = self.idp_place(what, &stage, &id);
@@ -80,7 +79,7 @@ impl CustomerStore<'_> {
     /// [`crate::StoreError::Taken`] when there is one of this id.
     pub async fn add_idp(&self, write: &mut Write, idp: &IdpRow) -> Result<()> {
         let (secret, private) = self.sealed_idp(idp)?;
-        sqlx::query(
+        self.query(
             "INSERT INTO idp (customer, stage, id, config, secret, private) VALUES (?, ?, ?, ?, ?, ?)",
         )
         .bind(self.customer.to_string())
@@ -98,7 +97,7 @@ impl CustomerStore<'_> {
     /// Replaces what was decided about a provider, its secret and key; false when there is none of this id.
     pub async fn change_idp(&self, write: &mut Write, idp: &IdpRow) -> Result<bool> {
         let (secret, private) = self.sealed_idp(idp)?;
-        let done = sqlx::query(
+        let done = self.query(
             "UPDATE idp SET config = ?, secret = ?, private = ? WHERE customer = ? AND stage = ? AND id = ?",
         )
         .bind(&idp.config)
@@ -124,7 +123,8 @@ impl CustomerStore<'_> {
     /// Removes a provider. Whom it sent stays, and the sign-ins that came from it end; false when there is none.
     pub async fn remove_idp(&self, write: &mut Write, stage: &str, id: &str) -> Result<bool> {
         self.end_idp_sessions(write, stage, id, None, None).await?;
-        let done = sqlx::query("DELETE FROM idp WHERE customer = ? AND stage = ? AND id = ?")
+        let done = self
+            .query("DELETE FROM idp WHERE customer = ? AND stage = ? AND id = ?")
             .bind(self.customer.to_string())
             .bind(stage)
             .bind(id)
@@ -135,8 +135,8 @@ impl CustomerStore<'_> {
 
     /// Remembers a browser that goes to a provider.
     pub async fn add_idp_login(&self, write: &mut Write, hash: &[u8; 32], login: &IdpLogin) -> Result<()> {
-        sqlx::query("DELETE FROM idp_login WHERE until <= ?").bind(now_s()).execute(&mut **write).await?;
-        sqlx::query(
+        self.query("DELETE FROM idp_login WHERE until <= ?").bind(now_s()).execute(&mut **write).await?;
+        self.query(
             "INSERT INTO idp_login (customer, hash, stage, idp, issuer, browser, verifier, nonce, request, until)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
@@ -157,15 +157,16 @@ impl CustomerStore<'_> {
 
     /// Takes what is remembered of a browser that comes back: once.
     pub async fn take_idp_login(&self, write: &mut Write, hash: &[u8; 32]) -> Result<Option<IdpLogin>> {
-        let row = sqlx::query(
-            "DELETE FROM idp_login WHERE customer = ? AND hash = ? AND until > ?
+        let row = self
+            .query(
+                "DELETE FROM idp_login WHERE customer = ? AND hash = ? AND until > ?
              RETURNING stage, idp, issuer, browser, verifier, nonce, request, until",
-        )
-        .bind(self.customer.to_string())
-        .bind(&hash[..])
-        .bind(now_s())
-        .fetch_optional(&mut **write)
-        .await?;
+            )
+            .bind(self.customer.to_string())
+            .bind(&hash[..])
+            .bind(now_s())
+            .fetch_optional(&mut **write)
+            .await?;
         let Some(row) = row else { return Ok(None) };
         let browser: Vec<u8> = row.try_get(3)?;
         Ok(Some(IdpLogin {
@@ -182,15 +183,14 @@ impl CustomerStore<'_> {
 
     /// Who somebody of a provider is here.
     pub async fn idp_link(&self, stage: &str, idp: &str, subject: &str) -> Result<Option<UserId>> {
-        let row = sqlx::query(
-            "SELECT member FROM idp_link WHERE customer = ? AND stage = ? AND idp = ? AND subject = ?",
-        )
-        .bind(self.customer.to_string())
-        .bind(stage)
-        .bind(idp)
-        .bind(subject)
-        .fetch_optional(&self.store.pool)
-        .await?;
+        let row = self
+            .query("SELECT member FROM idp_link WHERE customer = ? AND stage = ? AND idp = ? AND subject = ?")
+            .bind(self.customer.to_string())
+            .bind(stage)
+            .bind(idp)
+            .bind(subject)
+            .fetch_optional(&self.store.pool)
+            .await?;
         row.map(|row| parse(row.try_get(0)?)).transpose()
     }
 
@@ -203,7 +203,7 @@ impl CustomerStore<'_> {
         subject: &str,
         member: UserId,
     ) -> Result<()> {
-        sqlx::query("INSERT INTO idp_link (customer, stage, idp, subject, member) VALUES (?, ?, ?, ?, ?)")
+        self.query("INSERT INTO idp_link (customer, stage, idp, subject, member) VALUES (?, ?, ?, ?, ?)")
             .bind(self.customer.to_string())
             .bind(stage)
             .bind(idp)
@@ -218,14 +218,14 @@ impl CustomerStore<'_> {
     /// Accepts an invitation for whoever a provider has proven to have the address: the account is active, without a
     /// password.
     pub async fn activate(&self, write: &mut Write, member: UserId) -> Result<bool> {
-        let done = sqlx::query(
+        let done = self.query(
             "UPDATE member SET state = 'active', verified = 1 WHERE customer = ? AND id = ? AND state = 'invited'",
         )
         .bind(self.customer.to_string())
         .bind(member.to_string())
         .execute(&mut **write)
         .await?;
-        sqlx::query("DELETE FROM invitation WHERE customer = ? AND member = ?")
+        self.query("DELETE FROM invitation WHERE customer = ? AND member = ?")
             .bind(self.customer.to_string())
             .bind(member.to_string())
             .execute(&mut **write)
@@ -242,7 +242,7 @@ impl CustomerStore<'_> {
         subject: &str,
         sid: Option<&str>,
     ) -> Result<()> {
-        sqlx::query(
+        self.query(
             "INSERT INTO idp_session (customer, session, stage, idp, subject, sid) VALUES (?, ?, ?, ?, ?, ?)",
         )
         .bind(self.customer.to_string())
@@ -265,17 +265,18 @@ impl CustomerStore<'_> {
         subject: Option<&str>,
         sid: Option<&str>,
     ) -> Result<usize> {
-        let rows = sqlx::query(
-            "SELECT session FROM idp_session WHERE customer = ?1 AND stage = ?2 AND idp = ?3
+        let rows = self
+            .query(
+                "SELECT session FROM idp_session WHERE customer = ?1 AND stage = ?2 AND idp = ?3
              AND (?4 IS NULL OR subject = ?4) AND (?5 IS NULL OR sid = ?5)",
-        )
-        .bind(self.customer.to_string())
-        .bind(stage)
-        .bind(idp)
-        .bind(subject)
-        .bind(sid)
-        .fetch_all(&mut **write)
-        .await?;
+            )
+            .bind(self.customer.to_string())
+            .bind(stage)
+            .bind(idp)
+            .bind(subject)
+            .bind(sid)
+            .fetch_all(&mut **write)
+            .await?;
         for row in &rows {
             self.delete_session(write, row.try_get(0)?).await?;
         }
@@ -284,15 +285,14 @@ impl CustomerStore<'_> {
 
     /// Counts a logout token; false when it counted before.
     pub async fn take_idp_logout(&self, write: &mut Write, hash: &[u8; 32], until: i64) -> Result<bool> {
-        sqlx::query("DELETE FROM idp_logout WHERE until <= ?").bind(now_s()).execute(&mut **write).await?;
-        let done = sqlx::query(
-            "INSERT INTO idp_logout (customer, hash, until) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-        )
-        .bind(self.customer.to_string())
-        .bind(&hash[..])
-        .bind(until)
-        .execute(&mut **write)
-        .await?;
+        self.query("DELETE FROM idp_logout WHERE until <= ?").bind(now_s()).execute(&mut **write).await?;
+        let done = self
+            .query("INSERT INTO idp_logout (customer, hash, until) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+            .bind(self.customer.to_string())
+            .bind(&hash[..])
+            .bind(until)
+            .execute(&mut **write)
+            .await?;
         Ok(done.rows_affected() == 1)
     }
 }

@@ -2,9 +2,12 @@
 //!
 //! Whoever only checks signatures reads public halves; a private half is opened to sign, one at a time.
 
-use crate::{CustomerStore, Result, Store, StoreError, Write, now_s, parse, raise_revision, taken};
+use crate::{
+    CustomerStore, Result, Store, StoreError, Write, now_s, parse, raise_revision,
+    sql::{Row, across},
+    taken,
+};
 use bastide_types::{CustomerId, StageName, snapshot::VerifyingKey};
-use sqlx::{Row, sqlite::SqliteRow};
 use std::collections::BTreeSet;
 
 /// What a key signs.
@@ -107,7 +110,7 @@ impl Store {
     /// Public halves of the keys of all issuers.
     pub async fn issuers(&self) -> Result<Vec<IssuerKeys>> {
         let query = format!("SELECT {COLUMNS}, customer, stage FROM issuer_key {ORDER}");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(query)).fetch_all(&self.pool).await?;
+        let rows = across(sqlx::AssertSqlSafe(query)).fetch_all(&self.pool).await?;
         let mut issuers: Vec<IssuerKeys> = Vec::new();
         for row in &rows {
             let (customer, stage) = (parse(row.try_get(5)?)?, stage_of(row.try_get(6)?)?);
@@ -124,7 +127,7 @@ impl Store {
     pub(crate) async fn move_keys(&self) -> Result<()> {
         for (table, public, kind) in [("signing_key", "x", KeyKind::Access), ("id_key", "n", KeyKind::Id)] {
             let mut write = self.write().await?;
-            let there = sqlx::query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?")
+            let there = across("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?")
                 .bind(table)
                 .fetch_optional(&mut *write)
                 .await?;
@@ -132,7 +135,7 @@ impl Store {
                 continue;
             }
             let query = format!("SELECT customer, stage, kid, {public}, private FROM {table}");
-            let rows = sqlx::query(sqlx::AssertSqlSafe(query)).fetch_all(&mut *write).await?;
+            let rows = across(sqlx::AssertSqlSafe(query)).fetch_all(&mut *write).await?;
             let mut signing = BTreeSet::new();
             for row in &rows {
                 let (customer, sealed): (CustomerId, Vec<u8>) = (parse(row.try_get(0)?)?, row.try_get(4)?);
@@ -145,7 +148,7 @@ impl Store {
                 let stage = stage_of(&stage)?;
                 self.customer(customer).add_key(&mut write, stage.as_ref(), &key, state, now_s()).await?;
             }
-            sqlx::query(sqlx::AssertSqlSafe(format!("DROP TABLE {table}"))).execute(&mut *write).await?;
+            across(sqlx::AssertSqlSafe(format!("DROP TABLE {table}"))).execute(&mut *write).await?;
             write.commit().await?;
         }
         Ok(())
@@ -166,7 +169,7 @@ impl CustomerStore<'_> {
         now: i64,
     ) -> Result<()> {
         let sealed = self.store.kek.seal(&self.key_place(stage, key.kind, &key.kid), &key.private)?;
-        sqlx::query(
+        self.query(
             "INSERT INTO issuer_key (customer, stage, kind, kid, public, private, state, since)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         )
@@ -188,7 +191,8 @@ impl CustomerStore<'_> {
     pub async fn public_keys(&self, stage: Option<&StageName>, kind: KeyKind) -> Result<Vec<KeyRow>> {
         let query =
             format!("SELECT {COLUMNS} FROM issuer_key WHERE customer = ? AND stage = ? AND kind = ? {ORDER}");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(query))
+        let rows = self
+            .query(sqlx::AssertSqlSafe(query))
             .bind(self.customer.to_string())
             .bind(text(stage))
             .bind(kind.as_str())
@@ -205,15 +209,16 @@ impl CustomerStore<'_> {
 
     /// The private half (PKCS #8) of the key that signs now; `None` when the issuer has none of this kind.
     pub async fn signing_key(&self, stage: Option<&StageName>, kind: KeyKind) -> Result<Option<Vec<u8>>> {
-        let row = sqlx::query(
-            "SELECT kid, private FROM issuer_key
+        let row = self
+            .query(
+                "SELECT kid, private FROM issuer_key
              WHERE customer = ? AND stage = ? AND kind = ? AND state = 'current'",
-        )
-        .bind(self.customer.to_string())
-        .bind(text(stage))
-        .bind(kind.as_str())
-        .fetch_optional(&self.store.pool)
-        .await?;
+            )
+            .bind(self.customer.to_string())
+            .bind(text(stage))
+            .bind(kind.as_str())
+            .fetch_optional(&self.store.pool)
+            .await?;
         let Some(row) = row else { return Ok(None) };
         let (kid, sealed): (String, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
         Ok(Some(self.store.kek.open(&self.key_place(stage, kind, &kid), &sealed)?))
@@ -229,21 +234,22 @@ impl CustomerStore<'_> {
         published: i64,
         now: i64,
     ) -> Result<bool> {
-        let next = sqlx::query(
-            "SELECT kid FROM issuer_key
+        let next = self
+            .query(
+                "SELECT kid FROM issuer_key
              WHERE customer = ? AND stage = ? AND kind = ? AND state = 'next' AND since <= ?",
-        )
-        .bind(self.customer.to_string())
-        .bind(text(stage))
-        .bind(kind.as_str())
-        .bind(published)
-        .fetch_optional(&mut **write)
-        .await?;
+            )
+            .bind(self.customer.to_string())
+            .bind(text(stage))
+            .bind(kind.as_str())
+            .bind(published)
+            .fetch_optional(&mut **write)
+            .await?;
         if next.is_none() {
             return Ok(false);
         }
         for (from, to) in [("current", "previous"), ("next", "current")] {
-            sqlx::query(
+            self.query(
                 "UPDATE issuer_key SET state = ?, since = ?
                  WHERE customer = ? AND stage = ? AND kind = ? AND state = ?",
             )
@@ -268,7 +274,7 @@ impl CustomerStore<'_> {
         kind: KeyKind,
         kid: &str,
     ) -> Result<()> {
-        sqlx::query("DELETE FROM issuer_key WHERE customer = ? AND stage = ? AND kind = ? AND kid = ?")
+        self.query("DELETE FROM issuer_key WHERE customer = ? AND stage = ? AND kind = ? AND kid = ?")
             .bind(self.customer.to_string())
             .bind(text(stage))
             .bind(kind.as_str())
@@ -280,7 +286,7 @@ impl CustomerStore<'_> {
 
     /// Forgets all keys of an issuer. Whatever they signed counts no longer.
     pub async fn remove_keys(&self, write: &mut Write, stage: Option<&StageName>) -> Result<()> {
-        sqlx::query("DELETE FROM issuer_key WHERE customer = ? AND stage = ?")
+        self.query("DELETE FROM issuer_key WHERE customer = ? AND stage = ?")
             .bind(self.customer.to_string())
             .bind(text(stage))
             .execute(&mut **write)
@@ -307,7 +313,7 @@ fn stage_of(text: &str) -> Result<Option<StageName>> {
     if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
 }
 
-fn key_row(row: &SqliteRow) -> Result<KeyRow> {
+fn key_row(row: &Row) -> Result<KeyRow> {
     let (kind, state): (String, String) = (row.try_get(0)?, row.try_get(3)?);
     let damaged = |what: &str| StoreError::Damaged(what.chars().take(80).collect());
     Ok(KeyRow {

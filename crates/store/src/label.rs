@@ -1,8 +1,10 @@
 //! Names that were given up stay locked for a while, so that nobody receives what was meant for who had them before.
 
-use crate::{Result, Store, Write, now_s, parse};
+use crate::{
+    Result, Store, Write, now_s, parse,
+    sql::{Row, across},
+};
 use bastide_types::CustomerId;
-use sqlx::Row;
 
 /// How long, in seconds: 180 days.
 pub const LOCK_S: i64 = 180 * 86_400;
@@ -29,11 +31,11 @@ impl Store {
     /// Names that are locked now.
     pub async fn locks(&self) -> Result<Vec<LockRow>> {
         let rows =
-            sqlx::query("SELECT kind, label, customer, until FROM label_lock WHERE until > ? ORDER BY label")
+            across("SELECT kind, label, customer, until FROM label_lock WHERE until > ? ORDER BY label")
                 .bind(now_s())
                 .fetch_all(&self.pool)
                 .await?;
-        let lock = |row: &sqlx::sqlite::SqliteRow| {
+        let lock = |row: &Row| {
             Ok(LockRow {
                 kind: row.try_get(0)?,
                 label: row.try_get(1)?,
@@ -46,8 +48,7 @@ impl Store {
 
     /// Lifts the locks of a name. False when there is none.
     pub async fn unlock(&self, write: &mut Write, label: &str) -> Result<bool> {
-        let gone =
-            sqlx::query("DELETE FROM label_lock WHERE label = ?").bind(label).execute(&mut **write).await?;
+        let gone = across("DELETE FROM label_lock WHERE label = ?").bind(label).execute(&mut **write).await?;
         Ok(gone.rows_affected() > 0)
     }
 }
@@ -55,8 +56,8 @@ impl Store {
 /// Locks a name that its customer gave up.
 pub(crate) async fn lock(write: &mut Write, kind: &str, label: &str, customer: CustomerId) -> Result<()> {
     let now = now_s();
-    sqlx::query("DELETE FROM label_lock WHERE until <= ?").bind(now).execute(&mut **write).await?;
-    sqlx::query(
+    across("DELETE FROM label_lock WHERE until <= ?").bind(now).execute(&mut **write).await?;
+    across(
         "INSERT INTO label_lock (kind, label, customer, until) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (kind, label) DO UPDATE SET customer = ?3, until = ?4",
     )
@@ -76,13 +77,12 @@ pub(crate) async fn is_locked(
     label: &str,
     customer: CustomerId,
 ) -> Result<bool> {
-    let row =
-        sqlx::query("SELECT 1 FROM label_lock WHERE kind = ? AND label = ? AND customer != ? AND until > ?")
-            .bind(kind)
-            .bind(label)
-            .bind(customer.to_string())
-            .bind(now_s())
-            .fetch_optional(&mut **write)
-            .await?;
+    let row = across("SELECT 1 FROM label_lock WHERE kind = ? AND label = ? AND customer != ? AND until > ?")
+        .bind(kind)
+        .bind(label)
+        .bind(customer.to_string())
+        .bind(now_s())
+        .fetch_optional(&mut **write)
+        .await?;
     Ok(row.is_some())
 }

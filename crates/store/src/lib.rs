@@ -39,6 +39,7 @@ mod server;
 mod services;
 mod sessions;
 mod site;
+mod sql;
 mod tries;
 mod users;
 mod waf;
@@ -73,17 +74,19 @@ pub use server::{PostgresAdmin, ServerError};
 pub use services::{PostgresRow, login_of};
 pub use sessions::{SessionInfo, SessionLimits};
 pub use site::SiteBytes;
+pub use sql::{Connection, Write};
 pub use tries::Counter;
 pub use waf::{OfficeLevel, WafLayerRow};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bastide_types::CustomerId;
+use sql::{Of, Pool, Query, across};
 use sqlx::{
-    Sqlite, SqlitePool, Transaction,
+    SqlSafeStr,
     migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use std::{path::Path, sync::atomic::AtomicU64, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::atomic::AtomicU64, time::Duration};
 
 /// What can go wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -128,16 +131,13 @@ const WRITE_WAIT: Duration = Duration::from_secs(10);
 /// Shorthand.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// A transaction that writes.
-pub type Write = Transaction<'static, Sqlite>;
-
 /// The database.
 #[derive(Clone)]
 pub struct Store {
     /// For everything but transactions that write.
-    pool: SqlitePool,
+    pool: Pool,
     /// One connection: who writes comes in turn, and who waits for a turn keeps no connection from readers.
-    writer: SqlitePool,
+    writer: Pool,
     kek: std::sync::Arc<Kek>,
     feed_writes: std::sync::Arc<AtomicU64>,
 }
@@ -198,6 +198,7 @@ impl Store {
         ])
         .run(&pool)
         .await?;
+        let (pool, writer) = (Pool::new(pool), Pool::new(writer));
         let store =
             Self { pool, writer, kek: std::sync::Arc::new(kek), feed_writes: std::sync::Arc::default() };
         store.move_keys().await?;
@@ -222,14 +223,14 @@ impl Store {
     /// A transaction that takes the write lock at once, so that two processes queue instead of failing. Within a
     /// process there is one at a time.
     pub async fn write(&self) -> Result<Write> {
-        let mut write = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut write = self.writer.write().await?;
         once::check(&mut write).await?;
         Ok(write)
     }
 
     /// The epoch is made once, when the database is.
     async fn begin_epoch(&self) -> Result<()> {
-        sqlx::query("INSERT OR IGNORE INTO meta (key, value) VALUES ('epoch', ?1), ('revision', 0), ('raised_at', ?1)")
+        across("INSERT INTO meta (key, value) VALUES ('epoch', ?1), ('revision', 0), ('raised_at', ?1) ON CONFLICT DO NOTHING")
             .bind(now_s())
             .execute(&self.pool)
             .await?;
@@ -238,9 +239,10 @@ impl Store {
 
     /// Epoch and revision of what the data plane should know, and when it changed last.
     pub async fn version(&self) -> Result<(u64, u64, u64)> {
-        let rows: Vec<(String, i64)> =
-            sqlx::query_as("SELECT key, value FROM meta").fetch_all(&self.pool).await?;
-        let value = |key: &str| rows.iter().find(|(k, _)| k == key).map_or(0, |(_, v)| *v as u64);
+        let rows = across("SELECT key, value FROM meta").fetch_all(&self.pool).await?;
+        let rows = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get::<i64, _>(1)?.cast_unsigned())));
+        let rows: BTreeMap<&str, u64> = rows.collect::<Result<_>>()?;
+        let value = |key: &str| rows.get(key).copied().unwrap_or_default();
         Ok((value("epoch"), value("revision"), value("raised_at")))
     }
 
@@ -250,9 +252,9 @@ impl Store {
         let mut first = [0; 8];
         first.copy_from_slice(&digest(&SHA256, settings).as_ref()[..8]);
         let mut write = self.write().await?;
-        let noted = sqlx::query(
+        let noted = across(
             "INSERT INTO meta (key, value) VALUES ('settings', ?1)
-             ON CONFLICT (key) DO UPDATE SET value = ?1 WHERE value != ?1",
+             ON CONFLICT (key) DO UPDATE SET value = ?1 WHERE meta.value != ?1",
         )
         .bind(i64::from_be_bytes(first))
         .execute(&mut *write)
@@ -266,9 +268,9 @@ impl Store {
     /// Takes or keeps a lease for `holder`; false while another holds it.
     pub async fn lease(&self, name: &str, holder: &str, for_s: i64) -> Result<bool> {
         let now = now_s();
-        let taken = sqlx::query(
+        let taken = across(
             "INSERT INTO lease (name, holder, until) VALUES (?1, ?2, ?3)
-             ON CONFLICT (name) DO UPDATE SET holder = ?2, until = ?3 WHERE holder = ?2 OR until < ?4",
+             ON CONFLICT (name) DO UPDATE SET holder = ?2, until = ?3 WHERE lease.holder = ?2 OR lease.until < ?4",
         )
         .bind(name)
         .bind(holder)
@@ -277,6 +279,13 @@ impl Store {
         .execute(&self.pool)
         .await?;
         Ok(taken.rows_affected() == 1)
+    }
+}
+
+impl CustomerStore<'_> {
+    /// A question about this customer's rows.
+    fn query(&self, sql: impl SqlSafeStr) -> Query {
+        Query::new(Of::Customer(self.customer), sql)
     }
 }
 
@@ -294,11 +303,8 @@ async fn lock(database: &Path) -> Result<std::fs::File> {
 
 /// Raises the revision of what the data plane should know, in the transaction of the change.
 pub async fn raise_revision(write: &mut Write) -> Result<()> {
-    sqlx::query("UPDATE meta SET value = value + 1 WHERE key = 'revision'").execute(&mut **write).await?;
-    sqlx::query("UPDATE meta SET value = ? WHERE key = 'raised_at'")
-        .bind(now_s())
-        .execute(&mut **write)
-        .await?;
+    across("UPDATE meta SET value = value + 1 WHERE key = 'revision'").execute(&mut **write).await?;
+    across("UPDATE meta SET value = ? WHERE key = 'raised_at'").bind(now_s()).execute(&mut **write).await?;
     Ok(())
 }
 

@@ -1,10 +1,10 @@
 //! The life of revisions: what is said about them, which served where, and whether they are what was published.
 
 use crate::{
-    CustomerStore, OperationRow, ReplicaRow, Result, Store, Write, now_s, parse, raise_revision, taken,
+    CustomerStore, OperationRow, ReplicaRow, Result, Store, Write, now_s, parse, raise_revision, sql::across,
+    taken,
 };
 use bastide_types::{AppId, CustomerId, StageName};
-use sqlx::Row;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -22,16 +22,17 @@ pub struct ServedRow {
 impl CustomerStore<'_> {
     /// Which revisions of an app served in a stage, the newest first.
     pub async fn served(&self, stage: &StageName, app: AppId, most: u32) -> Result<Vec<ServedRow>> {
-        let rows = sqlx::query(
-            "SELECT turn, revision, at FROM served WHERE customer = ? AND stage = ? AND app = ?
+        let rows = self
+            .query(
+                "SELECT turn, revision, at FROM served WHERE customer = ? AND stage = ? AND app = ?
              ORDER BY turn DESC LIMIT ?",
-        )
-        .bind(self.customer.to_string())
-        .bind(stage.as_str())
-        .bind(app.to_string())
-        .bind(most)
-        .fetch_all(&self.store.pool)
-        .await?;
+            )
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .bind(app.to_string())
+            .bind(most)
+            .fetch_all(&self.store.pool)
+            .await?;
         rows.iter()
             .map(|row| {
                 Ok(ServedRow { turn: row.try_get(0)?, revision: row.try_get(1)?, at: row.try_get(2)? })
@@ -41,7 +42,8 @@ impl CustomerStore<'_> {
 
     /// Which revision of an app serves in each stage.
     pub async fn serving_of(&self, app: AppId) -> Result<BTreeMap<StageName, u32>> {
-        let rows = sqlx::query("SELECT stage, revision FROM serving WHERE customer = ? AND app = ?")
+        let rows = self
+            .query("SELECT stage, revision FROM serving WHERE customer = ? AND app = ?")
             .bind(self.customer.to_string())
             .bind(app.to_string())
             .fetch_all(&self.store.pool)
@@ -57,7 +59,7 @@ impl CustomerStore<'_> {
         app: AppId,
         revision: Option<u32>,
     ) -> Result<()> {
-        sqlx::query(
+        self.query(
             "INSERT INTO served (customer, stage, app, turn, revision, at) SELECT ?1, ?2, ?3,
              (SELECT COALESCE(MAX(turn), 0) + 1 FROM served WHERE customer = ?1 AND stage = ?2 AND app = ?3), ?4, ?5",
         )
@@ -83,7 +85,7 @@ impl CustomerStore<'_> {
         (drain_at, deadline): (i64, i64),
     ) -> Result<Uuid> {
         let id = Uuid::now_v7();
-        sqlx::query(
+        self.query(
             "INSERT INTO operation (customer, id, kind, app, stage, revision, status, created, deadline)
              VALUES (?, ?, 'undeploy', ?, ?, ?, 'running', ?, ?)",
         )
@@ -97,13 +99,13 @@ impl CustomerStore<'_> {
         .execute(&mut **write)
         .await
         .map_err(taken)?;
-        sqlx::query("DELETE FROM serving WHERE customer = ? AND stage = ? AND app = ?")
+        self.query("DELETE FROM serving WHERE customer = ? AND stage = ? AND app = ?")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .bind(app.to_string())
             .execute(&mut **write)
             .await?;
-        sqlx::query(
+        self.query(
             "UPDATE replica SET drain_at = ? WHERE customer = ? AND stage = ? AND app = ? AND drain_at IS NULL",
         )
         .bind(drain_at)
@@ -120,20 +122,21 @@ impl CustomerStore<'_> {
 
     /// Whether an operation of this app runs in this stage.
     pub async fn is_deploying(&self, stage: &StageName, app: AppId) -> Result<bool> {
-        let row = sqlx::query(
-            "SELECT 1 FROM operation WHERE customer = ? AND app = ? AND stage = ? AND status = 'running'",
-        )
-        .bind(self.customer.to_string())
-        .bind(app.to_string())
-        .bind(stage.as_str())
-        .fetch_optional(&self.store.pool)
-        .await?;
+        let row = self
+            .query(
+                "SELECT 1 FROM operation WHERE customer = ? AND app = ? AND stage = ? AND status = 'running'",
+            )
+            .bind(self.customer.to_string())
+            .bind(app.to_string())
+            .bind(stage.as_str())
+            .fetch_optional(&self.store.pool)
+            .await?;
         Ok(row.is_some())
     }
 
     /// The newest operations; of one app, if it is named.
     pub async fn operations(&self, app: Option<AppId>, most: u32) -> Result<Vec<OperationRow>> {
-        let rows = sqlx::query(
+        let rows = self.query(
             "SELECT * FROM operation WHERE customer = ?1 AND (?2 IS NULL OR app = ?2) ORDER BY id DESC LIMIT ?3",
         )
         .bind(self.customer.to_string())
@@ -152,7 +155,8 @@ impl CustomerStore<'_> {
         );
         let mut gone = 0;
         for query in [steps, format!("DELETE FROM operation WHERE {old}")] {
-            let done = sqlx::query(sqlx::AssertSqlSafe(query))
+            let done = self
+                .query(sqlx::AssertSqlSafe(query))
                 .bind(self.customer.to_string())
                 .bind(at)
                 .execute(&mut **write)
@@ -167,7 +171,7 @@ impl CustomerStore<'_> {
     /// # Errors
     /// [`crate::StoreError::Taken`] when another revision of the app has it.
     pub async fn set_version(&self, write: &mut Write, app: AppId, number: u32, version: &str) -> Result<()> {
-        sqlx::query(
+        self.query(
             "UPDATE revision SET version = ? WHERE customer = ? AND app = ? AND number = ? AND version IS NULL",
         )
         .bind(version)
@@ -198,22 +202,20 @@ impl Store {
     /// Revisions of a former version get their marks, once.
     pub(crate) async fn mark_revisions(&self) -> Result<()> {
         let mut write = self.write().await?;
-        let noted = sqlx::query(
-            "INSERT INTO meta (key, value) VALUES ('revisions_marked', 1) ON CONFLICT DO NOTHING",
-        )
-        .execute(&mut *write)
-        .await?;
+        let noted =
+            across("INSERT INTO meta (key, value) VALUES ('revisions_marked', 1) ON CONFLICT DO NOTHING")
+                .execute(&mut *write)
+                .await?;
         if noted.rows_affected() == 1 {
-            let rows =
-                sqlx::query("SELECT customer, app, number, digest, image, manifest, blobs FROM revision")
-                    .fetch_all(&mut *write)
-                    .await?;
+            let rows = across("SELECT customer, app, number, digest, image, manifest, blobs FROM revision")
+                .fetch_all(&mut *write)
+                .await?;
             for row in rows {
                 let customer: CustomerId = parse(row.try_get(0)?)?;
                 let (app, number): (String, u32) = (row.try_get(1)?, row.try_get(2)?);
                 let parts: [String; 4] = [row.try_get(3)?, row.try_get(4)?, row.try_get(5)?, row.try_get(6)?];
                 let mark = self.kek.mark(&mark_place(&customer.to_string(), &app, number), &marked(&parts));
-                sqlx::query("UPDATE revision SET mark = ? WHERE customer = ? AND app = ? AND number = ?")
+                across("UPDATE revision SET mark = ? WHERE customer = ? AND app = ? AND number = ?")
                     .bind(mark)
                     .bind(customer.to_string())
                     .bind(app)

@@ -1,8 +1,10 @@
 //! What clients still have to hear of sessions that ended. The rows are written by a trigger of the database.
 
-use crate::{CustomerStore, Result, Store, Write, now_s, parse};
+use crate::{
+    CustomerStore, Result, Store, Write, now_s, parse,
+    sql::{Row, across},
+};
 use bastide_types::CustomerId;
-use sqlx::Row;
 
 /// A sign-out that a client has not heard of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +30,7 @@ pub struct LogoutNotice {
 impl Store {
     /// Sign-outs that are due, the oldest first.
     pub async fn logouts_due(&self, most: u32) -> Result<Vec<LogoutNotice>> {
-        let rows = sqlx::query(
+        let rows = across(
             "SELECT n.customer, n.client, c.backchannel_logout_uri, n.session, n.stage, n.member, n.tries, n.until
              FROM logout_notice n JOIN client c ON c.customer = n.customer AND c.id = n.client
              WHERE n.next <= ? AND c.backchannel_logout_uri IS NOT NULL ORDER BY n.next LIMIT ?",
@@ -37,7 +39,7 @@ impl Store {
         .bind(most)
         .fetch_all(&self.pool)
         .await?;
-        let read = |row: &sqlx::sqlite::SqliteRow| {
+        let read = |row: &Row| {
             Ok(LogoutNotice {
                 customer: parse(row.try_get(0)?)?,
                 client: row.try_get(1)?,
@@ -56,7 +58,7 @@ impl Store {
 impl CustomerStore<'_> {
     /// Forgets a sign-out that the client heard of, or that is given up.
     pub async fn forget_logout(&self, write: &mut Write, client: &str, session: &str) -> Result<()> {
-        sqlx::query("DELETE FROM logout_notice WHERE customer = ? AND client = ? AND session = ?")
+        self.query("DELETE FROM logout_notice WHERE customer = ? AND client = ? AND session = ?")
             .bind(self.customer.to_string())
             .bind(client)
             .bind(session)
@@ -73,7 +75,7 @@ impl CustomerStore<'_> {
         session: &str,
         next: i64,
     ) -> Result<()> {
-        sqlx::query(
+        self.query(
             "UPDATE logout_notice SET tries = tries + 1, next = ? WHERE customer = ? AND client = ? AND session = ?",
         )
         .bind(next)

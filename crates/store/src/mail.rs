@@ -1,9 +1,12 @@
 //! Mail that waits to be sent, and the links that it brings.
 
-use crate::{CustomerStore, MemberRow, Result, Store, Write, from_json, now_s, parse, to_json};
+use crate::{
+    CustomerStore, MemberRow, Result, Store, Write, from_json, now_s, parse,
+    sql::{Row, across},
+    to_json,
+};
 use bastide_types::{CustomerId, StageName, UserId};
 use serde::{Deserialize, Serialize};
-use sqlx::Row;
 
 /// Mail that waits of one customer at most: a flood of invitations must not fill the disk.
 const WAITING_MAX: i64 = 10_000;
@@ -58,20 +61,20 @@ impl LinkRow {
 impl Store {
     /// Ids of all letters that wait.
     pub async fn mail_waiting(&self) -> Result<Vec<String>> {
-        let rows = sqlx::query("SELECT id FROM mail ORDER BY next").fetch_all(&self.pool).await?;
+        let rows = across("SELECT id FROM mail ORDER BY next").fetch_all(&self.pool).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
     /// Letters that are due, the oldest first.
     pub async fn mail_due(&self, most: u32) -> Result<Vec<MailRow>> {
-        let rows = sqlx::query(
+        let rows = across(
             "SELECT customer, id, tries, until, sealed FROM mail WHERE next <= ? ORDER BY next LIMIT ?",
         )
         .bind(now_s())
         .bind(most)
         .fetch_all(&self.pool)
         .await?;
-        let read = |row: &sqlx::sqlite::SqliteRow| {
+        let read = |row: &Row| {
             let (customer, id): (CustomerId, String) = (parse(row.try_get(0)?)?, row.try_get(1)?);
             let sealed: Vec<u8> = row.try_get(4)?;
             let open = self.kek.open(&place(customer, &id), &sealed)?;
@@ -85,7 +88,8 @@ impl Store {
 impl CustomerStore<'_> {
     /// Puts a letter among those that wait; false when too many do.
     pub async fn post(&self, write: &mut Write, mail: &Mail, until: i64) -> Result<bool> {
-        let row = sqlx::query("SELECT COUNT(*) FROM mail WHERE customer = ?")
+        let row = self
+            .query("SELECT COUNT(*) FROM mail WHERE customer = ?")
             .bind(self.customer.to_string())
             .fetch_one(&mut **write)
             .await?;
@@ -94,7 +98,7 @@ impl CustomerStore<'_> {
         }
         let id = uuid::Uuid::now_v7().to_string();
         let sealed = self.store.kek.seal(&place(self.customer, &id), to_json(mail)?.as_bytes())?;
-        sqlx::query("INSERT INTO mail (customer, id, sealed, next, until) VALUES (?, ?, ?, ?, ?)")
+        self.query("INSERT INTO mail (customer, id, sealed, next, until) VALUES (?, ?, ?, ?, ?)")
             .bind(self.customer.to_string())
             .bind(id)
             .bind(sealed)
@@ -107,7 +111,7 @@ impl CustomerStore<'_> {
 
     /// Forgets a letter that was sent or given up.
     pub async fn forget_mail(&self, write: &mut Write, id: &str) -> Result<()> {
-        sqlx::query("DELETE FROM mail WHERE customer = ? AND id = ?")
+        self.query("DELETE FROM mail WHERE customer = ? AND id = ?")
             .bind(self.customer.to_string())
             .bind(id)
             .execute(&mut **write)
@@ -117,7 +121,7 @@ impl CustomerStore<'_> {
 
     /// Tries a letter again, not before this time.
     pub async fn put_mail_off(&self, write: &mut Write, id: &str, next: i64) -> Result<()> {
-        sqlx::query("UPDATE mail SET tries = tries + 1, next = ? WHERE customer = ? AND id = ?")
+        self.query("UPDATE mail SET tries = tries + 1, next = ? WHERE customer = ? AND id = ?")
             .bind(next)
             .bind(self.customer.to_string())
             .bind(id)
@@ -128,7 +132,7 @@ impl CustomerStore<'_> {
 
     /// Stores a link by its hash. Those of before for the same account stop working.
     pub async fn add_link(&self, write: &mut Write, hash: &[u8; 32], link: &LinkRow) -> Result<()> {
-        sqlx::query(
+        self.query(
             "DELETE FROM link WHERE until <= ?1 OR customer = ?2 AND kind = ?3 AND stage = ?4 AND email = ?5",
         )
         .bind(now_s())
@@ -138,7 +142,7 @@ impl CustomerStore<'_> {
         .bind(&link.email)
         .execute(&mut **write)
         .await?;
-        sqlx::query(
+        self.query(
             "INSERT INTO link (customer, hash, kind, member, stage, email, mailed, until) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(self.customer.to_string())
@@ -156,7 +160,7 @@ impl CustomerStore<'_> {
 
     /// A link, while it is good.
     pub async fn link(&self, hash: &[u8; 32]) -> Result<Option<LinkRow>> {
-        let row = sqlx::query(
+        let row = self.query(
             "SELECT member, stage, email, mailed, until FROM link WHERE customer = ? AND hash = ? AND until > ?",
         )
         .bind(self.customer.to_string())
@@ -169,7 +173,7 @@ impl CustomerStore<'_> {
 
     /// Uses a link up; `None` when it was not good any more.
     pub async fn take_link(&self, write: &mut Write, hash: &[u8; 32]) -> Result<Option<LinkRow>> {
-        let row = sqlx::query(
+        let row = self.query(
             "DELETE FROM link WHERE customer = ? AND hash = ? AND until > ? RETURNING member, stage, email, mailed, until",
         )
         .bind(self.customer.to_string())
@@ -188,8 +192,8 @@ impl CustomerStore<'_> {
         password: &str,
         proven: bool,
     ) -> Result<bool> {
-        let done = sqlx::query(
-            "UPDATE member SET password = ?, verified = MAX(verified, ?) WHERE customer = ? AND id = ? AND state = 'active'",
+        let done = self.query(
+            "UPDATE member SET password = ?, verified = CASE WHEN ? = 1 THEN 1 ELSE verified END WHERE customer = ? AND id = ? AND state = 'active'",
         )
         .bind(password)
         .bind(proven)
@@ -198,7 +202,7 @@ impl CustomerStore<'_> {
         .execute(&mut **write)
         .await?;
         self.end_sessions_of(write, member).await?;
-        sqlx::query("DELETE FROM half_sign_in WHERE customer = ? AND member = ?")
+        self.query("DELETE FROM half_sign_in WHERE customer = ? AND member = ?")
             .bind(self.customer.to_string())
             .bind(member.to_string())
             .execute(&mut **write)
@@ -209,24 +213,25 @@ impl CustomerStore<'_> {
     /// Makes an account that somebody registered, with a proven address. An invitation that was not accepted is
     /// accepted by it; `None` when the address has an account.
     pub async fn register(&self, write: &mut Write, user: &MemberRow) -> Result<Option<UserId>> {
-        let row = sqlx::query(
-            "INSERT INTO member (customer, id, stage, email, name, state, roles, password, verified)
+        let row = self
+            .query(
+                "INSERT INTO member (customer, id, stage, email, name, state, roles, password, verified)
              VALUES (?, ?, ?, ?, ?, 'active', '[]', ?, 1)
              ON CONFLICT (customer, stage, email) DO UPDATE
                 SET state = 'active', name = excluded.name, password = excluded.password, verified = 1
              WHERE member.state = 'invited' RETURNING id",
-        )
-        .bind(self.customer.to_string())
-        .bind(user.id.to_string())
-        .bind(&user.stage)
-        .bind(&user.email)
-        .bind(&user.name)
-        .bind(&user.password)
-        .fetch_optional(&mut **write)
-        .await?;
+            )
+            .bind(self.customer.to_string())
+            .bind(user.id.to_string())
+            .bind(&user.stage)
+            .bind(&user.email)
+            .bind(&user.name)
+            .bind(&user.password)
+            .fetch_optional(&mut **write)
+            .await?;
         let Some(row) = row else { return Ok(None) };
         let id: UserId = parse(row.try_get(0)?)?;
-        sqlx::query("DELETE FROM invitation WHERE customer = ? AND member = ?")
+        self.query("DELETE FROM invitation WHERE customer = ? AND member = ?")
             .bind(self.customer.to_string())
             .bind(id.to_string())
             .execute(&mut **write)
@@ -236,7 +241,8 @@ impl CustomerStore<'_> {
 
     /// Whether everybody may make an account at a stage.
     pub async fn is_open(&self, stage: &StageName) -> Result<bool> {
-        let row = sqlx::query("SELECT 1 FROM registration WHERE customer = ? AND stage = ?")
+        let row = self
+            .query("SELECT 1 FROM registration WHERE customer = ? AND stage = ?")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .fetch_optional(&self.store.pool)
@@ -255,7 +261,7 @@ impl CustomerStore<'_> {
             ]
         };
         for query in queries {
-            sqlx::query(*query)
+            self.query(*query)
                 .bind(self.customer.to_string())
                 .bind(stage.as_str())
                 .execute(&mut **write)
@@ -265,7 +271,7 @@ impl CustomerStore<'_> {
     }
 }
 
-fn link_row(row: &sqlx::sqlite::SqliteRow) -> Result<LinkRow> {
+fn link_row(row: &Row) -> Result<LinkRow> {
     let member: Option<String> = row.try_get(0)?;
     Ok(LinkRow {
         member: member.as_deref().map(parse).transpose()?,

@@ -5,13 +5,13 @@ use bastide_types::{
     AppName, StageName,
     network::{CALLEE_NUMBERS, StageNetwork},
 };
-use sqlx::Row;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl CustomerStore<'_> {
     /// The settings of a stage; the default when none were made.
     pub async fn network(&self, stage: &StageName) -> Result<StageNetwork> {
-        let row = sqlx::query("SELECT settings FROM stage_network WHERE customer = ? AND stage = ?")
+        let row = self
+            .query("SELECT settings FROM stage_network WHERE customer = ? AND stage = ?")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .fetch_optional(&self.store.pool)
@@ -21,7 +21,8 @@ impl CustomerStore<'_> {
 
     /// The number of every app of a stage that others may call, or could before.
     pub async fn callees(&self, stage: &StageName) -> Result<BTreeMap<AppName, u8>> {
-        let rows = sqlx::query("SELECT app, number FROM callee WHERE customer = ? AND stage = ?")
+        let rows = self
+            .query("SELECT app, number FROM callee WHERE customer = ? AND stage = ?")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .fetch_all(&self.store.pool)
@@ -37,7 +38,7 @@ impl CustomerStore<'_> {
         stage: &StageName,
         network: &StageNetwork,
     ) -> Result<()> {
-        sqlx::query(
+        self.query(
             "INSERT INTO stage_network (customer, stage, settings) VALUES (?1, ?2, ?3)
              ON CONFLICT (customer, stage) DO UPDATE SET settings = ?3",
         )
@@ -53,7 +54,7 @@ impl CustomerStore<'_> {
 
     async fn number(&self, write: &mut Write, stage: &StageName, callees: &BTreeSet<&AppName>) -> Result<()> {
         for app in callees {
-            sqlx::query("UPDATE callee SET granted = ? WHERE customer = ? AND stage = ? AND app = ?")
+            self.query("UPDATE callee SET granted = ? WHERE customer = ? AND stage = ? AND app = ?")
                 .bind(now_s())
                 .bind(self.customer.to_string())
                 .bind(stage.as_str())
@@ -61,13 +62,12 @@ impl CustomerStore<'_> {
                 .execute(&mut **write)
                 .await?;
         }
-        let rows = sqlx::query(
-            "SELECT app, number FROM callee WHERE customer = ? AND stage = ? ORDER BY granted, number",
-        )
-        .bind(self.customer.to_string())
-        .bind(stage.as_str())
-        .fetch_all(&mut **write)
-        .await?;
+        let rows = self
+            .query("SELECT app, number FROM callee WHERE customer = ? AND stage = ? ORDER BY granted, number")
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .fetch_all(&mut **write)
+            .await?;
         let known: Vec<(AppName, u8)> =
             rows.iter().map(|row| Ok((parse(row.try_get(0)?)?, row.try_get(1)?))).collect::<Result<_>>()?;
         let free = CALLEE_NUMBERS.filter(|number| known.iter().all(|(_, taken)| taken != number));
@@ -76,13 +76,13 @@ impl CustomerStore<'_> {
         let mut numbers = free.chain(given_up);
         for app in callees.iter().filter(|app| known.iter().all(|(known, _)| known != **app)) {
             let Some(number) = numbers.next() else { break };
-            sqlx::query("DELETE FROM callee WHERE customer = ? AND stage = ? AND number = ?")
+            self.query("DELETE FROM callee WHERE customer = ? AND stage = ? AND number = ?")
                 .bind(self.customer.to_string())
                 .bind(stage.as_str())
                 .bind(number)
                 .execute(&mut **write)
                 .await?;
-            sqlx::query("INSERT INTO callee (customer, stage, app, number, granted) VALUES (?, ?, ?, ?, ?)")
+            self.query("INSERT INTO callee (customer, stage, app, number, granted) VALUES (?, ?, ?, ?, ?)")
                 .bind(self.customer.to_string())
                 .bind(stage.as_str())
                 .bind(app.as_str())

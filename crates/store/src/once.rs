@@ -5,10 +5,9 @@
 //! The answer follows when it is known. Conditions are looked at while the write lock is held: nobody changes anything
 //! between the look and the write.
 
-use crate::{CustomerStore, Result, StoreError, Write, from_json, now_s, to_json};
+use crate::{CustomerStore, Result, StoreError, Write, from_json, now_s, sql::across, to_json};
 use bastide_types::CustomerId;
 use serde::{Deserialize, Serialize};
-use sqlx::Row;
 use std::{
     future::Future,
     pin::Pin,
@@ -116,12 +115,12 @@ pub(crate) async fn check(write: &mut Write) -> Result<()> {
 /// Notes the key. Another try may have been faster; a later write of the same try finds its own note.
 async fn note(write: &mut Write, once: &OnceKey) -> Result<()> {
     let (customer, now) = (once.customer.to_string(), now_s());
-    sqlx::query("DELETE FROM once WHERE customer = ? AND at < ?")
+    across("DELETE FROM once WHERE customer = ? AND at < ?")
         .bind(&customer)
         .bind(now - KEY_LIFE_S)
         .execute(&mut **write)
         .await?;
-    sqlx::query(
+    across(
         "INSERT INTO once (customer, caller, key, run, request, at) VALUES (?, ?, ?, ?, ?, ?)
          ON CONFLICT (customer, caller, key) DO NOTHING",
     )
@@ -133,7 +132,7 @@ async fn note(write: &mut Write, once: &OnceKey) -> Result<()> {
     .bind(now)
     .execute(&mut **write)
     .await?;
-    let run = sqlx::query("SELECT run FROM once WHERE customer = ? AND caller = ? AND key = ?")
+    let run = across("SELECT run FROM once WHERE customer = ? AND caller = ? AND key = ?")
         .bind(&customer)
         .bind(&once.caller)
         .bind(&once.key)
@@ -146,7 +145,7 @@ async fn note(write: &mut Write, once: &OnceKey) -> Result<()> {
 impl CustomerStore<'_> {
     /// What is known of a key.
     pub async fn once(&self, caller: &str, key: &str) -> Result<Option<OnceRow>> {
-        let row = sqlx::query(
+        let row = self.query(
             "SELECT request, answer, at FROM once WHERE customer = ? AND caller = ? AND key = ? AND at >= ?",
         )
         .bind(self.customer.to_string())
@@ -173,7 +172,7 @@ impl CustomerStore<'_> {
         let place = self.place(&once.caller, &once.key);
         let sealed = self.store.kek.seal(&place, to_json(answer)?.as_bytes())?;
         let mut write = self.store.write().await?;
-        sqlx::query("UPDATE once SET answer = ? WHERE customer = ? AND caller = ? AND key = ? AND run = ?")
+        self.query("UPDATE once SET answer = ? WHERE customer = ? AND caller = ? AND key = ? AND run = ?")
             .bind(sealed)
             .bind(self.customer.to_string())
             .bind(&once.caller)

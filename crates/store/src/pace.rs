@@ -1,8 +1,7 @@
 //! Requests of customers in a minute, so that replicas count together.
 
-use crate::{Result, Store, parse};
+use crate::{Result, Store, parse, sql::across};
 use bastide_types::CustomerId;
-use sqlx::Row;
 
 /// Minutes that are kept.
 const KEPT_MINUTES: i64 = 2;
@@ -25,12 +24,12 @@ impl Store {
     pub async fn exchange_pace(&self, replica: &str, news: &[PaceRow], minute: i64) -> Result<Vec<PaceRow>> {
         if !news.is_empty() {
             let mut write = self.write().await?;
-            sqlx::query("DELETE FROM pace WHERE minute < ?")
+            across("DELETE FROM pace WHERE minute < ?")
                 .bind(minute - KEPT_MINUTES)
                 .execute(&mut *write)
                 .await?;
             for row in news {
-                sqlx::query(
+                across(
                     "INSERT INTO pace (customer, minute, class, replica, requests) VALUES (?, ?, ?, ?, ?)
                      ON CONFLICT (customer, minute, class, replica) DO UPDATE SET requests = excluded.requests",
                 )
@@ -44,8 +43,8 @@ impl Store {
             }
             write.commit().await?;
         }
-        let rows = sqlx::query(
-            "SELECT customer, class, SUM(requests) FROM pace WHERE minute = ? AND replica != ? GROUP BY customer, class",
+        let rows = across(
+            "SELECT customer, class, CAST(SUM(requests) AS BIGINT) FROM pace WHERE minute = ? AND replica != ? GROUP BY customer, class",
         )
         .bind(minute)
         .bind(replica)

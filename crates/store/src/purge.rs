@@ -2,7 +2,6 @@
 
 use crate::{CustomerStore, Result, Write, from_json, parse, raise_revision, to_json};
 use bastide_types::{AppId, Purge, Purges, StageName};
-use sqlx::Row;
 use std::collections::BTreeMap;
 
 /// Purges of a stage that are kept, and for how long. Edges that were away for longer forget more than they must.
@@ -37,16 +36,18 @@ impl CustomerStore<'_> {
         purge: &Purge,
     ) -> Result<u64> {
         let now = now_ms();
-        let last: i64 = sqlx::query_scalar(
-            "SELECT MAX(COALESCE((SELECT MAX(number) FROM purge WHERE customer = ?1 AND stage = ?2), 0),
-                        COALESCE((SELECT before FROM purged WHERE customer = ?1 AND stage = ?2), 0))",
-        )
-        .bind(self.customer.to_string())
-        .bind(stage.as_str())
-        .fetch_one(&mut **write)
-        .await?;
-        let number = now.max(last + 1);
-        sqlx::query("INSERT INTO purge (customer, stage, number, app, purge) VALUES (?, ?, ?, ?, ?)")
+        let row = self
+            .query(
+                "SELECT (SELECT MAX(number) FROM purge WHERE customer = ?1 AND stage = ?2),
+                        (SELECT before FROM purged WHERE customer = ?1 AND stage = ?2)",
+            )
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .fetch_one(&mut **write)
+            .await?;
+        let (last, before): (Option<i64>, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+        let number = now.max(last.max(before).unwrap_or(0) + 1);
+        self.query("INSERT INTO purge (customer, stage, number, app, purge) VALUES (?, ?, ?, ?, ?)")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .bind(number)
@@ -55,7 +56,7 @@ impl CustomerStore<'_> {
             .execute(&mut **write)
             .await?;
         // What is old, or more than can be kept, is remembered only as "everything up to here".
-        let gone: Option<i64> = sqlx::query_scalar(
+        let row = self.query(
             "SELECT MAX(number) FROM purge WHERE customer = ?1 AND stage = ?2 AND (number < ?3 OR number NOT IN
              (SELECT number FROM purge WHERE customer = ?1 AND stage = ?2 ORDER BY number DESC LIMIT ?4))",
         )
@@ -65,14 +66,14 @@ impl CustomerStore<'_> {
         .bind(KEPT)
         .fetch_one(&mut **write)
         .await?;
-        if let Some(before) = gone {
-            sqlx::query("DELETE FROM purge WHERE customer = ? AND stage = ? AND number <= ?")
+        if let Some(before) = row.try_get::<Option<i64>, _>(0)? {
+            self.query("DELETE FROM purge WHERE customer = ? AND stage = ? AND number <= ?")
                 .bind(self.customer.to_string())
                 .bind(stage.as_str())
                 .bind(before)
                 .execute(&mut **write)
                 .await?;
-            sqlx::query(
+            self.query(
                 "INSERT INTO purged (customer, stage, before) VALUES (?1, ?2, ?3)
                  ON CONFLICT (customer, stage) DO UPDATE SET before = ?3",
             )
@@ -89,20 +90,20 @@ impl CustomerStore<'_> {
     /// The purges of a stage that are kept.
     pub async fn purges(&self, stage: &StageName) -> Result<StagePurges> {
         let mut found = StagePurges::default();
-        let before: Option<i64> =
-            sqlx::query_scalar("SELECT before FROM purged WHERE customer = ? AND stage = ?")
-                .bind(self.customer.to_string())
-                .bind(stage.as_str())
-                .fetch_optional(&self.store.pool)
-                .await?;
-        found.before = u64::try_from(before.unwrap_or_default()).unwrap_or_default();
-        let rows = sqlx::query(
-            "SELECT number, app, purge FROM purge WHERE customer = ? AND stage = ? ORDER BY number",
-        )
-        .bind(self.customer.to_string())
-        .bind(stage.as_str())
-        .fetch_all(&self.store.pool)
-        .await?;
+        let row = self
+            .query("SELECT before FROM purged WHERE customer = ? AND stage = ?")
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .fetch_optional(&self.store.pool)
+            .await?;
+        let before: i64 = row.map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
+        found.before = u64::try_from(before).unwrap_or_default();
+        let rows = self
+            .query("SELECT number, app, purge FROM purge WHERE customer = ? AND stage = ? ORDER BY number")
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .fetch_all(&self.store.pool)
+            .await?;
         for row in rows {
             let number = u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default();
             let purge = from_json(row.try_get(2)?)?;
@@ -116,12 +117,13 @@ impl CustomerStore<'_> {
 
     /// How many purges the customer asked for within the last minute.
     pub async fn recent_purges(&self, write: &mut Write) -> Result<u64> {
-        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM purge WHERE customer = ? AND number > ?")
+        let row = self
+            .query("SELECT COUNT(*) FROM purge WHERE customer = ? AND number > ?")
             .bind(self.customer.to_string())
             .bind(now_ms() - 60_000)
             .fetch_one(&mut **write)
             .await?;
-        Ok(u64::try_from(count).unwrap_or_default())
+        Ok(row.try_get::<i64, _>(0)?.unsigned_abs())
     }
 }
 

@@ -1,7 +1,6 @@
 //! Organization roles that customers make: named sets of permissions.
 
-use crate::{CustomerStore, Result, Write, from_json, taken, to_json};
-use sqlx::{Row, sqlite::SqliteRow};
+use crate::{CustomerStore, Result, Write, from_json, sql::Row, taken, to_json};
 
 /// An organization role that a customer made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +14,8 @@ pub struct RoleRow {
 impl CustomerStore<'_> {
     /// The customer's own roles.
     pub async fn roles(&self) -> Result<Vec<RoleRow>> {
-        let rows = sqlx::query("SELECT name, permissions FROM role WHERE customer = ? ORDER BY name")
+        let rows = self
+            .query("SELECT name, permissions FROM role WHERE customer = ? ORDER BY name")
             .bind(self.customer.to_string())
             .fetch_all(&self.store.pool)
             .await?;
@@ -24,7 +24,8 @@ impl CustomerStore<'_> {
 
     /// The customer's own roles, as a transaction sees them: none of them goes before it ends.
     pub async fn roles_in(&self, write: &mut Write) -> Result<Vec<RoleRow>> {
-        let rows = sqlx::query("SELECT name, permissions FROM role WHERE customer = ? ORDER BY name")
+        let rows = self
+            .query("SELECT name, permissions FROM role WHERE customer = ? ORDER BY name")
             .bind(self.customer.to_string())
             .fetch_all(&mut **write)
             .await?;
@@ -36,7 +37,7 @@ impl CustomerStore<'_> {
     /// # Errors
     /// [`crate::StoreError::Taken`] when there is one of this name.
     pub async fn add_role(&self, write: &mut Write, role: &RoleRow) -> Result<()> {
-        sqlx::query("INSERT INTO role (customer, name, permissions) VALUES (?, ?, ?)")
+        self.query("INSERT INTO role (customer, name, permissions) VALUES (?, ?, ?)")
             .bind(self.customer.to_string())
             .bind(&role.name)
             .bind(to_json(&role.permissions)?)
@@ -48,7 +49,8 @@ impl CustomerStore<'_> {
 
     /// Gives a role other permissions; false when there is none of this name.
     pub async fn change_role(&self, write: &mut Write, role: &RoleRow) -> Result<bool> {
-        let done = sqlx::query("UPDATE role SET permissions = ? WHERE customer = ? AND name = ?")
+        let done = self
+            .query("UPDATE role SET permissions = ? WHERE customer = ? AND name = ?")
             .bind(to_json(&role.permissions)?)
             .bind(self.customer.to_string())
             .bind(&role.name)
@@ -59,7 +61,8 @@ impl CustomerStore<'_> {
 
     /// Removes a role; false when there is none of this name.
     pub async fn remove_role(&self, write: &mut Write, name: &str) -> Result<bool> {
-        let done = sqlx::query("DELETE FROM role WHERE customer = ? AND name = ?")
+        let done = self
+            .query("DELETE FROM role WHERE customer = ? AND name = ?")
             .bind(self.customer.to_string())
             .bind(name)
             .execute(&mut **write)
@@ -69,20 +72,23 @@ impl CustomerStore<'_> {
 
     /// How many members and clients have a role.
     pub async fn role_holders(&self, write: &mut Write, name: &str) -> Result<i64> {
-        let row = sqlx::query(
-            "SELECT (SELECT COUNT(*) FROM member, json_each(member.roles) AS given
-                     WHERE member.customer = ?1 AND given.value = ?2)
-                  + (SELECT COUNT(*) FROM client, json_each(client.roles) AS given
-                     WHERE client.customer = ?1 AND given.value = ?2)",
-        )
-        .bind(self.customer.to_string())
-        .bind(name)
-        .fetch_one(&mut **write)
-        .await?;
-        Ok(row.try_get(0)?)
+        let rows = self
+            .query(
+                "SELECT roles FROM member WHERE customer = ?1 AND roles != '[]'
+                 UNION ALL SELECT roles FROM client WHERE customer = ?1 AND roles != '[]'",
+            )
+            .bind(self.customer.to_string())
+            .fetch_all(&mut **write)
+            .await?;
+        let mut holders = 0;
+        for row in &rows {
+            let roles: Vec<String> = from_json(row.try_get(0)?)?;
+            holders += i64::from(roles.iter().any(|role| role == name));
+        }
+        Ok(holders)
     }
 }
 
-fn role_row(row: &SqliteRow) -> Result<RoleRow> {
+fn role_row(row: &Row) -> Result<RoleRow> {
     Ok(RoleRow { name: row.try_get(0)?, permissions: from_json(row.try_get(1)?)? })
 }

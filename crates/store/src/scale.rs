@@ -2,7 +2,6 @@
 
 use crate::{CustomerStore, Result, Write, from_json, parse, to_json};
 use bastide_types::{AppId, ReplicaId, StageName, ZoneName, manifest::Scale};
-use sqlx::Row;
 use std::collections::BTreeMap;
 
 /// What the scaler knows of an app in a stage.
@@ -19,7 +18,8 @@ pub struct ScalingRow {
 impl CustomerStore<'_> {
     /// What is said for the apps of a stage.
     pub async fn stage_scales(&self, stage: &StageName) -> Result<BTreeMap<AppId, Scale>> {
-        let rows = sqlx::query("SELECT app, scale FROM stage_scale WHERE customer = ? AND stage = ?")
+        let rows = self
+            .query("SELECT app, scale FROM stage_scale WHERE customer = ? AND stage = ?")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .fetch_all(&self.store.pool)
@@ -29,7 +29,8 @@ impl CustomerStore<'_> {
 
     /// Scale of an app in a stage that was set there, instead of the manifest's.
     pub async fn stage_scale(&self, stage: &StageName, app: AppId) -> Result<Option<Scale>> {
-        let row = sqlx::query("SELECT scale FROM stage_scale WHERE customer = ? AND stage = ? AND app = ?")
+        let row = self
+            .query("SELECT scale FROM stage_scale WHERE customer = ? AND stage = ? AND app = ?")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .bind(app.to_string())
@@ -47,15 +48,17 @@ impl CustomerStore<'_> {
         scale: Option<&Scale>,
     ) -> Result<()> {
         let query = match scale {
-            Some(scale) => sqlx::query(
-                "INSERT INTO stage_scale (customer, stage, app, scale) VALUES (?1, ?2, ?3, ?4)
+            Some(scale) => self
+                .query(
+                    "INSERT INTO stage_scale (customer, stage, app, scale) VALUES (?1, ?2, ?3, ?4)
                  ON CONFLICT (customer, stage, app) DO UPDATE SET scale = ?4",
-            )
-            .bind(self.customer.to_string())
-            .bind(stage.as_str())
-            .bind(app.to_string())
-            .bind(to_json(scale)?),
-            None => sqlx::query("DELETE FROM stage_scale WHERE customer = ? AND stage = ? AND app = ?")
+                )
+                .bind(self.customer.to_string())
+                .bind(stage.as_str())
+                .bind(app.to_string())
+                .bind(to_json(scale)?),
+            None => self
+                .query("DELETE FROM stage_scale WHERE customer = ? AND stage = ? AND app = ?")
                 .bind(self.customer.to_string())
                 .bind(stage.as_str())
                 .bind(app.to_string()),
@@ -66,12 +69,12 @@ impl CustomerStore<'_> {
 
     /// What the scaler knows of the apps of a stage.
     pub async fn scaling(&self, stage: &StageName) -> Result<BTreeMap<AppId, ScalingRow>> {
-        let rows =
-            sqlx::query("SELECT app, look_at, advice, why FROM scaling WHERE customer = ? AND stage = ?")
-                .bind(self.customer.to_string())
-                .bind(stage.as_str())
-                .fetch_all(&self.store.pool)
-                .await?;
+        let rows = self
+            .query("SELECT app, look_at, advice, why FROM scaling WHERE customer = ? AND stage = ?")
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .fetch_all(&self.store.pool)
+            .await?;
         rows.iter()
             .map(|row| {
                 let advice = from_json(row.try_get(2)?)?;
@@ -89,7 +92,7 @@ impl CustomerStore<'_> {
         app: AppId,
         known: &ScalingRow,
     ) -> Result<()> {
-        sqlx::query(
+        self.query(
             "INSERT INTO scaling (customer, stage, app, look_at, advice, why) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (customer, stage, app) DO UPDATE SET look_at = ?4, advice = ?5, why = ?6",
         )
@@ -106,7 +109,7 @@ impl CustomerStore<'_> {
 
     /// Forgets it: the scaler looks at once, and begins anew.
     pub async fn forget_scaling(&self, write: &mut Write, stage: &StageName, app: AppId) -> Result<()> {
-        sqlx::query("DELETE FROM scaling WHERE customer = ? AND stage = ? AND app = ?")
+        self.query("DELETE FROM scaling WHERE customer = ? AND stage = ? AND app = ?")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .bind(app.to_string())
@@ -125,7 +128,7 @@ impl CustomerStore<'_> {
         zones: &[ZoneName],
     ) -> Result<()> {
         for zone in zones {
-            sqlx::query(
+            self.query(
                 "INSERT INTO replica (customer, stage, id, app, revision, zone) VALUES (?, ?, ?, ?, ?, ?)",
             )
             .bind(self.customer.to_string())
@@ -143,15 +146,16 @@ impl CustomerStore<'_> {
     /// Replicas that each app has in each stage. While one revision replaces another, the larger of the two counts:
     /// both are there only for a while.
     pub async fn replica_counts(&self) -> Result<BTreeMap<(StageName, AppId), u32>> {
-        let rows = sqlx::query(
-            "SELECT stage, app, MAX(replicas) FROM (
+        let rows = self
+            .query(
+                "SELECT stage, app, MAX(replicas) FROM (
                  SELECT stage, app, revision, COUNT(*) AS replicas FROM replica
                  WHERE customer = ? AND drain_at IS NULL GROUP BY stage, app, revision
-             ) GROUP BY stage, app",
-        )
-        .bind(self.customer.to_string())
-        .fetch_all(&self.store.pool)
-        .await?;
+             ) AS counted GROUP BY stage, app",
+            )
+            .bind(self.customer.to_string())
+            .fetch_all(&self.store.pool)
+            .await?;
         rows.iter()
             .map(|row| Ok(((parse(row.try_get(0)?)?, parse(row.try_get(1)?)?), row.try_get(2)?)))
             .collect()
@@ -159,7 +163,8 @@ impl CustomerStore<'_> {
 
     /// Most replicas that the customer may have, when somebody said so.
     pub async fn quota(&self) -> Result<Option<u32>> {
-        let row = sqlx::query("SELECT replicas FROM quota WHERE customer = ?")
+        let row = self
+            .query("SELECT replicas FROM quota WHERE customer = ?")
             .bind(self.customer.to_string())
             .fetch_optional(&self.store.pool)
             .await?;
@@ -168,7 +173,7 @@ impl CustomerStore<'_> {
 
     /// Says so.
     pub async fn set_quota(&self, write: &mut Write, replicas: u32) -> Result<()> {
-        sqlx::query(
+        self.query(
             "INSERT INTO quota (customer, replicas) VALUES (?1, ?2) ON CONFLICT (customer) DO UPDATE SET replicas = ?2",
         )
         .bind(self.customer.to_string())

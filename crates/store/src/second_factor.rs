@@ -3,7 +3,6 @@
 use crate::{CustomerStore, Result, StoreError, Write, from_json, now_s, parse, to_json};
 use bastide_types::{StageName, StepUp, UserId};
 use serde::{Deserialize, Serialize};
-use sqlx::Row;
 
 /// What a customer demands of its members' sign-ins.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +29,8 @@ pub struct StepUpRule {
 impl CustomerStore<'_> {
     /// The secret of a member's authenticator app.
     pub async fn second_factor(&self, member: UserId) -> Result<Option<Vec<u8>>> {
-        let row = sqlx::query("SELECT secret FROM second_factor WHERE customer = ? AND member = ?")
+        let row = self
+            .query("SELECT secret FROM second_factor WHERE customer = ? AND member = ?")
             .bind(self.customer.to_string())
             .bind(member.to_string())
             .fetch_optional(&self.store.pool)
@@ -42,7 +42,8 @@ impl CustomerStore<'_> {
 
     /// Whether a member or end user has a second factor.
     pub async fn has_second_factor(&self, member: UserId) -> Result<bool> {
-        let row = sqlx::query("SELECT 1 FROM second_factor WHERE customer = ? AND member = ?")
+        let row = self
+            .query("SELECT 1 FROM second_factor WHERE customer = ? AND member = ?")
             .bind(self.customer.to_string())
             .bind(member.to_string())
             .fetch_optional(&self.store.pool)
@@ -52,7 +53,8 @@ impl CustomerStore<'_> {
 
     /// Members and end users who have a second factor.
     pub async fn members_with_second_factor(&self) -> Result<Vec<UserId>> {
-        let rows = sqlx::query("SELECT member FROM second_factor WHERE customer = ?")
+        let rows = self
+            .query("SELECT member FROM second_factor WHERE customer = ?")
             .bind(self.customer.to_string())
             .fetch_all(&self.store.pool)
             .await?;
@@ -72,7 +74,7 @@ impl CustomerStore<'_> {
         recovery: &[[u8; 32]],
     ) -> Result<()> {
         let sealed = self.store.kek.seal(&self.factor_place("second_factor", member), secret)?;
-        sqlx::query("INSERT INTO second_factor (customer, member, secret, last_step) VALUES (?, ?, ?, ?)")
+        self.query("INSERT INTO second_factor (customer, member, secret, last_step) VALUES (?, ?, ?, ?)")
             .bind(self.customer.to_string())
             .bind(member.to_string())
             .bind(sealed)
@@ -85,7 +87,7 @@ impl CustomerStore<'_> {
 
     /// Takes the code of a step; false when it, or a later one, was taken before.
     pub async fn take_step(&self, write: &mut Write, member: UserId, step: u64) -> Result<bool> {
-        let done = sqlx::query(
+        let done = self.query(
             "UPDATE second_factor SET last_step = ?1 WHERE customer = ?2 AND member = ?3 AND last_step < ?1",
         )
         .bind(step.cast_signed())
@@ -98,7 +100,8 @@ impl CustomerStore<'_> {
 
     /// Takes a second factor away with its recovery codes; false when there is none.
     pub async fn remove_second_factor(&self, write: &mut Write, member: UserId) -> Result<bool> {
-        let done = sqlx::query("DELETE FROM second_factor WHERE customer = ? AND member = ?")
+        let done = self
+            .query("DELETE FROM second_factor WHERE customer = ? AND member = ?")
             .bind(self.customer.to_string())
             .bind(member.to_string())
             .execute(&mut **write)
@@ -113,13 +116,13 @@ impl CustomerStore<'_> {
         member: UserId,
         hashes: &[[u8; 32]],
     ) -> Result<()> {
-        sqlx::query("DELETE FROM recovery_code WHERE customer = ? AND member = ?")
+        self.query("DELETE FROM recovery_code WHERE customer = ? AND member = ?")
             .bind(self.customer.to_string())
             .bind(member.to_string())
             .execute(&mut **write)
             .await?;
         for hash in hashes {
-            sqlx::query("INSERT INTO recovery_code (customer, member, hash) VALUES (?, ?, ?)")
+            self.query("INSERT INTO recovery_code (customer, member, hash) VALUES (?, ?, ?)")
                 .bind(self.customer.to_string())
                 .bind(member.to_string())
                 .bind(&hash[..])
@@ -136,7 +139,8 @@ impl CustomerStore<'_> {
         member: UserId,
         hash: &[u8; 32],
     ) -> Result<bool> {
-        let done = sqlx::query("DELETE FROM recovery_code WHERE customer = ? AND member = ? AND hash = ?")
+        let done = self
+            .query("DELETE FROM recovery_code WHERE customer = ? AND member = ? AND hash = ?")
             .bind(self.customer.to_string())
             .bind(member.to_string())
             .bind(&hash[..])
@@ -147,7 +151,8 @@ impl CustomerStore<'_> {
 
     /// Recovery codes that a member has left.
     pub async fn recovery_codes_left(&self, member: UserId) -> Result<i64> {
-        let row = sqlx::query("SELECT COUNT(*) FROM recovery_code WHERE customer = ? AND member = ?")
+        let row = self
+            .query("SELECT COUNT(*) FROM recovery_code WHERE customer = ? AND member = ?")
             .bind(self.customer.to_string())
             .bind(member.to_string())
             .fetch_one(&self.store.pool)
@@ -181,8 +186,8 @@ impl CustomerStore<'_> {
         member: UserId,
         until: i64,
     ) -> Result<()> {
-        sqlx::query("DELETE FROM half_sign_in WHERE until < ?").bind(now_s()).execute(&mut **write).await?;
-        sqlx::query("INSERT INTO half_sign_in (customer, hash, member, until) VALUES (?, ?, ?, ?)")
+        self.query("DELETE FROM half_sign_in WHERE until < ?").bind(now_s()).execute(&mut **write).await?;
+        self.query("INSERT INTO half_sign_in (customer, hash, member, until) VALUES (?, ?, ?, ?)")
             .bind(self.customer.to_string())
             .bind(&hash[..])
             .bind(member.to_string())
@@ -194,19 +199,20 @@ impl CustomerStore<'_> {
 
     /// Whose password a browser has shown, while that counts.
     pub async fn half_sign_in(&self, hash: &[u8; 32]) -> Result<Option<UserId>> {
-        let row =
-            sqlx::query("SELECT member FROM half_sign_in WHERE customer = ? AND hash = ? AND until > ?")
-                .bind(self.customer.to_string())
-                .bind(&hash[..])
-                .bind(now_s())
-                .fetch_optional(&self.store.pool)
-                .await?;
+        let row = self
+            .query("SELECT member FROM half_sign_in WHERE customer = ? AND hash = ? AND until > ?")
+            .bind(self.customer.to_string())
+            .bind(&hash[..])
+            .bind(now_s())
+            .fetch_optional(&self.store.pool)
+            .await?;
         row.map(|row| parse(row.try_get(0)?)).transpose()
     }
 
     /// Ends what a browser has shown of a sign-in; false when it was used or ended before.
     pub async fn end_half_sign_in(&self, write: &mut Write, hash: &[u8; 32]) -> Result<bool> {
-        let done = sqlx::query("DELETE FROM half_sign_in WHERE customer = ? AND hash = ? AND until > ?")
+        let done = self
+            .query("DELETE FROM half_sign_in WHERE customer = ? AND hash = ? AND until > ?")
             .bind(self.customer.to_string())
             .bind(&hash[..])
             .bind(now_s())
@@ -217,7 +223,8 @@ impl CustomerStore<'_> {
 
     /// What is demanded of sign-ins.
     pub async fn sign_in_policy(&self) -> Result<SignInPolicy> {
-        let row = sqlx::query("SELECT policy FROM sign_in_policy WHERE customer = ?")
+        let row = self
+            .query("SELECT policy FROM sign_in_policy WHERE customer = ?")
             .bind(self.customer.to_string())
             .fetch_optional(&self.store.pool)
             .await?;
@@ -226,7 +233,7 @@ impl CustomerStore<'_> {
 
     /// Decides what is demanded of sign-ins from now on.
     pub async fn set_sign_in_policy(&self, write: &mut Write, policy: &SignInPolicy) -> Result<()> {
-        sqlx::query(
+        self.query(
             "INSERT INTO sign_in_policy (customer, policy) VALUES (?1, ?2) ON CONFLICT (customer) DO UPDATE SET policy = ?2",
         )
         .bind(self.customer.to_string())

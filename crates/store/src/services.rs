@@ -1,9 +1,11 @@
 //! Databases of apps, and the logins to them.
 
-use crate::{CustomerStore, Result, Store, StoreError, Write, now_s, parse};
+use crate::{
+    CustomerStore, Result, Store, StoreError, Write, now_s, parse,
+    sql::{Row, across},
+};
 use aws_lc_rs::rand;
 use bastide_types::{AppId, CustomerId, ReplicaId, Secret, StageName};
-use sqlx::{Row, sqlite::SqliteRow};
 use uuid::Uuid;
 
 const PASSWORD_LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
@@ -95,11 +97,11 @@ impl Store {
 
     async fn postgres(&self, condition: &str) -> Result<Vec<PostgresRow>> {
         let query = sqlx::AssertSqlSafe(format!("{LOGIN} {condition} ORDER BY l.id"));
-        let rows = sqlx::query(query).fetch_all(&self.pool).await?;
+        let rows = across(query).fetch_all(&self.pool).await?;
         rows.iter().map(|row| self.postgres_row(row)).collect()
     }
 
-    fn postgres_row(&self, row: &SqliteRow) -> Result<PostgresRow> {
+    fn postgres_row(&self, row: &Row) -> Result<PostgresRow> {
         let sealed: Vec<u8> = row.try_get("password")?;
         let mut login = PostgresRow {
             customer: parse(row.try_get("customer")?)?,
@@ -125,7 +127,8 @@ impl CustomerStore<'_> {
     pub async fn postgres(&self, stage: &StageName) -> Result<Vec<PostgresRow>> {
         let query =
             sqlx::AssertSqlSafe(format!("{LOGIN} WHERE l.customer = ? AND l.stage = ? ORDER BY l.id"));
-        let rows = sqlx::query(query)
+        let rows = self
+            .query(query)
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .fetch_all(&self.store.pool)
@@ -142,20 +145,22 @@ impl CustomerStore<'_> {
         app: AppId,
         connections: u32,
     ) -> Result<()> {
-        let made = sqlx::query(
-            "INSERT OR IGNORE INTO postgres_database (customer, stage, app, name, created) VALUES (?, ?, ?, ?, ?)",
-        )
-        .bind(self.customer.to_string())
-        .bind(stage.as_str())
-        .bind(app.to_string())
-        .bind(format!("bastide_{}", Uuid::now_v7().simple()))
-        .bind(now_s())
-        .execute(&mut **write)
-        .await?;
+        let made = self
+            .query(
+                "INSERT INTO postgres_database (customer, stage, app, name, created) VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT DO NOTHING",
+            )
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .bind(app.to_string())
+            .bind(format!("bastide_{}", Uuid::now_v7().simple()))
+            .bind(now_s())
+            .execute(&mut **write)
+            .await?;
         if made.rows_affected() == 1 {
             return self.add_postgres_login(write, stage, app, connections).await;
         }
-        sqlx::query(
+        self.query(
             "UPDATE postgres_login SET connections = ?4 WHERE customer = ?1 AND stage = ?2 AND app = ?3
              AND id = (SELECT MAX(id) FROM postgres_login WHERE customer = ?1 AND stage = ?2 AND app = ?3)",
         )
@@ -178,7 +183,7 @@ impl CustomerStore<'_> {
     ) -> Result<()> {
         let id = Uuid::now_v7();
         let sealed = self.store.kek.seal(&place(self.customer, id), password()?.expose().as_bytes())?;
-        sqlx::query(
+        self.query(
             "INSERT INTO postgres_login (customer, stage, app, id, number, password, connections, created)
              VALUES (?1, ?2, ?3, ?4, (SELECT COALESCE(MAX(number), 0) + 1 FROM postgres_login
                 WHERE customer = ?1 AND stage = ?2 AND app = ?3), ?5, ?6, ?7)",
@@ -197,7 +202,7 @@ impl CustomerStore<'_> {
 
     /// The server has a login as it was wanted; the generation of its stage rises.
     pub async fn note_postgres(&self, write: &mut Write, login: &PostgresRow) -> Result<()> {
-        sqlx::query("UPDATE postgres_login SET applied = ?, problem = NULL WHERE customer = ? AND id = ?")
+        self.query("UPDATE postgres_login SET applied = ?, problem = NULL WHERE customer = ? AND id = ?")
             .bind(login.connections)
             .bind(self.customer.to_string())
             .bind(login.id.to_string())
@@ -208,7 +213,7 @@ impl CustomerStore<'_> {
 
     /// A login could not be made.
     pub async fn note_postgres_problem(&self, write: &mut Write, login: Uuid, problem: &str) -> Result<()> {
-        sqlx::query("UPDATE postgres_login SET problem = ? WHERE customer = ? AND id = ?")
+        self.query("UPDATE postgres_login SET problem = ? WHERE customer = ? AND id = ?")
             .bind(problem)
             .bind(self.customer.to_string())
             .bind(login.to_string())
@@ -219,7 +224,7 @@ impl CustomerStore<'_> {
 
     /// Forgets a login that the server does not have any more.
     pub async fn forget_postgres_login(&self, write: &mut Write, login: Uuid) -> Result<()> {
-        sqlx::query("DELETE FROM postgres_login WHERE customer = ? AND id = ?")
+        self.query("DELETE FROM postgres_login WHERE customer = ? AND id = ?")
             .bind(self.customer.to_string())
             .bind(login.to_string())
             .execute(&mut **write)

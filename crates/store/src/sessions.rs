@@ -1,8 +1,7 @@
 //! Whose sessions there are, how long they may last, and when they were used.
 
-use crate::{CustomerStore, Result, Write, now_s};
+use crate::{CustomerStore, Result, Write, now_s, sql::Row};
 use bastide_types::UserId;
-use sqlx::Row;
 
 /// A session as its member sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,16 +36,17 @@ pub struct SessionLimits {
 impl CustomerStore<'_> {
     /// Sessions of a member that live, oldest first.
     pub async fn sessions_of(&self, member: UserId) -> Result<Vec<SessionInfo>> {
-        let rows = sqlx::query(
-            "SELECT id, kind, parent, client, stage, since, seen, until FROM session
+        let rows = self
+            .query(
+                "SELECT id, kind, parent, client, stage, since, seen, until FROM session
              WHERE customer = ? AND member = ? AND until > ? ORDER BY id",
-        )
-        .bind(self.customer.to_string())
-        .bind(member.to_string())
-        .bind(now_s())
-        .fetch_all(&self.store.pool)
-        .await?;
-        let read = |row: &sqlx::sqlite::SqliteRow| {
+            )
+            .bind(self.customer.to_string())
+            .bind(member.to_string())
+            .bind(now_s())
+            .fetch_all(&self.store.pool)
+            .await?;
+        let read = |row: &Row| {
             Ok(SessionInfo {
                 id: row.try_get(0)?,
                 kind: row.try_get(1)?,
@@ -63,7 +63,7 @@ impl CustomerStore<'_> {
 
     /// Ends all sessions of a member and revokes their tokens.
     pub async fn end_sessions_of(&self, write: &mut Write, member: UserId) -> Result<()> {
-        sqlx::query("DELETE FROM session WHERE customer = ? AND member = ?")
+        self.query("DELETE FROM session WHERE customer = ? AND member = ?")
             .bind(self.customer.to_string())
             .bind(member.to_string())
             .execute(&mut **write)
@@ -75,7 +75,8 @@ impl CustomerStore<'_> {
     /// that a gateway knows of. Returns whether it goes on.
     pub async fn use_session(&self, id: &str, used: i64, idle_s: i64) -> Result<bool> {
         let now = now_s();
-        let row = sqlx::query("SELECT seen FROM session WHERE customer = ? AND id = ? AND until > ?")
+        let row = self
+            .query("SELECT seen FROM session WHERE customer = ? AND id = ? AND until > ?")
             .bind(self.customer.to_string())
             .bind(id)
             .bind(now)
@@ -91,7 +92,7 @@ impl CustomerStore<'_> {
         }
         // Once a minute is enough: many apps of one session ask at the same time.
         if now - seen >= 60 {
-            sqlx::query("UPDATE session SET seen = MAX(seen, ?) WHERE customer = ? AND id = ?")
+            self.query("UPDATE session SET seen = ?1 WHERE customer = ?2 AND id = ?3 AND seen < ?1")
                 .bind(now)
                 .bind(self.customer.to_string())
                 .bind(id)
@@ -103,7 +104,8 @@ impl CustomerStore<'_> {
 
     /// How long browser sessions of a stage last, if that was decided (`stage` empty: those of the Platform).
     pub async fn session_limits(&self, stage: &str) -> Result<Option<SessionLimits>> {
-        let row = sqlx::query("SELECT max, idle FROM session_limits WHERE customer = ? AND stage = ?")
+        let row = self
+            .query("SELECT max, idle FROM session_limits WHERE customer = ? AND stage = ?")
             .bind(self.customer.to_string())
             .bind(stage)
             .fetch_optional(&self.store.pool)
@@ -118,7 +120,7 @@ impl CustomerStore<'_> {
         stage: &str,
         limits: SessionLimits,
     ) -> Result<()> {
-        sqlx::query(
+        self.query(
             "INSERT INTO session_limits (customer, stage, max, idle) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (customer, stage) DO UPDATE SET max = ?3, idle = ?4",
         )
@@ -128,8 +130,9 @@ impl CustomerStore<'_> {
         .bind(limits.idle_s)
         .execute(&mut **write)
         .await?;
-        sqlx::query(
-            "UPDATE session SET until = MIN(until, since + ?) WHERE customer = ? AND kind = 'browser' AND stage = ?",
+        self.query(
+            "UPDATE session SET until = since + ?1
+             WHERE customer = ?2 AND kind = 'browser' AND stage = ?3 AND until > since + ?1",
         )
         .bind(limits.max_s)
         .bind(self.customer.to_string())

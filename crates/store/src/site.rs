@@ -2,7 +2,6 @@
 
 use crate::{CustomerStore, Result, Write, from_json, parse, raise_revision, to_json};
 use bastide_types::{SiteDocument, SiteSettings, StageName};
-use sqlx::Row;
 use std::collections::BTreeMap;
 
 /// How many bytes settings take.
@@ -17,7 +16,8 @@ pub struct SiteBytes {
 impl CustomerStore<'_> {
     /// The settings of a stage, as they are in a transaction; the default when none were made.
     pub async fn site(&self, write: &mut Write, stage: &StageName) -> Result<SiteSettings> {
-        let row = sqlx::query("SELECT settings FROM stage_site WHERE customer = ? AND stage = ?")
+        let row = self
+            .query("SELECT settings FROM stage_site WHERE customer = ? AND stage = ?")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .fetch_optional(&mut **write)
@@ -27,7 +27,8 @@ impl CustomerStore<'_> {
 
     /// The settings of all stages that have any, not read yet. One that is no JSON at all is left out, and said.
     pub async fn site_documents(&self) -> Result<BTreeMap<StageName, SiteDocument>> {
-        let rows = sqlx::query("SELECT stage, settings FROM stage_site WHERE customer = ?")
+        let rows = self
+            .query("SELECT stage, settings FROM stage_site WHERE customer = ?")
             .bind(self.customer.to_string())
             .fetch_all(&self.store.pool)
             .await?;
@@ -51,9 +52,9 @@ impl CustomerStore<'_> {
         settings: &SiteSettings,
     ) -> Result<()> {
         let query = if settings.is_empty() {
-            sqlx::query("DELETE FROM stage_site WHERE customer = ?1 AND stage = ?2")
+            self.query("DELETE FROM stage_site WHERE customer = ?1 AND stage = ?2")
         } else {
-            sqlx::query(
+            self.query(
                 "INSERT INTO stage_site (customer, stage, settings) VALUES (?1, ?2, ?3)
                  ON CONFLICT (customer, stage) DO UPDATE SET settings = ?3",
             )
@@ -66,14 +67,15 @@ impl CustomerStore<'_> {
 
     /// How many bytes settings take, as it is in a transaction.
     pub async fn site_bytes(&self, write: &mut Write) -> Result<SiteBytes> {
-        let row = sqlx::query(
-            "SELECT COALESCE(SUM(LENGTH(CAST(settings AS BLOB))), 0),
-                    COALESCE(SUM(CASE WHEN customer = ? THEN LENGTH(CAST(settings AS BLOB)) END), 0)
+        let row = self
+            .query(
+                "SELECT COALESCE(SUM(OCTET_LENGTH(settings)), 0),
+                    COALESCE(SUM(CASE WHEN customer = ? THEN OCTET_LENGTH(settings) END), 0)
              FROM stage_site",
-        )
-        .bind(self.customer.to_string())
-        .fetch_one(&mut **write)
-        .await?;
+            )
+            .bind(self.customer.to_string())
+            .fetch_one(&mut **write)
+            .await?;
         let count = |value: i64| u64::try_from(value).unwrap_or_default();
         Ok(SiteBytes { all: count(row.try_get(0)?), own: count(row.try_get(1)?) })
     }

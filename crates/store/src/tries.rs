@@ -2,7 +2,6 @@
 
 use crate::{CustomerStore, Result, Write, now_s};
 use bastide_types::UserId;
-use sqlx::Row;
 
 /// Longest wait after a failure, in seconds.
 const WAIT_S_MAX: i64 = 300;
@@ -74,14 +73,13 @@ impl CustomerStore<'_> {
     ) -> Result<std::result::Result<(), i64>> {
         let (now, (kind, key)) = (now_s(), counter.kind_and_key());
         let mut write = self.store.write().await?;
-        let row = sqlx::query(
-            "SELECT failures, until FROM try_counter WHERE customer = ? AND kind = ? AND key = ?",
-        )
-        .bind(self.customer.to_string())
-        .bind(kind)
-        .bind(&key)
-        .fetch_optional(&mut *write)
-        .await?;
+        let row = self
+            .query("SELECT failures, until FROM try_counter WHERE customer = ? AND kind = ? AND key = ?")
+            .bind(self.customer.to_string())
+            .bind(kind)
+            .bind(&key)
+            .fetch_optional(&mut *write)
+            .await?;
         let (failures, until): (i64, i64) = match row {
             Some(row) => (row.try_get(0)?, row.try_get(1)?),
             None => (0, 0),
@@ -90,7 +88,7 @@ impl CustomerStore<'_> {
             return Ok(Err(until - now));
         }
         let failures = failures.saturating_add(1);
-        sqlx::query(
+        self.query(
             "INSERT INTO try_counter (customer, kind, key, failures, until, touched) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (customer, kind, key) DO UPDATE SET failures = ?4, until = ?5, touched = ?6",
         )
@@ -102,7 +100,7 @@ impl CustomerStore<'_> {
         .bind(now)
         .execute(&mut *write)
         .await?;
-        sqlx::query("DELETE FROM try_counter WHERE touched < ?")
+        self.query("DELETE FROM try_counter WHERE touched < ?")
             .bind(now - FORGET_S)
             .execute(&mut *write)
             .await?;
@@ -113,7 +111,7 @@ impl CustomerStore<'_> {
     /// Forgets the failures of a counter after a success.
     pub async fn reset_tries(&self, write: &mut Write, counter: Counter<'_>) -> Result<()> {
         let (kind, key) = counter.kind_and_key();
-        sqlx::query("DELETE FROM try_counter WHERE customer = ? AND kind = ? AND key = ?")
+        self.query("DELETE FROM try_counter WHERE customer = ? AND kind = ? AND key = ?")
             .bind(self.customer.to_string())
             .bind(kind)
             .bind(key)
@@ -125,9 +123,9 @@ impl CustomerStore<'_> {
     /// Takes one failure of a counter back: it was counted for a try that was meant for another one.
     pub async fn uncount_try(&self, write: &mut Write, counter: Counter<'_>) -> Result<()> {
         let (kind, key) = counter.kind_and_key();
-        sqlx::query(
-            "UPDATE try_counter SET failures = failures - 1, until = MIN(until, ?)
-             WHERE customer = ? AND kind = ? AND key = ? AND failures > 0",
+        self.query(
+            "UPDATE try_counter SET failures = failures - 1, until = CASE WHEN until < ?1 THEN until ELSE ?1 END
+             WHERE customer = ?2 AND kind = ?3 AND key = ?4 AND failures > 0",
         )
         .bind(now_s())
         .bind(self.customer.to_string())
@@ -146,21 +144,23 @@ impl CustomerStore<'_> {
         member: UserId,
         until: i64,
     ) -> Result<()> {
-        sqlx::query("INSERT INTO known_device (customer, hash, member, until) VALUES (?, ?, ?, ?)")
+        self.query("INSERT INTO known_device (customer, hash, member, until) VALUES (?, ?, ?, ?)")
             .bind(self.customer.to_string())
             .bind(&hash[..])
             .bind(member.to_string())
             .bind(until)
             .execute(&mut **write)
             .await?;
-        sqlx::query(
-            "DELETE FROM known_device WHERE customer = ?1 AND member = ?2 AND (until <= ?3 OR hash NOT IN
-             (SELECT hash FROM known_device WHERE customer = ?1 AND member = ?2 ORDER BY until DESC, rowid DESC LIMIT ?4))",
+        self.query(
+            "DELETE FROM known_device WHERE customer = ?1 AND member = ?2 AND hash != ?3 AND (until <= ?4 OR hash NOT IN
+             (SELECT hash FROM known_device WHERE customer = ?1 AND member = ?2 AND hash != ?3
+              ORDER BY until DESC, hash LIMIT ?5))",
         )
         .bind(self.customer.to_string())
         .bind(member.to_string())
+        .bind(&hash[..])
         .bind(now_s())
-        .bind(DEVICES_MAX)
+        .bind(DEVICES_MAX - 1)
         .execute(&mut **write)
         .await?;
         Ok(())
@@ -168,7 +168,7 @@ impl CustomerStore<'_> {
 
     /// Whether the member (`stage` empty) or end user with this address has signed in with the device of this hash.
     pub async fn knows_device(&self, hash: &[u8; 32], stage: &str, email: &str) -> Result<bool> {
-        let row = sqlx::query(
+        let row = self.query(
             "SELECT 1 FROM known_device JOIN member ON member.customer = known_device.customer AND member.id = known_device.member
              WHERE known_device.customer = ? AND known_device.hash = ? AND known_device.until > ? AND member.stage = ? AND member.email = ?",
         )

@@ -1,11 +1,12 @@
 //! Layers of the WAF's policies.
 
-use crate::{CustomerStore, Result, Store, StoreError, Write, from_json, parse, raise_revision, to_json};
+use crate::{
+    CustomerStore, Result, Store, StoreError, Write, from_json, parse, raise_revision, sql::across, to_json,
+};
 use bastide_types::{
     AppId, StageName,
     waf::{LayerBy, WafLayer},
 };
-use sqlx::Row;
 
 /// A level that belongs to no customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +47,7 @@ const fn name_of(by: LayerBy) -> &'static str {
 impl Store {
     /// What the office says at a level; nothing when it never said anything.
     pub async fn waf_office(&self, level: OfficeLevel) -> Result<WafLayer> {
-        let row = sqlx::query("SELECT layer FROM waf_office WHERE level = ?")
+        let row = across("SELECT layer FROM waf_office WHERE level = ?")
             .bind(level.name())
             .fetch_optional(&self.pool)
             .await?;
@@ -60,7 +61,7 @@ impl Store {
         level: OfficeLevel,
         layer: &WafLayer,
     ) -> Result<()> {
-        sqlx::query(
+        across(
             "INSERT INTO waf_office (level, layer) VALUES (?1, ?2) ON CONFLICT (level) DO UPDATE SET layer = ?2",
         )
         .bind(level.name())
@@ -74,7 +75,8 @@ impl Store {
 impl CustomerStore<'_> {
     /// What was said about a stage and its apps.
     pub async fn waf_layers(&self, stage: &StageName) -> Result<Vec<WafLayerRow>> {
-        let rows = sqlx::query("SELECT app, said_by, layer FROM waf_layer WHERE customer = ? AND stage = ?")
+        let rows = self
+            .query("SELECT app, said_by, layer FROM waf_layer WHERE customer = ? AND stage = ?")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .fetch_all(&self.store.pool)
@@ -104,11 +106,11 @@ impl CustomerStore<'_> {
     ) -> Result<()> {
         let app = app.map(|app| app.to_string()).unwrap_or_default();
         let query = if layer.is_empty() {
-            sqlx::query(
+            self.query(
                 "DELETE FROM waf_layer WHERE customer = ?1 AND stage = ?2 AND app = ?3 AND said_by = ?4",
             )
         } else {
-            sqlx::query(
+            self.query(
                 "INSERT INTO waf_layer (customer, stage, app, said_by, layer) VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT (customer, stage, app, said_by) DO UPDATE SET layer = ?5",
             )
