@@ -59,7 +59,9 @@ async fn a_device_is_known_for_its_member_and_time_and_ten_are_kept() {
     }
     own.remember_device(&mut write, &[100; 32], ids[1], now_s() - 1).await.unwrap();
     for number in 0..12 {
-        own.remember_device(&mut write, &[number; 32], ids[0], now_s() + 600 + i64::from(number)).await.unwrap();
+        own.remember_device(&mut write, &[number; 32], ids[0], now_s() + 600 + i64::from(number))
+            .await
+            .unwrap();
     }
     write.commit().await.unwrap();
     let mut known = Vec::new();
