@@ -41,6 +41,8 @@ pub enum Command {
     Backup(BackupArgs),
     /// Put a backup back, where nothing runs (operator)
     Restore(RestoreArgs),
+    /// After a database on a PostgreSQL server was put back, and where nothing runs: begin a new life with it (operator)
+    NewLife(NewLifeArgs),
     /// Prove that apps are kept apart: try every forbidden and every allowed path (operator)
     Verify(VerifyArgs),
     /// Make one sign-in for an administrator of a customer who has no other way in; it is audited (operator)
@@ -180,6 +182,11 @@ pub struct UpArgs {
     /// Settings of custom domains, as TOML: name servers, the ACME authority (see docs/domains.md)
     #[arg(long, value_name = "FILE")]
     pub domain_settings: Option<PathBuf>,
+    /// File with the address of a PostgreSQL database for the control plane, such as
+    /// postgres://name:password@db.example.com/bastide?sslmode=verify-full&sslrootcert=/etc/ca.pem (see docs/database.md)
+    /// [default: a file of SQLite's in the data directory]
+    #[arg(long, value_name = "FILE", env = "BASTIDE_DATABASE")]
+    pub database: Option<PathBuf>,
     /// File with the address of a PostgreSQL server for databases of apps, such as
     /// postgres://name:password@db.example.com/postgres?sslmode=verify-full&sslrootcert=/etc/ca.pem
     #[arg(long, value_name = "FILE", env = "BASTIDE_POSTGRES")]
@@ -266,6 +273,14 @@ pub struct RestoreArgs {
     /// Put it in the place of the installation that is there; what it replaces is kept beside it
     #[arg(long)]
     pub replace: bool,
+}
+
+/// Arguments of `new-life`.
+#[derive(Debug, Clone, Args)]
+pub struct NewLifeArgs {
+    /// Where the installation lives
+    #[command(flatten)]
+    pub data: DataArgs,
 }
 
 /// Arguments of `verify`.

@@ -10,6 +10,7 @@ use crate::{
 };
 use anyhow::{Context, Result, bail, ensure};
 use aws_lc_rs::digest::{Context as Hash, SHA256};
+use bastide_platform::config::Database;
 use bastide_store::{Kek, Store, copy_database};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -50,6 +51,7 @@ struct Contents {
 
 /// Writes a backup. The installation may run.
 pub async fn backup(layout: &Layout, args: &BackupArgs) -> Result<()> {
+    refuse_a_server(layout)?;
     let database = database(layout.root());
     ensure!(database.exists(), "there is no installation in {}", layout.root().display());
     let out = File::options().write(true).create_new(true).mode(0o600).open(&args.file);
@@ -158,6 +160,7 @@ fn files_at(path: &Path, name: &str) -> Result<Vec<(PathBuf, String)>> {
 
 /// Puts a backup back, where nothing runs.
 pub async fn restore(layout: &Layout, args: &RestoreArgs) -> Result<()> {
+    refuse_a_server(layout)?;
     files::private_dir(&layout.run())?;
     let _lock = crate::up::lock(layout)?;
     let taken = KEPT.iter().map(|kept| layout.root().join(kept)).any(|path| path.exists());
@@ -253,6 +256,39 @@ fn unpack(archive: impl Read, into: &Path) -> Result<Contents> {
         bail!("its files are not those that it names");
     }
     Ok(contents)
+}
+
+/// Begins a new life with a database that was put back by other means than [`restore`].
+pub async fn new_life(layout: &Layout) -> Result<()> {
+    files::private_dir(&layout.run())?;
+    let _lock = crate::up::lock(layout)?;
+    let config = config(layout)?;
+    let config =
+        config.with_context(|| format!("there is no installation in {}", layout.root().display()))?;
+    let key =
+        fs::read(&config.kek_file).with_context(|| format!("cannot read {}", config.kek_file.display()))?;
+    let store = config.database.open(Kek::new(&key)?).await.context("the database cannot be opened")?;
+    let epoch = store.begin_next_life().await?;
+    store.close().await;
+    println!("A new life has begun (epoch {epoch}). Everybody signs in again. `bastide up` starts it.");
+    Ok(())
+}
+
+/// How the Platform was set up at the last start.
+fn config(layout: &Layout) -> Result<Option<bastide_platform::Config>> {
+    files::read_json(&layout.config("platform-1"))
+}
+
+/// A database on a server is not in this directory, and no part of what is here is a backup without it.
+fn refuse_a_server(layout: &Layout) -> Result<()> {
+    if let Some(Database::Server(_)) = config(layout)?.map(|config| config.database) {
+        bail!(
+            "the database of this installation is on a PostgreSQL server: copy it with pg_dump, and {} with what copies files; \
+             both are put back together (docs/database.md)",
+            layout.root().display()
+        );
+    }
+    Ok(())
 }
 
 fn is_kept(path: &Path) -> bool {

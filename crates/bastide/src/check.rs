@@ -29,6 +29,8 @@ pub struct Subject {
     pub allow_no_isolation: bool,
     /// Zones with their public addresses; what is wrong with them otherwise.
     pub zones: Result<Vec<Zone>, String>,
+    /// File with the address of a PostgreSQL database for the control plane, if it is on a server.
+    pub database: Option<PathBuf>,
     /// File with the address of a PostgreSQL server, if there is one.
     pub postgres: Option<PathBuf>,
     /// True when this installation already runs here: its own ports are not a fault.
@@ -96,6 +98,15 @@ pub fn run(subject: &Subject) -> Vec<Check> {
     ];
     checks.extend(isolation_checks(subject));
     checks.extend(zone_checks(subject));
+    if let Some(file) = &subject.database {
+        checks.push(check(
+            "Data",
+            "data-control-plane",
+            database(file),
+            "The file holds one line, such as postgres://name:password@db.example.com/bastide?sslmode=verify-full&sslrootcert=/etc/ca.pem, \
+             of a role that owns that database and is no superuser; only you should be able to read it (chmod 600).",
+        ));
+    }
     if let Some(file) = &subject.postgres {
         checks.push(check(
             "Data",
@@ -302,6 +313,38 @@ fn rules(places: &Places) -> Outcome {
     }
 }
 
+/// The control plane's database. Without it nothing starts.
+fn database(file: &Path) -> Outcome {
+    let server = bastide_platform::config::DatabaseServer { address_file: file.to_owned() };
+    let address = match server.address() {
+        Ok(address) => address,
+        Err(error) => return Outcome::Bad(whole(&error)),
+    };
+    match asked(bastide_store::look_at(&address)) {
+        Some(Ok(found)) if is_open(file) => {
+            Outcome::Worse(format!("{found}, but others may read {}", file.display()))
+        }
+        Some(Ok(found)) => Outcome::Good(found),
+        Some(Err(error)) => Outcome::Bad(whole(&error)),
+        None => Outcome::Bad("it could not be asked".into()),
+    }
+}
+
+/// The answer of a server. Somebody else's runtime may be running on this thread.
+fn asked<T: Send>(ask: impl Future<Output = T> + Send) -> Option<T> {
+    std::thread::scope(|scope| {
+        let ask = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            Some(runtime.block_on(ask))
+        };
+        scope.spawn(ask).join().ok().flatten()
+    })
+}
+
+fn is_open(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0)
+}
+
 /// A server that is away now may be back later; whatever else is wrong stays wrong.
 fn postgres(file: &Path) -> Outcome {
     use bastide_store::ServerError;
@@ -309,15 +352,8 @@ fn postgres(file: &Path) -> Outcome {
         Ok(admin) => admin,
         Err(error) => return Outcome::Bad(whole(&error)),
     };
-    // Somebody else's runtime may be running on this thread.
-    let asked = std::thread::scope(|scope| {
-        let ask = || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-            Some(runtime.block_on(admin.check()))
-        };
-        scope.spawn(ask).join().ok().flatten()
-    });
-    let open = std::fs::metadata(file).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0);
+    let asked = asked(admin.check());
+    let open = is_open(file);
     match asked {
         Some(Ok(found)) if open => Outcome::Worse(format!("{found}, but others may read {}", file.display())),
         Some(Ok(found)) => Outcome::Good(found),
@@ -374,6 +410,7 @@ mod tests {
                 name: ZoneName::new("a").unwrap(),
                 public: Some(Ipv4Addr::new(192, 0, 2, 1)),
             }]),
+            database: Some(dir.path().join("none")),
             postgres: Some(dir.path().join("none")),
             running: false,
         };
@@ -383,6 +420,7 @@ mod tests {
         assert!(report.contains("FAIL ports-https"), "{report}");
         assert!(report.contains("--waf-rules"), "{report}");
         assert!(report.contains("FAIL data-postgres"), "{report}");
+        assert!(report.contains("FAIL data-control-plane"), "{report}");
         for part in [
             "FAIL isolation-rights",
             "sudo",

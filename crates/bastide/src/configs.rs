@@ -8,7 +8,7 @@ use crate::{
     supervisor::{Process, Ready},
 };
 use anyhow::Result;
-use bastide_platform::config::PostgresConfig;
+use bastide_platform::config::{Database, DatabaseServer, PostgresConfig};
 use bastide_runtime::config::{DriverKind, Zone};
 use bastide_tls::NodeTls;
 use bastide_types::{Domains, WafPolicy, node::Isolation, waf::WafMode};
@@ -51,6 +51,8 @@ pub struct Choices {
     pub runc: Option<PathBuf>,
     /// File with the address of a PostgreSQL server for databases of apps.
     pub postgres: Option<PathBuf>,
+    /// File with the address of a PostgreSQL database for the control plane, instead of a file.
+    pub database: Option<PathBuf>,
     /// A broker that somebody else runs.
     pub bus: Option<ExternalBus>,
 }
@@ -171,7 +173,10 @@ impl Machine<'_> {
             name: name.to_owned(),
             listen: self.ports.address(name),
             node: self.node(name),
-            database: layout.platform().join("bastide.db"),
+            database: match &choices.database {
+                Some(address_file) => Database::Server(DatabaseServer { address_file: address_file.clone() }),
+                None => Database::File(layout.platform().join("bastide.db")),
+            },
             kek_file: layout.kek(),
             images: layout.platform().join("images"),
             work_dir: layout.platform().join("work").join(name),

@@ -113,6 +113,10 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             let layout = up::layout(args.data.data.as_deref());
             single_threaded()?.block_on(backup::restore(&layout, &args))?;
         }
+        Command::NewLife(args) => {
+            let layout = up::layout(args.data.data.as_deref());
+            single_threaded()?.block_on(backup::new_life(&layout))?;
+        }
         Command::BreakGlass(args) => {
             let layout = up::layout(args.data.data.as_deref());
             single_threaded()?.block_on(break_glass::run(&layout, args, common.json))?;

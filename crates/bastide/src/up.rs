@@ -48,6 +48,7 @@ pub fn subject(args: &UpArgs, layout: &Layout) -> check::Subject {
         isolation: isolation::findings(),
         allow_no_isolation: args.allow_no_isolation,
         zones: isolation::zones(&bootstrap::zones(), &args.egress_ip).map_err(|error| error.to_string()),
+        database: whole(args.database.as_ref()),
         postgres: whole(args.postgres.as_ref()),
         running: supervisor.is_some_and(|supervisor| supervisor.is_alive()),
     }
@@ -167,6 +168,7 @@ async fn supervise(
         zones: isolation::zones(&bootstrap::zones(), &args.egress_ip)?,
         runc: args.runc.clone(),
         postgres: whole(args.postgres.as_ref()),
+        database: whole(args.database.as_ref()),
         breached_passwords: whole(args.breached_passwords.as_ref()),
         identity: identity_settings(args)?,
         bus: external_bus(args),

@@ -1,13 +1,18 @@
 //! How a platform replica is set up.
 
-use crate::wire::pace;
+use crate::{Error, wire::pace};
+use bastide_store::{Kek, Store};
 use bastide_tls::NodeTls;
 use bastide_types::{
-    Domains, WafPolicy, ZoneName,
+    Domains, Secret, WafPolicy, ZoneName,
     node::{Isolation, ZoneAddress},
 };
 use serde::{Deserialize, Serialize};
-use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    num::NonZeroU16,
+    path::{Path, PathBuf},
+};
 
 /// Configuration of one platform replica.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -19,8 +24,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Own certificate and the CA of the others.
     pub node: NodeTls,
-    /// Database file.
-    pub database: PathBuf,
+    /// Where it keeps what it knows.
+    pub database: Database,
     /// Key-encryption key of private values in the database, 32 bytes.
     pub kek_file: PathBuf,
     /// Directory of the images, as an OCI image layout.
@@ -93,6 +98,51 @@ pub struct Config {
     /// Days for which operations are kept after they ended. Default 90.
     #[serde(default = "default_operation_days")]
     pub operation_days: NonZeroU16,
+}
+
+/// Where the control plane keeps what it knows: one SQL database for all its replicas.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Database {
+    /// A file, for replicas on one machine; made when it is missing.
+    File(PathBuf),
+    /// A database on a PostgreSQL server, for replicas on any number of machines.
+    Server(DatabaseServer),
+}
+
+/// A database on a PostgreSQL server.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseServer {
+    /// File with the address of the role that owns it:
+    /// `postgres://name:password@host:5432/bastide?sslmode=verify-full&sslrootcert=/etc/ca.pem`.
+    pub address_file: PathBuf,
+}
+
+impl Database {
+    /// The file with the data, or with the address.
+    pub fn file(&self) -> &Path {
+        match self {
+            Self::File(file) => file,
+            Self::Server(server) => &server.address_file,
+        }
+    }
+
+    /// Opens it, and brings its schema to this version.
+    pub async fn open(&self, kek: Kek) -> Result<Store, Error> {
+        match self {
+            Self::File(file) => Ok(Store::open(file, kek).await?),
+            Self::Server(server) => Ok(Store::connect(&server.address()?, kek).await?),
+        }
+    }
+}
+
+impl DatabaseServer {
+    /// The address, with the password in it.
+    pub fn address(&self) -> Result<Secret, Error> {
+        let text = std::fs::read_to_string(&self.address_file);
+        Ok(Secret::new(text.map_err(|error| crate::state::unusable(&self.address_file, error))?))
+    }
 }
 
 /// What the operator decides about the Identity Service.

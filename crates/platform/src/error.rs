@@ -102,6 +102,10 @@ impl From<StoreError> for ApiError {
             StoreError::Taken => Self::new(Code::NameTaken),
             StoreError::Unmet => Self::new(Code::PreconditionFailed),
             StoreError::Repeated => Self::new(Code::KeyBusy).retry_after(1),
+            away if away.is_away() => {
+                tracing::warn!(error = &away as &dyn std::error::Error, "the database does not answer");
+                Self::new(Code::PlatformUnavailable).retry_after(1)
+            }
             other => Self::internal(&other),
         }
     }

@@ -70,9 +70,9 @@ impl Platform {
     /// Opens everything; creates the operator organization when it is not there.
     pub async fn open(config: Config) -> Result<App, Error> {
         let kek = Kek::new(&read(&config.kek_file)?).map_err(|error| unusable(&config.kek_file, error))?;
-        let store = Store::open(&config.database, kek).await?;
+        let store = config.database.open(kek).await?;
         let settings = serde_json::to_vec(&(&config.domains, &config.waf))
-            .map_err(|error| unusable(&config.database, error))?;
+            .map_err(|error| unusable(config.database.file(), error))?;
         store.note_settings(&settings).await?;
         let authority = Authority::load(&config.bus_authority_file)?;
         let bus = PlatformBus::connect(&config.bus, &config.bus_system, authority).await?;

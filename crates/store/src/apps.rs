@@ -5,7 +5,7 @@ use crate::{
     lifecycle::{mark_place, marked},
     now_s, parse,
     sql::Row,
-    taken, to_json,
+    to_json,
 };
 use bastide_types::{AppId, AppName, Digest, Manifest};
 use sqlx::AssertSqlSafe;
@@ -132,9 +132,8 @@ impl CustomerStore<'_> {
         .bind(&revision.message)
         .bind(&revision.by)
         .bind(mark)
-        .execute(&mut **write)
-        .await
-        .map_err(taken)?;
+        .claim(write)
+        .await?;
         Ok(number)
     }
 

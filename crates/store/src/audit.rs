@@ -397,6 +397,8 @@ fn line(row: &Row) -> Result<AuditLine> {
 }
 
 fn shortened(text: &str) -> String {
+    // PostgreSQL keeps no zero characters, and what is hashed is what is kept.
+    let text = &*text.replace('\0', "\u{fffd}");
     if text.len() <= VALUE_BYTES_MAX {
         return text.to_owned();
     }

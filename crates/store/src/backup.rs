@@ -1,7 +1,7 @@
 //! Backups: a copy of the database at one moment, and the new life that begins when one is put back.
 
 use crate::{Result, Store, now_s, raise_revision, sql::across};
-use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{AssertSqlSafe, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use std::path::Path;
 
 /// Writes the database file `from`, as it is at one moment, into the new file `to`. Whoever uses it goes on reading and
@@ -33,19 +33,20 @@ impl Store {
             .bind(now * 1000)
             .execute(&mut *write)
             .await?;
-        let last: Option<i64> = across("SELECT seq FROM sqlite_sequence WHERE name = 'session_feed'")
+        let sequence = self.pool.feed_sequence();
+        let row = across(AssertSqlSafe(format!("SELECT seq FROM {sequence} WHERE name = 'session_feed'")))
             .fetch_optional(&mut *write)
-            .await?
-            .map(|row| row.try_get(0))
-            .transpose()?;
-        let number = last.map_or(now * 1000, |last| (last + 1).max(now * 1000));
-        across("DELETE FROM sqlite_sequence WHERE name = 'session_feed'").execute(&mut *write).await?;
-        across("INSERT INTO sqlite_sequence (name, seq) VALUES ('session_feed', ?)")
-            .bind(number)
+            .await?;
+        let last: i64 = row.map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
+        across(AssertSqlSafe(format!("DELETE FROM {sequence} WHERE name = 'session_feed'")))
+            .execute(&mut *write)
+            .await?;
+        across(AssertSqlSafe(format!("INSERT INTO {sequence} (name, seq) VALUES ('session_feed', ?)")))
+            .bind((last + 1).max(now * 1000))
             .execute(&mut *write)
             .await?;
         for table in ["lease", "code", "refresh", "half_sign_in", "break_glass"] {
-            let delete = sqlx::AssertSqlSafe(format!("DELETE FROM {table}"));
+            let delete = AssertSqlSafe(format!("DELETE FROM {table}"));
             across(delete).execute(&mut *write).await?;
         }
         for customer in self.customers().await? {

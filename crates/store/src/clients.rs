@@ -3,7 +3,7 @@
 use crate::{
     CustomerStore, Result, Store, Write, from_json, now_s, parse,
     sql::{Row, across},
-    taken, to_json,
+    to_json,
 };
 use bastide_types::CustomerId;
 
@@ -102,9 +102,8 @@ impl CustomerStore<'_> {
         .bind(to_json(&client.roles)?)
         .bind(client.suspended)
         .bind(&client.backchannel_logout_uri)
-        .execute(&mut **write)
-        .await
-        .map_err(taken)?;
+        .claim(write)
+.await?;
         Ok(())
     }
 

@@ -3,7 +3,6 @@
 use crate::{
     CustomerStore, Result, Store, StoreError, Write, label, now_s, parse, raise_revision,
     sql::{Row, across},
-    taken,
 };
 use bastide_types::{CustomerId, CustomerName, Secret, StageName};
 
@@ -65,9 +64,8 @@ impl Store {
             .bind(id.to_string())
             .bind(name)
             .bind(now_s())
-            .execute(&mut **write)
-            .await
-            .map_err(taken)?;
+            .claim(write)
+            .await?;
         raise_revision(write).await
     }
 
@@ -158,9 +156,8 @@ impl CustomerStore<'_> {
         .bind(stage.name.as_str())
         .bind(stage.account)
         .bind(seed)
-        .execute(&mut **write)
-        .await
-        .map_err(taken)?;
+        .claim(write)
+        .await?;
         raise_revision(write).await
     }
 

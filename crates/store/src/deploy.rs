@@ -3,7 +3,7 @@
 use crate::{
     CustomerStore, Result, Store, Write, from_json, now_s, parse, raise_revision,
     sql::{Row, across},
-    taken, to_json,
+    to_json,
 };
 use bastide_types::{
     AppId, CustomerId, Problem, ReplicaId, StageName, ZoneName,
@@ -123,9 +123,8 @@ impl CustomerStore<'_> {
         .bind(new.revision)
         .bind(now_s())
         .bind(new.deadline)
-        .execute(&mut **write)
-        .await
-        .map_err(taken)?;
+        .claim(write)
+        .await?;
         self.add_replicas(write, new.stage, new.app, new.revision, zones).await?;
         self.raise_generation(write, new.stage).await?;
         // When the revision serves already, its new replicas are in the Snapshot from now on.

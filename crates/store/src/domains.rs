@@ -4,7 +4,6 @@ use crate::{
     CustomerStore, Result, Store, StoreError, Write, label, now_s, parse, raise_revision,
     services::password,
     sql::{Row, across},
-    taken,
 };
 use bastide_types::{AppName, CustomerId, DomainName, Secret, StageName};
 use std::collections::BTreeMap;
@@ -334,9 +333,8 @@ impl CustomerStore<'_> {
         .bind(password()?.expose())
         .bind(app.map(AppName::as_str))
         .bind(now)
-        .execute(&mut **write)
-        .await
-        .map_err(taken)?;
+        .claim(write)
+.await?;
         Ok(())
     }
 
@@ -388,9 +386,8 @@ impl CustomerStore<'_> {
         .bind(now_s())
         .bind(self.customer.to_string())
         .bind(name.as_str())
-        .execute(&mut **write)
-        .await
-        .map_err(taken)?;
+        .claim(write)
+.await?;
         if made.rows_affected() == 0 {
             return Ok(());
         }

@@ -8,6 +8,7 @@ use bastide_types::{
     UserId,
     feed::{ENTRIES_MAX, Entry, Feed, ID_BYTES_MAX, RESOURCE_BYTES_MAX, REVOKED_FOR_S, What},
 };
+use sqlx::AssertSqlSafe;
 use std::sync::atomic::Ordering;
 
 /// How long it is told that a session began, in seconds.
@@ -16,9 +17,9 @@ const BEGAN_FOR_S: i64 = 60;
 impl Store {
     /// The last number of the feed. A token that is made after this was read knows all that happened up to it.
     pub async fn token_epoch(&self) -> Result<u64> {
-        let row = across("SELECT seq FROM sqlite_sequence WHERE name = 'session_feed'")
-            .fetch_optional(&self.pool)
-            .await?;
+        let sequence = self.pool.feed_sequence();
+        let query = format!("SELECT seq FROM {sequence} WHERE name = 'session_feed'");
+        let row = across(AssertSqlSafe(query)).fetch_optional(&self.pool).await?;
         let last: i64 = row.map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
         Ok(last.unsigned_abs())
     }
@@ -133,7 +134,7 @@ impl CustomerStore<'_> {
             return Err(StoreError::Damaged("an id in the session feed".into()));
         }
         self.store.feed_writes.fetch_add(1, Ordering::SeqCst);
-        self.query("DELETE FROM session_feed WHERE until <= ?").bind(now_s()).execute(&mut **write).await?;
+        across("DELETE FROM session_feed WHERE until <= ?").bind(now_s()).execute(&mut **write).await?;
         let row = self.query(
             "INSERT INTO session_feed (customer, what, id, until, resource) VALUES (?, ?, ?, ?, ?) RETURNING number",
         )

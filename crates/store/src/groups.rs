@@ -1,6 +1,6 @@
 //! Groups of end users in a stage: who is in them, and which roles of apps they give.
 
-use crate::{CustomerStore, Result, Write, parse, taken};
+use crate::{CustomerStore, Result, Write, parse};
 use bastide_types::{AppId, StageName, UserId};
 
 /// Users of a group whose tokens are revoked one by one; of more, those of the whole customer are.
@@ -46,9 +46,8 @@ impl CustomerStore<'_> {
             .bind(self.customer.to_string())
             .bind(stage.as_str())
             .bind(name)
-            .execute(&mut **write)
-            .await
-            .map_err(taken)?;
+            .claim(write)
+            .await?;
         Ok(true)
     }
 

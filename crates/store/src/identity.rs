@@ -1,6 +1,6 @@
 //! Members, sessions, codes.
 
-use crate::{CustomerStore, Result, SessionUse, Write, from_json, now_s, parse, sql::Row, taken, to_json};
+use crate::{CustomerStore, Result, SessionUse, Write, from_json, now_s, parse, sql::Row, to_json};
 use bastide_types::{Acr, AppId, StageName, UserId};
 
 /// A member, or an end user of a stage.
@@ -132,9 +132,8 @@ impl CustomerStore<'_> {
             .bind(to_json(&member.roles)?)
             .bind(&member.password)
             .bind(member.verified)
-            .execute(&mut **write)
-            .await
-            .map_err(taken)?;
+            .claim(write)
+.await?;
         Ok(())
     }
 

@@ -1,6 +1,9 @@
 //! Providers of identity outside, whom they have sent, and who is on the way.
 
-use crate::{CustomerStore, Result, Write, now_s, parse, sql::Row, taken};
+use crate::{
+    CustomerStore, Result, Write, now_s, parse,
+    sql::{Row, across},
+};
 use bastide_types::UserId;
 
 /// A provider of identity.
@@ -88,9 +91,8 @@ impl CustomerStore<'_> {
         .bind(&idp.config)
         .bind(secret)
         .bind(private)
-        .execute(&mut **write)
-        .await
-        .map_err(taken)?;
+        .claim(write)
+        .await?;
         Ok(())
     }
 
@@ -135,7 +137,7 @@ impl CustomerStore<'_> {
 
     /// Remembers a browser that goes to a provider.
     pub async fn add_idp_login(&self, write: &mut Write, hash: &[u8; 32], login: &IdpLogin) -> Result<()> {
-        self.query("DELETE FROM idp_login WHERE until <= ?").bind(now_s()).execute(&mut **write).await?;
+        across("DELETE FROM idp_login WHERE until <= ?").bind(now_s()).execute(&mut **write).await?;
         self.query(
             "INSERT INTO idp_login (customer, hash, stage, idp, issuer, browser, verifier, nonce, request, until)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -209,9 +211,8 @@ impl CustomerStore<'_> {
             .bind(idp)
             .bind(subject)
             .bind(member.to_string())
-            .execute(&mut **write)
-            .await
-            .map_err(taken)?;
+            .claim(write)
+            .await?;
         Ok(())
     }
 
@@ -285,7 +286,7 @@ impl CustomerStore<'_> {
 
     /// Counts a logout token; false when it counted before.
     pub async fn take_idp_logout(&self, write: &mut Write, hash: &[u8; 32], until: i64) -> Result<bool> {
-        self.query("DELETE FROM idp_logout WHERE until <= ?").bind(now_s()).execute(&mut **write).await?;
+        across("DELETE FROM idp_logout WHERE until <= ?").bind(now_s()).execute(&mut **write).await?;
         let done = self
             .query("INSERT INTO idp_logout (customer, hash, until) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
             .bind(self.customer.to_string())

@@ -5,7 +5,6 @@
 use crate::{
     CustomerStore, Result, Store, StoreError, Write, now_s, parse, raise_revision,
     sql::{Row, across},
-    taken,
 };
 use bastide_types::{CustomerId, StageName, snapshot::VerifyingKey};
 use std::collections::BTreeSet;
@@ -181,9 +180,8 @@ impl CustomerStore<'_> {
         .bind(sealed)
         .bind(state.as_str())
         .bind(now)
-        .execute(&mut **write)
-        .await
-        .map_err(taken)?;
+        .claim(write)
+        .await?;
         told(write, key.kind).await
     }
 

@@ -6,6 +6,7 @@
 //! The databases of apps are on a server of their own: [`PostgresAdmin`] makes them there. What apps keep in
 //! them is never read here.
 
+mod address;
 mod apps;
 mod audit;
 mod backup;
@@ -74,19 +75,24 @@ pub use server::{PostgresAdmin, ServerError};
 pub use services::{PostgresRow, login_of};
 pub use sessions::{SessionInfo, SessionLimits};
 pub use site::SiteBytes;
-pub use sql::{Connection, Write};
+pub use sql::{Connection, Write, postgres::look_at};
 pub use tries::Counter;
 pub use waf::{OfficeLevel, WafLayerRow};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use bastide_types::CustomerId;
-use sql::{Of, Pool, Query, across};
+use bastide_types::{CustomerId, Secret};
+use sql::{Of, Pool, Query, Server, across, postgres};
 use sqlx::{
-    SqlSafeStr,
+    Connection as _, SqlSafeStr, SqlStr,
     migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use std::{collections::BTreeMap, path::Path, sync::atomic::AtomicU64, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 /// What can go wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +103,9 @@ pub enum StoreError {
     /// The schema.
     #[error("the database cannot be brought to this version")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The address of the server, or the role there, will not do; says what would.
+    #[error("the address of the PostgreSQL server is not usable: {0}")]
+    Address(String),
     /// The lock beside the database file.
     #[error("the database cannot be locked")]
     Lock(#[source] std::io::Error),
@@ -123,8 +132,26 @@ impl StoreError {
         use sqlx::Error::{ColumnDecode, Decode};
         matches!(self, Self::Damaged(_) | Self::Seal(_) | Self::Database(ColumnDecode { .. } | Decode(_)))
     }
+
+    /// Whether the database does not answer, or not in time: later it may.
+    pub fn is_away(&self) -> bool {
+        use sqlx::Error::{Database, Io, PoolTimedOut};
+        match self {
+            Self::Database(Io(_) | PoolTimedOut) => true,
+            Self::Database(Database(said)) => {
+                said.code().is_some_and(|code| AWAY.iter().any(|begin| code.starts_with(begin)))
+            }
+            _ => false,
+        }
+    }
 }
 
+/// SQLSTATEs, or their first letters, that mean: try again later. Connections, resources, and locks that are held for long;
+/// the server stops or starts; a newer replica changes the schema.
+const AWAY: [&str; 5] = ["08", "53", "55P03", "57P", postgres::OUTDATED];
+
+/// Questions at once, besides the one writer.
+const READERS: u32 = 8;
 /// Longest wait for the turn to write.
 const WRITE_WAIT: Duration = Duration::from_secs(10);
 
@@ -138,8 +165,8 @@ pub struct Store {
     pool: Pool,
     /// One connection: who writes comes in turn, and who waits for a turn keeps no connection from readers.
     writer: Pool,
-    kek: std::sync::Arc<Kek>,
-    feed_writes: std::sync::Arc<AtomicU64>,
+    kek: Arc<Kek>,
+    feed_writes: Arc<AtomicU64>,
 }
 
 /// The part of the database that belongs to one customer.
@@ -161,46 +188,11 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(WRITE_WAIT);
-        let pool = SqlitePoolOptions::new().max_connections(8).connect_with(options.clone()).await?;
+        let pool = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.clone()).await?;
         let turn = SqlitePoolOptions::new().max_connections(1).acquire_timeout(WRITE_WAIT);
         let writer = turn.connect_with(options).await?;
-        let migration = |version, name: &'static str, sql: &'static str| {
-            Migration::new(version, name.into(), MigrationType::Simple, sqlx::SqlStr::from_static(sql), false)
-        };
-        Migrator::with_migrations(vec![
-            migration(1, "core", include_str!("../migrations/0001_core.sql")),
-            migration(2, "identity", include_str!("../migrations/0002_identity.sql")),
-            migration(3, "network", include_str!("../migrations/0003_network.sql")),
-            migration(4, "callee", include_str!("../migrations/0004_callee.sql")),
-            migration(5, "postgres", include_str!("../migrations/0005_postgres.sql")),
-            migration(6, "scale", include_str!("../migrations/0006_scale.sql")),
-            migration(7, "purge", include_str!("../migrations/0007_purge.sql")),
-            migration(8, "next look", include_str!("../migrations/0008_next_look.sql")),
-            migration(9, "waf", include_str!("../migrations/0009_waf.sql")),
-            migration(10, "domain", include_str!("../migrations/0010_domain.sql")),
-            migration(11, "site", include_str!("../migrations/0011_site.sql")),
-            migration(12, "provider", include_str!("../migrations/0012_provider.sql")),
-            migration(14, "device", include_str!("../migrations/0014_device.sql")),
-            migration(15, "session feed", include_str!("../migrations/0015_session_feed.sql")),
-            migration(16, "tries", include_str!("../migrations/0016_tries.sql")),
-            migration(17, "role", include_str!("../migrations/0017_role.sql")),
-            migration(18, "second factor", include_str!("../migrations/0018_second_factor.sql")),
-            migration(19, "step up", include_str!("../migrations/0019_step_up.sql")),
-            migration(20, "break glass", include_str!("../migrations/0020_break_glass.sql")),
-            migration(21, "issuer key", include_str!("../migrations/0021_issuer_key.sql")),
-            migration(22, "end user", include_str!("../migrations/0022_end_user.sql")),
-            migration(23, "audit", include_str!("../migrations/0023_audit.sql")),
-            migration(24, "mail", include_str!("../migrations/0024_mail.sql")),
-            migration(25, "backchannel", include_str!("../migrations/0025_backchannel.sql")),
-            migration(26, "idp", include_str!("../migrations/0026_idp.sql")),
-            migration(27, "once", include_str!("../migrations/0027_once.sql")),
-            migration(28, "lifecycle", include_str!("../migrations/0028_lifecycle.sql")),
-        ])
-        .run(&pool)
-        .await?;
-        let (pool, writer) = (Pool::new(pool), Pool::new(writer));
-        let store =
-            Self { pool, writer, kek: std::sync::Arc::new(kek), feed_writes: std::sync::Arc::default() };
+        Migrator::with_migrations(of_sqlite()).run(&pool).await?;
+        let store = Self::new(Pool::Sqlite(pool), Pool::Sqlite(writer), kek);
         store.move_keys().await?;
         store.move_audit().await?;
         store.mark_revisions().await?;
@@ -209,7 +201,29 @@ impl Store {
         Ok(store)
     }
 
-    /// Closes the database; what was written is in its file.
+    /// Opens a database on a PostgreSQL server, by an address like
+    /// `postgres://name:password@db.example.com/bastide?sslmode=verify-full&sslrootcert=/etc/ca.pem`, and brings its
+    /// schema to this version. Any number of replicas on any number of machines may use it.
+    ///
+    /// # Errors
+    /// [`StoreError::Address`], also for a role that no row-level security binds.
+    pub async fn connect(address: &Secret, kek: Kek) -> Result<Self> {
+        let (options, mut first) = postgres::first_connection(address).await?;
+        // Replicas wait for the one that brings it up to date.
+        Migrator::with_migrations(of_postgres()).run(&mut first).await?;
+        first.close().await?;
+        let pool = Pool::Postgres(Server::connect(&options, READERS).await?);
+        let writer = Pool::Postgres(Server::connect(&options, 1).await?);
+        let store = Self::new(pool, writer, kek);
+        store.begin_epoch().await?;
+        Ok(store)
+    }
+
+    fn new(pool: Pool, writer: Pool, kek: Kek) -> Self {
+        Self { pool, writer, kek: Arc::new(kek), feed_writes: Arc::default() }
+    }
+
+    /// Closes the database.
     pub async fn close(&self) {
         self.writer.close().await;
         self.pool.close().await;
@@ -289,6 +303,49 @@ impl CustomerStore<'_> {
     }
 }
 
+/// What brings a file to this version.
+fn of_sqlite() -> Vec<Migration> {
+    vec![
+        migration(1, "core", include_str!("../migrations/0001_core.sql")),
+        migration(2, "identity", include_str!("../migrations/0002_identity.sql")),
+        migration(3, "network", include_str!("../migrations/0003_network.sql")),
+        migration(4, "callee", include_str!("../migrations/0004_callee.sql")),
+        migration(5, "postgres", include_str!("../migrations/0005_postgres.sql")),
+        migration(6, "scale", include_str!("../migrations/0006_scale.sql")),
+        migration(7, "purge", include_str!("../migrations/0007_purge.sql")),
+        migration(8, "next look", include_str!("../migrations/0008_next_look.sql")),
+        migration(9, "waf", include_str!("../migrations/0009_waf.sql")),
+        migration(10, "domain", include_str!("../migrations/0010_domain.sql")),
+        migration(11, "site", include_str!("../migrations/0011_site.sql")),
+        migration(12, "provider", include_str!("../migrations/0012_provider.sql")),
+        migration(14, "device", include_str!("../migrations/0014_device.sql")),
+        migration(15, "session feed", include_str!("../migrations/0015_session_feed.sql")),
+        migration(16, "tries", include_str!("../migrations/0016_tries.sql")),
+        migration(17, "role", include_str!("../migrations/0017_role.sql")),
+        migration(18, "second factor", include_str!("../migrations/0018_second_factor.sql")),
+        migration(19, "step up", include_str!("../migrations/0019_step_up.sql")),
+        migration(20, "break glass", include_str!("../migrations/0020_break_glass.sql")),
+        migration(21, "issuer key", include_str!("../migrations/0021_issuer_key.sql")),
+        migration(22, "end user", include_str!("../migrations/0022_end_user.sql")),
+        migration(23, "audit", include_str!("../migrations/0023_audit.sql")),
+        migration(24, "mail", include_str!("../migrations/0024_mail.sql")),
+        migration(25, "backchannel", include_str!("../migrations/0025_backchannel.sql")),
+        migration(26, "idp", include_str!("../migrations/0026_idp.sql")),
+        migration(27, "once", include_str!("../migrations/0027_once.sql")),
+        migration(28, "lifecycle", include_str!("../migrations/0028_lifecycle.sql")),
+    ]
+}
+
+/// What brings a database on a server to this version: the first is what the file's are up to that number, the others
+/// have the numbers of theirs.
+fn of_postgres() -> Vec<Migration> {
+    vec![migration(28, "lifecycle", include_str!("../migrations/postgres/0028_lifecycle.sql"))]
+}
+
+fn migration(version: i64, name: &'static str, sql: &'static str) -> Migration {
+    Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
+}
+
 /// Waits for the lock beside the database file; it ends when the file is dropped.
 async fn lock(database: &Path) -> Result<std::fs::File> {
     let path = database.with_extension("lock");
@@ -299,6 +356,10 @@ async fn lock(database: &Path) -> Result<std::fs::File> {
     };
     let locked = tokio::task::spawn_blocking(wait).await;
     locked.map_err(|error| StoreError::Damaged(error.to_string()))?.map_err(StoreError::Lock)
+}
+
+fn late() -> sqlx::Error {
+    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
 }
 
 /// Raises the revision of what the data plane should know, in the transaction of the change.
@@ -331,5 +392,33 @@ pub(crate) fn taken(error: sqlx::Error) -> StoreError {
     match &error {
         sqlx::Error::Database(database) if database.is_unique_violation() => StoreError::Taken,
         _ => StoreError::Database(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Migration, of_postgres, of_sqlite};
+    use std::{collections::BTreeSet, path::Path};
+
+    /// The texts that lie in a folder.
+    fn texts(folder: &str) -> BTreeSet<String> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|file| file.is_file()).map(|file| std::fs::read_to_string(file).unwrap()).collect()
+    }
+
+    fn listed(migrations: &[Migration]) -> BTreeSet<String> {
+        migrations.iter().map(|one| one.sql.as_str().to_owned()).collect()
+    }
+
+    #[test]
+    fn every_migration_is_listed_and_has_its_twin_for_servers() {
+        let (files, servers) = (of_sqlite(), of_postgres());
+        assert_eq!(listed(&files), texts("migrations"));
+        assert_eq!(listed(&servers), texts("migrations/postgres"));
+        let twins: Vec<_> = servers.iter().map(|one| (one.version, &one.description)).collect();
+        let first = twins[0].0;
+        let since = files.iter().filter(|one| one.version >= first);
+        assert_eq!(twins, since.map(|one| (one.version, &one.description)).collect::<Vec<_>>());
     }
 }

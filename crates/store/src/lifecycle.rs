@@ -2,7 +2,6 @@
 
 use crate::{
     CustomerStore, OperationRow, ReplicaRow, Result, Store, Write, now_s, parse, raise_revision, sql::across,
-    taken,
 };
 use bastide_types::{AppId, CustomerId, StageName};
 use std::collections::BTreeMap;
@@ -96,9 +95,8 @@ impl CustomerStore<'_> {
         .bind(revision)
         .bind(now_s())
         .bind(deadline)
-        .execute(&mut **write)
-        .await
-        .map_err(taken)?;
+        .claim(write)
+        .await?;
         self.query("DELETE FROM serving WHERE customer = ? AND stage = ? AND app = ?")
             .bind(self.customer.to_string())
             .bind(stage.as_str())
@@ -178,9 +176,8 @@ impl CustomerStore<'_> {
         .bind(self.customer.to_string())
         .bind(app.to_string())
         .bind(number)
-        .execute(&mut **write)
-        .await
-        .map_err(taken)?;
+        .claim(write)
+.await?;
         Ok(())
     }
 }

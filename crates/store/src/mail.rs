@@ -132,16 +132,14 @@ impl CustomerStore<'_> {
 
     /// Stores a link by its hash. Those of before for the same account stop working.
     pub async fn add_link(&self, write: &mut Write, hash: &[u8; 32], link: &LinkRow) -> Result<()> {
-        self.query(
-            "DELETE FROM link WHERE until <= ?1 OR customer = ?2 AND kind = ?3 AND stage = ?4 AND email = ?5",
-        )
-        .bind(now_s())
-        .bind(self.customer.to_string())
-        .bind(link.kind())
-        .bind(&link.stage)
-        .bind(&link.email)
-        .execute(&mut **write)
-        .await?;
+        across("DELETE FROM link WHERE until <= ?").bind(now_s()).execute(&mut **write).await?;
+        self.query("DELETE FROM link WHERE customer = ? AND kind = ? AND stage = ? AND email = ?")
+            .bind(self.customer.to_string())
+            .bind(link.kind())
+            .bind(&link.stage)
+            .bind(&link.email)
+            .execute(&mut **write)
+            .await?;
         self.query(
             "INSERT INTO link (customer, hash, kind, member, stage, email, mailed, until) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         )

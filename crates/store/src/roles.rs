@@ -1,6 +1,6 @@
 //! Organization roles that customers make: named sets of permissions.
 
-use crate::{CustomerStore, Result, Write, from_json, sql::Row, taken, to_json};
+use crate::{CustomerStore, Result, Write, from_json, sql::Row, to_json};
 
 /// An organization role that a customer made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,9 +41,8 @@ impl CustomerStore<'_> {
             .bind(self.customer.to_string())
             .bind(&role.name)
             .bind(to_json(&role.permissions)?)
-            .execute(&mut **write)
-            .await
-            .map_err(taken)?;
+            .claim(write)
+            .await?;
         Ok(())
     }
 

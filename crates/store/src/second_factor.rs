@@ -1,6 +1,6 @@
 //! Second factors: authenticator apps, recovery codes, and sign-ins that wait for one.
 
-use crate::{CustomerStore, Result, StoreError, Write, from_json, now_s, parse, to_json};
+use crate::{CustomerStore, Result, StoreError, Write, from_json, now_s, parse, sql::across, to_json};
 use bastide_types::{StageName, StepUp, UserId};
 use serde::{Deserialize, Serialize};
 
@@ -79,9 +79,8 @@ impl CustomerStore<'_> {
             .bind(member.to_string())
             .bind(sealed)
             .bind(step.cast_signed())
-            .execute(&mut **write)
-            .await
-            .map_err(crate::taken)?;
+            .claim(write)
+            .await?;
         self.set_recovery_codes(write, member, recovery).await
     }
 
@@ -186,7 +185,7 @@ impl CustomerStore<'_> {
         member: UserId,
         until: i64,
     ) -> Result<()> {
-        self.query("DELETE FROM half_sign_in WHERE until < ?").bind(now_s()).execute(&mut **write).await?;
+        across("DELETE FROM half_sign_in WHERE until < ?").bind(now_s()).execute(&mut **write).await?;
         self.query("INSERT INTO half_sign_in (customer, hash, member, until) VALUES (?, ?, ?, ?)")
             .bind(self.customer.to_string())
             .bind(&hash[..])

@@ -1,6 +1,6 @@
 //! How the hosts of stages behave by themselves.
 
-use crate::{CustomerStore, Result, Write, from_json, parse, raise_revision, to_json};
+use crate::{CustomerStore, Result, Write, from_json, parse, raise_revision, sql::across, to_json};
 use bastide_types::{SiteDocument, SiteSettings, StageName};
 use std::collections::BTreeMap;
 
@@ -67,15 +67,14 @@ impl CustomerStore<'_> {
 
     /// How many bytes settings take, as it is in a transaction.
     pub async fn site_bytes(&self, write: &mut Write) -> Result<SiteBytes> {
-        let row = self
-            .query(
-                "SELECT COALESCE(SUM(OCTET_LENGTH(settings)), 0),
+        let row = across(
+            "SELECT COALESCE(SUM(OCTET_LENGTH(settings)), 0),
                     COALESCE(SUM(CASE WHEN customer = ? THEN OCTET_LENGTH(settings) END), 0)
              FROM stage_site",
-            )
-            .bind(self.customer.to_string())
-            .fetch_one(&mut **write)
-            .await?;
+        )
+        .bind(self.customer.to_string())
+        .fetch_one(&mut **write)
+        .await?;
         let count = |value: i64| u64::try_from(value).unwrap_or_default();
         Ok(SiteBytes { all: count(row.try_get(0)?), own: count(row.try_get(1)?) })
     }

@@ -1,6 +1,6 @@
 //! Tries to sign in: counters that make guessing slow, and the devices that no foreign guess locks out.
 
-use crate::{CustomerStore, Result, Write, now_s};
+use crate::{CustomerStore, Result, Write, now_s, sql::across};
 use bastide_types::UserId;
 
 /// Longest wait after a failure, in seconds.
@@ -100,10 +100,7 @@ impl CustomerStore<'_> {
         .bind(now)
         .execute(&mut *write)
         .await?;
-        self.query("DELETE FROM try_counter WHERE touched < ?")
-            .bind(now - FORGET_S)
-            .execute(&mut *write)
-            .await?;
+        across("DELETE FROM try_counter WHERE touched < ?").bind(now - FORGET_S).execute(&mut *write).await?;
         write.commit().await?;
         Ok(Ok(()))
     }

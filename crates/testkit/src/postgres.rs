@@ -9,6 +9,10 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -190,6 +194,89 @@ impl Postgres {
             command.uid(NOBODY).gid(NOBODY);
         }
         command
+    }
+}
+
+/// A database of a test's own, gone with the value. It is on a server that all tests of this process share and that ends
+/// with the process, however that ends.
+pub struct Shared {
+    server: &'static Postgres,
+    name: String,
+}
+
+/// Role that owns such databases, and is bound by row-level security.
+const OWNER: &str = "bastide";
+
+/// Makes one.
+///
+/// # Panics
+/// As [`Postgres::start`].
+pub fn shared() -> Shared {
+    static SERVER: OnceLock<(Postgres, Child)> = OnceLock::new();
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let (server, _) = SERVER.get_or_init(|| {
+        // The server ends with the thread that starts it; this one ends with the process.
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let settings = ["max_connections=300", "full_page_writes=off"];
+            drop(tell.send(Postgres::start(&settings, &[])));
+            loop {
+                std::thread::park();
+            }
+        });
+        let server = told.recv().expect("a server");
+        server.sql("postgres", &format!("CREATE ROLE {OWNER} LOGIN PASSWORD '{OWNER}'"));
+        let cleaner = server.cleaned_up_after_us();
+        (server, cleaner)
+    });
+    let name = format!("test_{}", MADE.fetch_add(1, Ordering::Relaxed));
+    server.sql("postgres", &format!("CREATE DATABASE {name} OWNER {OWNER} TEMPLATE template0"));
+    Shared { server, name }
+}
+
+impl Shared {
+    /// Address for its owner.
+    pub fn url(&self) -> String {
+        self.url_as(OWNER, OWNER)
+    }
+
+    /// Address for the administrator, whom no row-level security binds.
+    pub fn admin_url(&self) -> String {
+        self.url_as(ADMIN, ADMIN_PASSWORD)
+    }
+
+    /// Ends every connection to it, in the middle of whatever it does.
+    pub fn cut(&self) {
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid != pg_backend_pid()";
+        self.server.sql(&self.name, end);
+    }
+
+    /// Runs SQL as the administrator; what it answers, one row a line.
+    pub fn sql(&self, sql: &str) -> String {
+        self.server.sql(&self.name, sql)
+    }
+
+    fn url_as(&self, user: &str, password: &str) -> String {
+        format!("postgres://{user}:{password}@127.0.0.1:{}/{}", self.server.port, self.name)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        let _ = psql("127.0.0.1", self.server.port, ADMIN, ADMIN_PASSWORD, "postgres", &drop).output();
+    }
+}
+
+impl Postgres {
+    /// A process that waits for the end of this one, which runs no destructors of statics, and then tidies up.
+    fn cleaned_up_after_us(&self) -> Child {
+        let id = self.child.as_ref().expect("it runs").id().to_string();
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"cat; kill -QUIT "$1"; while kill -0 "$1"; do sleep 0.1; done; rm -rf "$0""#]);
+        command.arg(self.dir.path()).arg(id).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("sh runs")
     }
 }
 

@@ -14,14 +14,14 @@ use std::{
 
 /// Generous: only a product that hangs takes this long.
 const PATIENCE: Duration = Duration::from_mins(2);
-const DEVELOPMENT: &str = "demo--development.apps.localhost";
-const TEST: &str = "demo--test.apps.localhost";
+pub(crate) const DEVELOPMENT: &str = "demo--development.apps.localhost";
+pub(crate) const TEST: &str = "demo--test.apps.localhost";
 
 fn executable() -> PathBuf {
     env!("CARGO_BIN_EXE_bastide").into()
 }
 
-async fn until(product: &Product, client: &Client, host: &str, wanted: u16) -> Result<()> {
+pub(crate) async fn until(product: &Product, client: &Client, host: &str, wanted: u16) -> Result<()> {
     let url = format!("https://{host}:{}/hello/", product.https_port);
     let begun = Instant::now();
     loop {
@@ -51,7 +51,7 @@ async fn asks(product: &Product, client: &Client, token: &str) -> Result<u16> {
 }
 
 /// Who was signed in is not any more: never taken, and refused as soon as gateways have heard of the Platform.
-async fn refused_at_last(product: &Product, client: &Client, token: &str) -> Result<()> {
+pub(crate) async fn refused_at_last(product: &Product, client: &Client, token: &str) -> Result<()> {
     let begun = Instant::now();
     loop {
         match asks(product, client, token).await? {
@@ -63,7 +63,7 @@ async fn refused_at_last(product: &Product, client: &Client, token: &str) -> Res
     }
 }
 
-fn sign_in(product: &Product) -> Result<()> {
+pub(crate) fn sign_in(product: &Product) -> Result<()> {
     let client: Value =
         serde_json::from_str(&fs::read_to_string(product.data().join("keys/demo-client.json"))?)?;
     let word = |name: &str| client[name].as_str().context("a word");

@@ -4,6 +4,7 @@ mod alone;
 mod alone_streams;
 mod backup;
 mod chaos;
+mod database;
 mod domains;
 mod floods;
 mod house;

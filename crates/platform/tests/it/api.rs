@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use bastide_identity::{SigningKey, mint_assertion};
-use bastide_platform::{App, Config, Platform, api::description, router};
+use bastide_platform::{App, Config, Platform, api::description, config::Database, router};
 use bastide_store::NewStage;
 use bastide_types::{
     CustomerId, CustomerName, Domains, RequestId, StageName,
@@ -77,7 +77,7 @@ pub(crate) async fn world_of(change: impl FnOnce(&mut Config)) -> World {
         name: "platform-1".into(),
         listen: ([127, 0, 0, 1], 0).into(),
         node: bastide_tls::NodeTls { ca_file: at("ca.pem"), cert_file: at("x"), key_file: at("x") },
-        database: at("db"),
+        database: Database::File(at("db")),
         kek_file: at("kek"),
         images: at("images"),
         work_dir: at("work"),

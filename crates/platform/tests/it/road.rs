@@ -55,7 +55,7 @@ impl Road {
     }
 
     /// Publishes a page; the operation and the image.
-    async fn publish(&self, page: &str) -> (String, String) {
+    pub(crate) async fn publish(&self, page: &str) -> (String, String) {
         let (status, begun) =
             self.call(Method::POST, "/api/v1/apps/shop/publish", packed("shop", page)).await;
         assert_eq!(status, StatusCode::ACCEPTED, "{begun}");
@@ -445,7 +445,7 @@ async fn rows_of_a_customer_that_cannot_be_read_hold_up_nobody_else() {
     let whole = road.snapshot().await;
     assert_eq!((whole.customers.len(), &whole.kept), (3, &vec![]));
 
-    let file = format!("sqlite://{}", road.world.app.config.database.display());
+    let file = format!("sqlite://{}", road.world.app.config.database.file().display());
     let mut sql = sqlx::SqliteConnection::connect(&file).await.unwrap();
     for damage in [
         "UPDATE revision SET manifest = '{'",

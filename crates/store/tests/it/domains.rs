@@ -3,7 +3,6 @@
 use super::World;
 use bastide_store::{CLAIM_LIFE_S, DomainState, LOCK_S, NewCertificate, StoreError, now_s};
 use bastide_types::{AppName, CustomerId, CustomerName, DomainName, Secret, StageName};
-use sqlx::Connection;
 
 fn name() -> DomainName {
     DomainName::new("apps.example.com").unwrap()
@@ -103,12 +102,7 @@ async fn a_claim_lives_72_hours_and_may_be_made_again() {
     assert_eq!(state(&world, acme, CLAIM_LIFE_S - 5).await, DomainState::PendingValidation);
     assert_eq!(state(&world, acme, CLAIM_LIFE_S).await, DomainState::Expired);
     let mut sql = world.sql().await;
-    sqlx::query("UPDATE domain SET created = created - ?")
-        .bind(CLAIM_LIFE_S)
-        .execute(&mut sql)
-        .await
-        .unwrap();
-    sql.close().await.unwrap();
+    sql.run(&format!("UPDATE domain SET created = created - {CLAIM_LIFE_S}")).await.unwrap();
     claim(&world, acme).await.unwrap();
     assert_eq!(state(&world, acme, 0).await, DomainState::PendingValidation);
 }
@@ -143,21 +137,16 @@ async fn a_locked_name_makes_no_customer() {
     let world = World::new().await;
     let acme = world.customer("acme").await;
     let mut sql = world.sql().await;
-    sqlx::query("INSERT INTO label_lock (kind, label, customer, until) VALUES ('customer', 'gone', ?, ?)")
-        .bind(acme.to_string())
-        .bind(now_s() + 60)
-        .execute(&mut sql)
-        .await
-        .unwrap();
+    let locked = "INSERT INTO label_lock (kind, label, customer, until) VALUES ('customer', 'gone'";
+    sql.run(&format!("{locked}, '{acme}', {})", now_s() + 60)).await.unwrap();
     let create = async || {
         let mut write = world.store.write().await.unwrap();
         let gone = CustomerName::new("gone").unwrap();
         world.store.create_customer(&mut write, CustomerId::generate(), &gone).await
     };
     assert!(matches!(create().await, Err(StoreError::Taken)));
-    sqlx::query("UPDATE label_lock SET until = ?").bind(now_s()).execute(&mut sql).await.unwrap();
+    sql.run(&format!("UPDATE label_lock SET until = {}", now_s())).await.unwrap();
     create().await.unwrap();
-    sql.close().await.unwrap();
 }
 
 #[tokio::test]
@@ -171,9 +160,7 @@ async fn keys_rest_sealed_and_each_edge_gets_its_own() {
     assert_eq!(state(&world, acme, 0).await, DomainState::Issued);
     assert_eq!(state(&world, acme, 1000).await, DomainState::Expired);
     let mut sql = world.sql().await;
-    let at_rest: Vec<u8> =
-        sqlx::query_scalar("SELECT key FROM domain_certificate").fetch_one(&mut sql).await.unwrap();
-    sql.close().await.unwrap();
+    let at_rest = sql.find_bytes("SELECT key FROM domain_certificate").await;
     assert!(!at_rest.windows(9).any(|part| part == b"FIRST KEY"));
     assert_eq!(seal(&world, "one").await, ["FIRST KEY"]);
     assert_eq!(seal(&world, "two").await, ["FIRST KEY"]);

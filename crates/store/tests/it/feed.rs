@@ -1,6 +1,6 @@
 //! The session feed: whatever ends sessions or takes rights writes it in the same transaction.
 
-use super::{World, open};
+use super::World;
 use bastide_store::{ClientRow, MemberRow, NewSession, RefreshBy, RefreshOutcome, SessionUse, Write, now_s};
 use bastide_types::{
     CustomerId, UserId,
@@ -202,19 +202,17 @@ async fn the_feed_is_told_in_parts_and_from_its_beginning_to_whoever_knows_anoth
     }
     // Numbers go on, although nobody needs the rows any more; another process sees the same.
     let mut sql = world.sql().await;
-    sqlx::query("UPDATE session_feed SET until = 1").execute(&mut sql).await.unwrap();
+    sql.run("UPDATE session_feed SET until = 1").await.unwrap();
     let empty = world.store.session_feed(life, 0).await.unwrap();
     assert!(empty.entries.is_empty() && empty.last == rest.last);
     let mut write = world.store.write().await.unwrap();
     own.session_began(&mut write, "hash", Some("https://a/shop")).await.unwrap();
     write.commit().await.unwrap();
-    let begun = open(&world.file).await.session_feed(life, rest.last).await.unwrap();
+    let begun = world.again().await.session_feed(life, rest.last).await.unwrap();
     assert_eq!(said(&begun.entries), [(What::Began, "hash")]);
     assert_eq!(begun.entries[0].resource.as_deref(), Some("https://a/shop"));
     assert_eq!(begun.entries[0].number, rest.last + 1);
-    let rows: Vec<(i64,)> =
-        sqlx::query_as("SELECT number FROM session_feed").fetch_all(&mut sql).await.unwrap();
-    assert_eq!(rows.len(), 1, "what is over goes away");
+    assert_eq!(sql.find_numbers("SELECT number FROM session_feed").await.len(), 1, "what is over goes away");
 }
 
 #[tokio::test]
@@ -227,7 +225,7 @@ async fn a_session_that_idles_ends_and_one_that_a_gateway_saw_used_does_not() {
     let mut sql = world.sql().await;
     let mut seen_before = async |ago: i64| {
         let then = now_s() - ago;
-        sqlx::query("UPDATE session SET seen = ?").bind(then).execute(&mut sql).await.unwrap();
+        sql.run(&format!("UPDATE session SET seen = {then}")).await.unwrap();
     };
     assert!(own.use_session(&id, 0, 300).await.unwrap());
     seen_before(400).await;
@@ -252,7 +250,7 @@ async fn a_sign_in_that_grows_old_does_not_end_what_may_live_longer() {
     let sign_in = session(&world, acme, ann, "provider", 1, None).await;
     let browser = session(&world, acme, ann, "browser", 2, Some(&sign_in)).await;
     let mut sql = world.sql().await;
-    sqlx::query("UPDATE session SET until = 1 WHERE id = ?").bind(&sign_in).execute(&mut sql).await.unwrap();
+    sql.run(&format!("UPDATE session SET until = 1 WHERE id = '{sign_in}'")).await.unwrap();
     let other = session(&world, acme, ann, "provider", 3, None).await;
     let live: Vec<_> = own.sessions_of(ann).await.unwrap().into_iter().map(|one| one.id).collect();
     assert_eq!(live, [browser, other]);

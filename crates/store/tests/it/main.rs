@@ -11,61 +11,18 @@ mod purge;
 mod second_factor;
 mod site;
 mod tries;
+mod world;
 
-use bastide_store::{Kek, NewOperation, NewStage, RevisionRow, Store, StoreError, now_s};
+use bastide_store::{NewOperation, RevisionRow, Store, StoreError, now_s};
 use bastide_types::{
-    AppId, AppName, CustomerId, CustomerName, Digest, Manifest, Problem, ReplicaId, Secret, StageName,
-    ZoneName,
+    AppId, AppName, CustomerId, CustomerName, Digest, Manifest, Problem, ReplicaId, StageName, ZoneName,
     message::{LastEnd, ReplicaFact, ReplicaFacts, ReplicaState, Usage},
     network::{CALLEE_NUMBERS, CALLEES_MAX, Grant, StageNetwork},
 };
-use sqlx::{Connection, Row, SqliteConnection};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
-};
-
-struct World {
-    store: Store,
-    file: PathBuf,
-    _dir: tempfile::TempDir,
-}
+use std::collections::{BTreeMap, BTreeSet};
+use world::World;
 
 const SEED: &str = "SAAFIRSTSEEDOFASTAGE";
-
-impl World {
-    async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("db");
-        Self { store: open(&file).await, file, _dir: dir }
-    }
-
-    async fn customer(&self, name: &str) -> CustomerId {
-        let id = CustomerId::generate();
-        let mut write = self.store.write().await.unwrap();
-        self.store.create_customer(&mut write, id, &CustomerName::new(name).unwrap()).await.unwrap();
-        for stage in StageName::defaults() {
-            let account = format!("A-{name}-{stage}");
-            let new = NewStage { name: &stage, account: &account, seed: &Secret::new(SEED) };
-            self.store.customer(id).create_stage(&mut write, &new).await.unwrap();
-        }
-        write.commit().await.unwrap();
-        id
-    }
-
-    async fn revision(&self) -> u64 {
-        self.store.version().await.unwrap().1
-    }
-
-    /// Another process that looks at the file with SQL of its own.
-    async fn sql(&self) -> SqliteConnection {
-        SqliteConnection::connect(&format!("sqlite://{}", self.file.display())).await.unwrap()
-    }
-}
-
-async fn open(file: &Path) -> Store {
-    Store::open(file, Kek::new(&[7; 32]).unwrap()).await.unwrap()
-}
 
 fn shop() -> AppName {
     AppName::new("shop").unwrap()
@@ -109,11 +66,9 @@ fn facts(replicas: Vec<ReplicaFact>) -> ReplicaFacts {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn two_processes_open_and_write_one_file_and_lose_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("db");
-    let (one, two) = tokio::join!(open(&file), open(&file));
-    let world = World { store: one.clone(), file, _dir: dir };
+async fn two_processes_open_and_write_one_database_and_lose_nothing() {
+    let (world, two) = World::opened_twice().await;
+    let one = world.store.clone();
     let acme = world.customer("acme").await;
     let mut tasks = tokio::task::JoinSet::new();
     for turn in 0..40 {
@@ -191,13 +146,21 @@ async fn writers_that_queue_keep_nobody_from_reading() {
 async fn the_customer_comes_first_in_every_key() {
     let world = World::new().await;
     let mut sql = world.sql().await;
-    let tables = sqlx::query("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT GLOB '_sqlx*' AND name NOT GLOB 'sqlite_*'")
-        .fetch_all(&mut sql)
-        .await
-        .unwrap();
+    let (tables, first) = if world.file().is_some() {
+        (
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT GLOB '_sqlx*' AND name NOT GLOB 'sqlite_*'",
+            "SELECT name FROM pragma_table_info('TABLE') WHERE pk = 1",
+        )
+    } else {
+        (
+            "SELECT tablename::TEXT FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE '\\_sqlx%'",
+            "SELECT a.attname::TEXT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+             WHERE i.indisprimary AND i.indrelid = '\"TABLE\"'::regclass",
+        )
+    };
+    let tables = sql.find_texts(tables).await;
     let mut checked = 0;
     for table in tables {
-        let table: String = table.get(0);
         // These are the installation's, not a customer's; the session feed runs through all of them. `audit` is of before.
         let ours = [
             "meta",
@@ -208,13 +171,12 @@ async fn the_customer_comes_first_in_every_key() {
             "waf_office",
             "acme_account",
             "label_lock",
+            "feed_sequence",
         ];
         if ours.contains(&table.as_str()) {
             continue;
         }
-        let first = sqlx::query("SELECT name FROM pragma_table_info(?) WHERE pk = 1").bind(&table);
-        let first: String = first.fetch_one(&mut sql).await.unwrap().get(0);
-        assert_eq!(first, "customer", "{table}");
+        assert_eq!(sql.find_texts(&first.replace("TABLE", &table)).await, ["customer"], "{table}");
         checked += 1;
     }
     assert!(checked >= 12, "{checked}");
@@ -238,15 +200,12 @@ async fn a_revision_that_somebody_changed_in_sql_is_not_vouched_for() {
         let rows = own.revisions_of(made.app, 1).await.unwrap();
         assert_eq!((rows[0].number, rows[0].vouched), (made.number, true));
         let mut sql = world.sql().await;
-        sqlx::query(sqlx::AssertSqlSafe(format!("{statement} WHERE number = {}", made.number)))
-            .execute(&mut sql)
-            .await
-            .unwrap();
+        sql.run(&format!("{statement} WHERE number = {}", made.number)).await.unwrap();
         let rows = own.revisions_of(made.app, 1).await.unwrap();
         assert!(!rows[0].vouched, "{statement}");
     }
     // A second start gives no marks to what it finds.
-    let again = open(&world.file).await;
+    let again = world.again().await;
     let app = again.customer(acme).app_named(&shop()).await.unwrap().unwrap();
     let rows = again.customer(acme).revisions_of(app.id, 100).await.unwrap();
     assert!(rows.iter().all(|row| !row.vouched));
@@ -368,18 +327,14 @@ async fn seeds_of_accounts_are_sealed_at_rest() {
     let stage = world.store.stage_of_account("A-acme-test").await.unwrap().unwrap();
     assert_eq!(stage.seed.expose(), SEED);
     let mut sql = world.sql().await;
-    let row = sqlx::query("SELECT seed FROM stage WHERE account = 'A-acme-test'").fetch_one(&mut sql).await;
-    let at_rest: Vec<u8> = row.unwrap().get(0);
+    let at_rest = sql.find_bytes("SELECT seed FROM stage WHERE account = 'A-acme-test'").await;
     assert!(!at_rest.windows(8).any(|part| SEED.as_bytes().starts_with(part)));
     // A seed that somebody moves to another stage does not open there.
-    sqlx::query("UPDATE stage SET seed = ? WHERE account = 'A-acme-production'")
-        .bind(at_rest)
-        .execute(&mut sql)
-        .await
-        .unwrap();
+    let other = sql.bytes(&at_rest);
+    sql.run(&format!("UPDATE stage SET seed = {other} WHERE account = 'A-acme-production'")).await.unwrap();
     let moved = world.store.stage_of_account("A-acme-production").await;
     assert!(matches!(moved, Err(StoreError::Seal(_))));
-    let wrong = Store::open(&world.file, Kek::new(&[8; 32]).unwrap()).await.unwrap();
+    let wrong = world.with_another_key().await;
     assert!(matches!(wrong.stage_of_account("A-acme-test").await, Err(StoreError::Seal(_))));
 }
 
@@ -388,11 +343,26 @@ async fn a_second_start_keeps_everything() {
     let world = World::new().await;
     let acme = world.customer("acme").await;
     let version = world.store.version().await.unwrap();
-    let again = open(&world.file).await;
+    let again = world.again().await;
     assert_eq!(again.version().await.unwrap(), version);
     assert_eq!(again.customer(acme).stage_names().await.unwrap(), StageName::defaults());
     assert_eq!(again.customer(acme).app_named(&shop()).await.unwrap(), None::<bastide_store::AppRow>);
     let _: AppId = publish(&again, acme, &shop()).await.app;
+}
+
+#[tokio::test]
+async fn columns_that_a_newer_replica_adds_cost_a_second_try_at_most() {
+    let world = World::new().await;
+    let acme = world.customer("acme").await;
+    let revision = publish(&world.store, acme, &shop()).await;
+    begin(&world.store, acme, &revision).await.unwrap();
+    let (own, stage) = (world.store.customer(acme), StageName::development());
+    assert_eq!(own.replicas(&stage).await.unwrap().len(), 2);
+    world.sql().await.run("ALTER TABLE replica ADD COLUMN later TEXT").await.unwrap();
+    if let Err(error) = own.replicas(&stage).await {
+        assert!(error.is_away(), "{error:?}");
+    }
+    assert_eq!(own.replicas(&stage).await.unwrap().len(), 2);
 }
 
 /// Lets `shop` call these apps; the numbers that there are then.

@@ -7,7 +7,6 @@ use bastide_testkit::{
     postgres::{ADMIN_PASSWORD, psql, said},
 };
 use bastide_types::{AppId, CustomerId, ReplicaId, Secret, StageName};
-use sqlx::Row;
 use std::{fs, process::Output};
 use uuid::Uuid;
 
@@ -256,12 +255,7 @@ async fn a_login_is_sealed_bound_to_its_customer_and_used_by_the_replicas_made_a
 
     // At rest it is sealed, and opens only in its place.
     let mut sql = world.sql().await;
-    let sealed: Vec<u8> = sqlx::query("SELECT password FROM postgres_login")
-        .fetch_one(&mut sql)
-        .await
-        .unwrap()
-        .try_get(0)
-        .unwrap();
+    let sealed = sql.find_bytes("SELECT password FROM postgres_login").await;
     assert!(!String::from_utf8_lossy(&sealed).contains(first.password.expose()) && !SEED.is_empty());
     let other = publish(&world.store, beta, &shop()).await;
     let theirs = want(&world, beta, other.app, 5).await;

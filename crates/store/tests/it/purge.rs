@@ -2,7 +2,6 @@
 
 use super::{World, begin, publish, shop};
 use bastide_types::{AppId, Purge, StageName};
-use sqlx::Connection;
 
 async fn purge(
     world: &World,
@@ -47,8 +46,7 @@ async fn old_purges_and_too_many_become_a_number() {
     let (app, stage) = (revision.app, StageName::development());
     let first = purge(&world, acme, &stage, Some(app), Purge::Url("/shop/0".into())).await;
     let mut sql = world.sql().await;
-    sqlx::query("UPDATE purge SET number = number - 3600001").execute(&mut sql).await.unwrap();
-    sql.close().await.unwrap();
+    sql.run("UPDATE purge SET number = number - 3600001").await.unwrap();
     let second = purge(&world, acme, &stage, Some(app), Purge::Url("/shop/1".into())).await;
     let own = world.store.customer(acme);
     let purges = own.purges(&stage).await.unwrap().of(app);

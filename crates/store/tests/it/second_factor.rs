@@ -37,12 +37,11 @@ async fn a_secret_is_sealed_for_its_customer_and_member() {
     assert_eq!(own.second_factor(bob).await.unwrap(), None);
     assert_eq!(own.members_with_second_factor().await.unwrap(), [ann]);
     let mut sql = world.sql().await;
-    let (sealed,): (Vec<u8>,) =
-        sqlx::query_as("SELECT secret FROM second_factor").fetch_one(&mut sql).await.unwrap();
+    let sealed = sql.find_bytes("SELECT secret FROM second_factor").await;
     assert!(!sealed.windows(SECRET.len()).any(|part| part == SECRET));
     // Whoever can write rows but has no key makes no factor of somebody else's.
-    sqlx::query("DELETE FROM recovery_code").execute(&mut sql).await.unwrap();
-    sqlx::query("UPDATE second_factor SET member = ?").bind(bob.to_string()).execute(&mut sql).await.unwrap();
+    sql.run("DELETE FROM recovery_code").await.unwrap();
+    sql.run(&format!("UPDATE second_factor SET member = '{bob}'")).await.unwrap();
     assert!(matches!(own.second_factor(bob).await, Err(StoreError::Seal(_))));
 }
 

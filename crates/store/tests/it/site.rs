@@ -3,7 +3,6 @@
 use super::World;
 use bastide_store::SiteBytes;
 use bastide_types::{CustomerId, SiteDocument, SiteSettings, StageName};
-use sqlx::Connection;
 
 fn settings(page: &str) -> SiteSettings {
     SiteDocument::from_json(&serde_json::json!({ "pages": { "404": page } }).to_string())
@@ -69,8 +68,7 @@ async fn a_damaged_row_takes_no_other_stage_with_it() {
     set(&world, acme, &StageName::test(), &settings("a")).await;
     set(&world, acme, &StageName::production(), &settings("b")).await;
     let mut sql = world.sql().await;
-    sqlx::query("UPDATE stage_site SET settings = '{' WHERE stage = 'test'").execute(&mut sql).await.unwrap();
-    sql.close().await.unwrap();
+    sql.run("UPDATE stage_site SET settings = '{' WHERE stage = 'test'").await.unwrap();
     let documents = world.store.customer(acme).site_documents().await.unwrap();
     assert_eq!(documents.keys().collect::<Vec<_>>(), [&StageName::production()]);
 }

@@ -1,6 +1,6 @@
 //! Counters of tries, and known devices.
 
-use super::{World, open};
+use super::World;
 use bastide_store::{Counter, MemberRow, now_s};
 use bastide_types::UserId;
 
@@ -22,7 +22,7 @@ async fn counters_are_apart_and_outlive_a_restart() {
     ];
     for (at, counter) in all.into_iter().enumerate() {
         assert_eq!(world.store.customer(acme).count_try(counter, LOCKS).await.unwrap(), Ok(()));
-        let again = open(&world.file).await;
+        let again = world.again().await;
         for (other, counter) in all.into_iter().enumerate() {
             let locked = again.customer(acme).count_try(counter, 5).await.unwrap().is_err();
             assert_eq!(locked, other <= at, "{counter:?} after {at}");
