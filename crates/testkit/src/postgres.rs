@@ -245,10 +245,10 @@ impl Shared {
         self.url_as(ADMIN, ADMIN_PASSWORD)
     }
 
-    /// Ends every connection to it, in the middle of whatever it does.
-    pub fn cut(&self) {
+    /// Ends every connection to it, in the middle of whatever it does; says how many there were.
+    pub fn cut(&self) -> usize {
         let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid != pg_backend_pid()";
-        self.server.sql(&self.name, end);
+        self.server.sql(&self.name, end).trim().parse().expect("a count")
     }
 
     /// Runs SQL as the administrator; what it answers, one row a line.
