@@ -10,6 +10,7 @@ pub mod logins;
 pub mod neighbours;
 pub mod postgres;
 mod product;
+pub mod publish;
 pub mod revocation;
 pub mod smtp;
 

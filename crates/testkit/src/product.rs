@@ -194,11 +194,26 @@ impl Product {
         arguments: &[&str],
         input: &str,
     ) -> Result<std::process::Output> {
+        self.run_cli(executable, &self.dir.path().join("config"), arguments, input)
+    }
+
+    /// Runs the command line for somebody who keeps credentials in a directory of their own.
+    pub fn cli_at(&self, home: &Path, arguments: &[&str], input: &str) -> Result<std::process::Output> {
+        self.run_cli(&self.executable, home, arguments, input)
+    }
+
+    fn run_cli(
+        &self,
+        executable: &Path,
+        home: &Path,
+        arguments: &[&str],
+        input: &str,
+    ) -> Result<std::process::Output> {
         use std::io::Write;
         let mut child = Command::new(executable)
             .args(arguments)
             .env("BASTIDE_DATA", self.data())
-            .env("XDG_CONFIG_HOME", self.dir.path().join("config"))
+            .env("XDG_CONFIG_HOME", home)
             .env("NO_COLOR", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -232,19 +232,22 @@ pub struct Problem {
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
 impl Problem {
-    /// The same problem, with the request it belongs to.
+    /// The same problem, with the request it belongs to. Its trace begins at our edge, under the same id.
     #[must_use]
     pub fn of_request(mut self, id: RequestId) -> Self {
+        self.trace_id = Some(id.0.simple().to_string());
         self.request_id = Some(id);
         self
     }
 
-    /// The same problem, with the trace that `traceparent` names.
+    /// The same problem, with the trace that `traceparent` names; where it names none, it stays as it is.
     #[must_use]
     pub fn of_trace(mut self, traceparent: Option<&str>) -> Self {
         let id = traceparent.and_then(|text| text.split('-').nth(1));
         let is_id = |id: &&str| id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        self.trace_id = id.filter(is_id).map(str::to_owned);
+        if let Some(id) = id.filter(is_id) {
+            self.trace_id = Some(id.to_owned());
+        }
         self
     }
 
@@ -365,6 +368,16 @@ mod tests {
             check(json, false);
         }
         assert!(!Problem::wants_html(None));
+    }
+
+    #[test]
+    fn a_refusal_names_the_trace_that_begins_with_its_request() {
+        let id = RequestId::generate();
+        let problem = Code::NameTaken.problem().of_request(id);
+        assert_eq!(problem.trace_id, Some(id.to_string().replace('-', "")));
+        assert_eq!(problem.clone().of_trace(Some("junk")), problem);
+        let other = problem.of_trace(Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        assert_eq!(other.trace_id.as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
     }
 
     #[test]

@@ -16,3 +16,4 @@ mod site;
 mod stage;
 mod takeover;
 mod verified;
+mod writes;

@@ -356,7 +356,9 @@ fn unknown_hosts_and_unknown_apps_are_refused_in_the_same_words() {
     let refused = |host, target| {
         let answer = world.get(host, target);
         let mut problem: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
-        problem.as_object_mut().unwrap().remove("request_id");
+        for own in ["request_id", "trace_id"] {
+            problem.as_object_mut().unwrap().remove(own);
+        }
         (answer.status, problem.to_string())
     };
     let unknown = refused("nobody.apps.localhost", "/shop/");

@@ -234,7 +234,10 @@ async fn unknown_hosts_and_unknown_apps_are_refused_in_the_same_words() {
         "https://demo.apps.localhost:8443/",
     ] {
         let mut answer = world.get(url, &[]).await.json();
-        answer["request_id"] = serde_json::Value::Null;
+        assert_eq!(answer["trace_id"], answer["request_id"].as_str().unwrap().replace('-', ""));
+        for own in ["request_id", "trace_id"] {
+            answer[own] = serde_json::Value::Null;
+        }
         seen.push(answer);
     }
     assert_eq!(seen[0]["code"], "B-EDGE-0404");

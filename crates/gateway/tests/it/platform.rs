@@ -26,6 +26,17 @@ async fn the_api_wants_a_token_of_this_customer_and_replicas_take_turns() {
     assert_eq!(foreign.code(), "B-ID-0402");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_get_exactly_as_many_of_many_requests_at_once() {
+    const REQUESTS: usize = 300;
+    let world = World::new().await;
+    let (whoami, token) = (format!("{API}/whoami"), world.keys.member_token());
+    let answers = (0..REQUESTS).map(|_| world.get_as(&whoami, &token));
+    let answers = futures_util::future::join_all(answers).await;
+    let by = |name: &str| answers.iter().filter(|answer| answer.json()["by"] == name).count();
+    assert_eq!((by("platform-1"), by("platform-2")), (REQUESTS / 2, REQUESTS / 2));
+}
+
 #[tokio::test]
 async fn what_is_open_is_open_and_nothing_else() {
     let world = World::new().await;
