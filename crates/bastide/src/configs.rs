@@ -206,6 +206,7 @@ impl Machine<'_> {
             api_limits: choices.api_limits,
             audit_days: bastide_platform::config::default_audit_days(),
             operation_days: bastide_platform::config::default_operation_days(),
+            revision_days: bastide_platform::config::default_revision_days(),
             custom_domains: bastide_platform::config::CustomDomains {
                 edge_key_files: [&[layout.edge_sealing_public()], &choices.custom_domains.edge_key_files[..]]
                     .concat(),

@@ -17,6 +17,7 @@ mod first_run;
 mod forwarding;
 mod isolation;
 mod layout;
+mod pipe;
 mod ports;
 mod roles;
 mod supervisor;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     log(&arguments.command);
+    pipe::may_be_closed();
     match run(arguments) {
         Ok(code) => code,
         Err(error) => {

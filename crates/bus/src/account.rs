@@ -21,6 +21,9 @@ pub(crate) const STAGE_PAYLOAD_BYTES_MAX: u64 = 256 * 1024;
 const STAGE_CONNECTIONS_MAX: u64 = 50;
 /// Subscriptions of one stage.
 const STAGE_SUBSCRIPTIONS_MAX: u64 = 500;
+/// Leaf nodes of one stage. They have the rights of the agent whose credential they show, and only brokers that listen for
+/// leaf nodes take any: ours does not.
+const STAGE_LEAF_NODES_MAX: u64 = 8;
 /// The Platform's question to all edges.
 pub(crate) const ASK_CACHE: &str = "ask.cache";
 /// How long an answer may be sent after its request, in nanoseconds.
@@ -178,6 +181,7 @@ pub(crate) struct Definition {
     payload_bytes_max: u64,
     connections_max: Option<u64>,
     subscriptions_max: Option<u64>,
+    leaf_nodes_max: u64,
 }
 
 const INBOX: &str = "_INBOX.{{name()}}.>";
@@ -218,6 +222,7 @@ pub(crate) fn platform(edge: &str) -> Definition {
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         connections_max: None,
         subscriptions_max: None,
+        leaf_nodes_max: 0,
     }
 }
 
@@ -239,6 +244,7 @@ pub(crate) fn edge(own: &str, platform: &str) -> Definition {
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         connections_max: None,
         subscriptions_max: None,
+        leaf_nodes_max: 0,
     }
 }
 
@@ -256,6 +262,7 @@ pub(crate) fn node(own: &str, platform: &str) -> Definition {
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         connections_max: None,
         subscriptions_max: None,
+        leaf_nodes_max: 0,
     }
 }
 
@@ -273,6 +280,7 @@ pub(crate) fn sys() -> Definition {
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         connections_max: None,
         subscriptions_max: None,
+        leaf_nodes_max: 0,
     }
 }
 
@@ -302,6 +310,7 @@ pub(crate) fn stage(own: &str, accounts: &Accounts) -> Definition {
         payload_bytes_max: STAGE_PAYLOAD_BYTES_MAX,
         connections_max: Some(STAGE_CONNECTIONS_MAX),
         subscriptions_max: Some(STAGE_SUBSCRIPTIONS_MAX),
+        leaf_nodes_max: STAGE_LEAF_NODES_MAX,
     }
 }
 
@@ -358,7 +367,7 @@ impl Definition {
                 "imports": self.imports.len(),
                 "exports": self.exports.len(),
                 "wildcards": true,
-                "leaf": 0,
+                "leaf": self.leaf_nodes_max,
                 "mem_storage": 0,
                 "disk_storage": 0,
             },

@@ -98,6 +98,9 @@ pub struct Config {
     /// Days for which operations are kept after they ended. Default 90.
     #[serde(default = "default_operation_days")]
     pub operation_days: NonZeroU16,
+    /// Days for which revisions are kept that serve nowhere and are not among the newest 50 of their app. Default 90.
+    #[serde(default = "default_revision_days")]
+    pub revision_days: NonZeroU16,
 }
 
 /// Where the control plane keeps what it knows: one SQL database for all its replicas.
@@ -306,6 +309,11 @@ pub const fn default_audit_days() -> NonZeroU16 {
 
 /// Default of [`Config::operation_days`].
 pub const fn default_operation_days() -> NonZeroU16 {
+    NonZeroU16::new(90).expect("not zero")
+}
+
+/// Default of [`Config::revision_days`].
+pub const fn default_revision_days() -> NonZeroU16 {
     NonZeroU16::new(90).expect("not zero")
 }
 

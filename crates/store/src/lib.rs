@@ -75,7 +75,7 @@ pub use server::{PostgresAdmin, ServerError};
 pub use services::{PostgresRow, login_of};
 pub use sessions::{SessionInfo, SessionLimits};
 pub use site::SiteBytes;
-pub use sql::{Connection, Write, postgres::look_at};
+pub use sql::{Connection, Write, counting, postgres::look_at};
 pub use tries::Counter;
 pub use waf::{OfficeLevel, WafLayerRow};
 

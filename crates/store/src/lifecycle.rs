@@ -3,8 +3,8 @@
 use crate::{
     CustomerStore, OperationRow, ReplicaRow, Result, Store, Write, now_s, parse, raise_revision, sql::across,
 };
-use bastide_types::{AppId, CustomerId, StageName};
-use std::collections::BTreeMap;
+use bastide_types::{AppId, CustomerId, Digest, StageName};
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// A revision that served.
@@ -164,6 +164,41 @@ impl CustomerStore<'_> {
         Ok(gone)
     }
 
+    /// Gives up revisions that were published before `at`; how many. What serves, runs or is being deployed stays, and so do the
+    /// newest `newest` of each app and whatever served in a stage in its last `turns` turns.
+    pub async fn give_up_revisions(
+        &self,
+        write: &mut Write,
+        at: i64,
+        (newest, turns): (u32, u32),
+    ) -> Result<u64> {
+        let done = self
+            .query(
+                "DELETE FROM revision WHERE customer = ?1 AND created < ?2
+                 AND number + ?3 <= (SELECT MAX(of_app.number) FROM revision of_app
+                     WHERE of_app.customer = revision.customer AND of_app.app = revision.app)
+                 AND NOT EXISTS (SELECT 1 FROM serving WHERE serving.customer = revision.customer
+                     AND serving.app = revision.app AND serving.revision = revision.number)
+                 AND NOT EXISTS (SELECT 1 FROM replica WHERE replica.customer = revision.customer
+                     AND replica.app = revision.app AND replica.revision = revision.number)
+                 AND NOT EXISTS (SELECT 1 FROM operation WHERE operation.customer = revision.customer
+                     AND operation.app = revision.app AND operation.revision = revision.number
+                     AND operation.status = 'running')
+                 AND NOT EXISTS (SELECT 1 FROM served WHERE served.customer = revision.customer
+                     AND served.app = revision.app AND served.revision = revision.number
+                     AND served.turn + ?4 > (SELECT MAX(of_stage.turn) FROM served of_stage
+                         WHERE of_stage.customer = served.customer AND of_stage.stage = served.stage
+                         AND of_stage.app = served.app))",
+            )
+            .bind(self.customer.to_string())
+            .bind(at)
+            .bind(newest)
+            .bind(turns)
+            .execute(&mut **write)
+            .await?;
+        Ok(done.rows_affected())
+    }
+
     /// Gives a revision the version by which it is known in the last stage.
     ///
     /// # Errors
@@ -196,6 +231,17 @@ impl OperationRow {
 }
 
 impl Store {
+    /// The content of all revisions of all customers.
+    pub async fn content_named(&self) -> Result<BTreeSet<Digest>> {
+        let rows = across("SELECT DISTINCT blobs FROM revision").fetch_all(&self.pool).await?;
+        let mut named = BTreeSet::new();
+        for row in rows {
+            let blobs: Vec<Digest> = crate::from_json(row.try_get(0)?)?;
+            named.extend(blobs);
+        }
+        Ok(named)
+    }
+
     /// Revisions of a former version get their marks, once.
     pub(crate) async fn mark_revisions(&self) -> Result<()> {
         let mut write = self.write().await?;

@@ -199,6 +199,42 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
+fn a_command_whose_reader_stops_ends_without_a_word() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bastide"));
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = command.args(["explain", "B-WAF-0403"]).stdout(writer).output().expect("it runs");
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(141), ""));
+}
+
+/// Commands that `bastide` and these of its commands offer, such as `waf check`.
+fn commands(within: &[&str]) -> BTreeSet<String> {
+    let mut help = std::process::Command::new(env!("CARGO_BIN_EXE_bastide"));
+    let help = help.args(within).arg("--help").output().expect("bastide runs");
+    let help = String::from_utf8(help.stdout).expect("text");
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names = lines.take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(|name| [within, &[name]].concat().join(" ")).collect()
+}
+
+#[test]
+fn every_command_is_in_the_docs_and_operators_commands_are_named_as_such() {
+    let text = include_str!("../../../../docs/commands.md");
+    let (operators, api) = text.split_once("## Commands of the API").expect("two parts");
+    let named = |part: &str| -> BTreeSet<String> {
+        let rows = part.lines().filter(|line| line.starts_with("| `"));
+        let cells = rows.flat_map(|row| row.split('|').nth(1).unwrap_or_default().split(", "));
+        cells.map(|cell| cell.trim().trim_matches('`').trim_start_matches("bastide ").to_owned()).collect()
+    };
+    let (operators, api) = (named(operators), named(api));
+    assert!(operators.is_disjoint(&api), "in one part only");
+    let mut all = commands(&[]);
+    assert!(all.remove("waf"), "it has commands of both kinds");
+    all.extend(commands(&["waf"]));
+    assert_eq!(operators.union(&api).cloned().collect::<BTreeSet<_>>(), all);
+}
+
+#[test]
 fn no_banned_crate_licence_or_source_is_pulled_in() {
     // The last one backtracks: only tests may use it.
     const BANNED: &[&str] = &["ring", "openssl", "openssl-sys", "native-tls", "fancy-regex"];

@@ -7,10 +7,15 @@ use bytes::Bytes;
 use flate2::{Compression, GzBuilder};
 use serde_json::json;
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
+
+/// A blob that no revision names is kept so long.
+const UNNAMED_KEPT: Duration = Duration::from_hours(24);
 
 /// The layout's directory.
 pub struct Images {
@@ -93,9 +98,9 @@ impl Images {
     /// Moves a blob of this digest into the layout, to stay there over a power cut.
     pub(crate) fn keep(&self, from: &Path, digest: &Digest) -> io::Result<()> {
         let to = self.path(digest);
-        // The same layer comes twice in some images, and in many images.
-        if to.exists() {
-            return Ok(());
+        // The same layer comes twice in some images, and in many images. It is as young as its newest image.
+        if let Ok(known) = fs::File::open(&to) {
+            return known.set_modified(SystemTime::now());
         }
         let beside = Unfinished(self.dir.join(format!("blob-{}.new", uuid::Uuid::new_v4())));
         // Another file system is fine too.
@@ -104,6 +109,23 @@ impl Images {
         }
         fs::File::open(&beside.0)?.sync_all()?;
         place(&beside, &to)
+    }
+
+    /// Removes blobs that are not `named` and were not touched for a day: an image may be on its way; how many.
+    pub fn sweep(&self, named: &BTreeSet<Digest>, now: SystemTime) -> io::Result<usize> {
+        let named: BTreeSet<_> = named.iter().map(Digest::hex).collect();
+        let mut gone = 0;
+        for entry in fs::read_dir(self.dir.join("blobs/sha256"))? {
+            let entry = entry?;
+            let is_named = entry.file_name().to_str().is_some_and(|name| named.contains(name));
+            let touched = entry.metadata().and_then(|about| about.modified());
+            let is_old = touched.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > UNNAMED_KEPT));
+            // Another replica may have been quicker.
+            if !is_named && is_old && fs::remove_file(entry.path()).is_ok() {
+                gone += 1;
+            }
+        }
+        Ok(gone)
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {

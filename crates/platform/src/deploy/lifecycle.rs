@@ -12,7 +12,7 @@ use bastide_types::{AppName, Code, StageName};
 use uuid::Uuid;
 
 /// How many turns of a stage are looked at for a revision to go back to.
-const TURNS: u32 = 1000;
+pub(crate) const TURNS: u32 = 50;
 
 /// What was asked of a deployment, and what would become of it.
 pub(crate) struct Planned<'a> {

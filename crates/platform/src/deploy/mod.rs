@@ -8,6 +8,8 @@ pub mod reconciler;
 pub(crate) mod scaler;
 pub(crate) mod version;
 
+pub(crate) use lifecycle::TURNS;
+
 use crate::{ApiError, App, services};
 use bastide_balancer::scale::place;
 use bastide_store::{CustomerStore, NewOperation, RevisionRow, StoreError, Write, now_s};

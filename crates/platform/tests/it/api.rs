@@ -108,6 +108,7 @@ pub(crate) async fn world_of(change: impl FnOnce(&mut Config)) -> World {
         },
         audit_days: NonZeroU16::new(400).unwrap(),
         operation_days: NonZeroU16::new(90).unwrap(),
+        revision_days: NonZeroU16::new(90).unwrap(),
     };
     change(&mut config);
     let app = Platform::open(config).await.unwrap();

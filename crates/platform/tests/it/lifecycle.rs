@@ -267,3 +267,61 @@ async fn revisions_and_stages_are_compared() {
         assert_eq!(get(&road, &format!("{PATH}/diff?{sides}")).await.0, status, "{sides}");
     }
 }
+
+#[tokio::test]
+async fn what_was_changed_behind_the_platform_is_neither_deployed_nor_run() {
+    use sqlx::Connection;
+    let road = road().await;
+    publish(&road, "one", "").await;
+    let development = StageName::development();
+    let whole = road.desired(&development).await;
+    assert_eq!(whole.replicas.len(), 2);
+    let file = format!("sqlite://{}", road.world.app.config.database.file().display());
+    let mut sql = sqlx::SqliteConnection::connect(&file).await.unwrap();
+    // Another image, as if somebody who can write rows wanted to have it run.
+    let (image, other) = (whole.replicas[0].image.to_string(), format!("sha256:{}", "0".repeat(64)));
+    let change = "UPDATE revision SET image = ?";
+    sqlx::query(change).bind(&other).execute(&mut sql).await.unwrap();
+    let (status, answer) = post(&road, "deployments", json!({ "stage": "test" })).await;
+    assert_eq!((status, answer["code"].as_str()), (409, Some("B-DEPLOY-0403")), "{answer}");
+    assert!(road.desired(&development).await.replicas.is_empty(), "no agent is told to run it");
+    // Put back as it was, it is what was published.
+    sqlx::query(change).bind(&image).execute(&mut sql).await.unwrap();
+    assert_eq!(road.desired(&development).await.replicas, whole.replicas);
+}
+
+#[tokio::test]
+async fn content_of_revisions_that_are_gone_is_removed_and_nothing_else() {
+    let road = road().await;
+    for page in ["one", "two", "three"] {
+        publish(&road, page, "").await;
+    }
+    let (app, acme) = (&road.world.app, road.stage("acme", &StageName::development()).await.customer);
+    let own = app.store.customer(acme);
+    let shop = own.app_named(&AppName::new("shop").unwrap()).await.unwrap().unwrap();
+    let revisions = own.revisions_of(shop.id, 10).await.unwrap();
+    let lie = || std::fs::read_dir(road.world.at("images/blobs/sha256")).unwrap().count();
+    let (before, now) = (lie(), bastide_store::now_s());
+    let day = 24 * 3600;
+    bastide_platform::retention::pass(app, now + 2 * day).await.unwrap();
+    assert_eq!(lie(), before, "all are named");
+    // Its replicas have drained long ago.
+    for replica in own.replicas(&StageName::development()).await.unwrap() {
+        if replica.revision == 1 {
+            let mut write = app.store.write().await.unwrap();
+            own.forget_replica(&mut write, &StageName::development(), replica.id).await.unwrap();
+            write.commit().await.unwrap();
+        }
+    }
+    let mut write = app.store.write().await.unwrap();
+    assert_eq!(own.give_up_revisions(&mut write, now + day, (1, 2)).await.unwrap(), 1);
+    write.commit().await.unwrap();
+    bastide_platform::retention::pass(app, now).await.unwrap();
+    assert_eq!(lie(), before, "an image that was just built may be named in a moment");
+    bastide_platform::retention::pass(app, now + 2 * day).await.unwrap();
+    let left = app.store.content_named().await.unwrap();
+    let gone: Vec<_> = revisions[2].blobs.iter().filter(|blob| !left.contains(blob)).collect();
+    assert!(!gone.is_empty());
+    assert_eq!(lie(), before - gone.len());
+    assert_eq!(post(&road, "rollbacks", json!({ "stage": "development" })).await.0, 202, "the one before is there");
+}

@@ -24,6 +24,7 @@ mod mail;
 mod permissions;
 mod property;
 mod provider;
+mod questions;
 mod replicas;
 mod revocation;
 mod road;

@@ -3,10 +3,12 @@
 //! The database is a file of SQLite's, or on a PostgreSQL server. One text is for both: parameters are written `?` or
 //! `?1`, and words that only one of them knows are not used.
 
+mod count;
 mod pool;
 pub(crate) mod postgres;
 mod value;
 
+pub use count::counting;
 pub use pool::{Connection, Write};
 pub(crate) use pool::{On, Pool};
 pub(crate) use postgres::Server;
@@ -50,6 +52,7 @@ impl Done {
 
 impl Query {
     pub(crate) fn new(of: Of, sql: impl SqlSafeStr) -> Self {
+        count::note();
         Self { of, sql: sql.into_sql_str(), values: Vec::new() }
     }
 

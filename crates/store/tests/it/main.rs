@@ -212,6 +212,38 @@ async fn a_revision_that_somebody_changed_in_sql_is_not_vouched_for() {
 }
 
 #[tokio::test]
+async fn revisions_that_nobody_goes_back_to_are_given_up() {
+    let world = World::new().await;
+    let (acme, beta) = (world.customer("acme").await, world.customer("beta").await);
+    let own = world.store.customer(acme);
+    let stage = StageName::development();
+    let others = publish(&world.store, beta, &shop()).await.app;
+    let mut all = Vec::new();
+    for _ in 0..8 {
+        all.push(publish(&world.store, acme, &shop()).await);
+    }
+    for served in &all[..3] {
+        let mut write = world.store.write().await.unwrap();
+        own.serve(&mut write, &stage, served.app, served.number, &[], 0).await.unwrap();
+        write.commit().await.unwrap();
+    }
+    begin(&world.store, acme, &all[3]).await.unwrap();
+    let give_up = async |at: i64, kept: (u32, u32)| {
+        let mut write = world.store.write().await.unwrap();
+        let gone = own.give_up_revisions(&mut write, at, kept).await.unwrap();
+        write.commit().await.unwrap();
+        let left = own.revisions_of(all[0].app, 100).await.unwrap();
+        (gone, left.iter().map(|row| row.number).collect::<Vec<_>>())
+    };
+    assert_eq!(give_up(now_s() - 60, (2, 2)).await.0, 0, "all are young");
+    // The newest two, what is being deployed, what serves, and what served before it.
+    assert_eq!(give_up(now_s() + 60, (2, 2)).await, (3, vec![8, 7, 4, 3, 2]));
+    assert_eq!(give_up(now_s() + 60, (0, 1)).await, (3, vec![4, 3]));
+    assert_eq!(world.store.customer(beta).revisions_of(others, 100).await.unwrap().len(), 1, "another customer's");
+    assert_eq!(world.store.content_named().await.unwrap().len(), 1, "all have the same content");
+}
+
+#[tokio::test]
 async fn a_lease_has_one_holder_until_it_runs_out() {
     let world = World::new().await;
     let store = &world.store;
