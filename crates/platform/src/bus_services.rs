@@ -51,7 +51,7 @@ impl PlatformHandler for BusServices {
         let grants = async {
             // A stage without replicas needs no agent, and no connection: it gets them with its first replica.
             let stages = app.store.stages_with_replicas().await?;
-            let accounts: Vec<_> = stages.iter().map(account).collect();
+            let accounts: Vec<_> = stages.iter().filter(|stage| !is_shut(stage)).map(account).collect();
             app.bus.ensure_accounts(&accounts).await?;
             // Within an hour the same credential is given, so that a node sees no change where there is none.
             let now = u64::try_from(bastide_store::now_s()).unwrap_or_default();
@@ -112,12 +112,21 @@ pub(crate) fn account(stage: &StageRow) -> StageAccount {
     StageAccount { account: stage.account.clone(), signing_seed: stage.seed.clone() }
 }
 
+/// Whether the seed of a stage cannot be opened: agents keep the credentials that they have.
+fn is_shut(stage: &StageRow) -> bool {
+    stage.seed.expose().is_empty()
+}
+
 fn grant(stage: &StageRow, user_key: &str, now: u64) -> Result<StageGrant, ApiError> {
+    let user_jwt = match is_shut(stage) {
+        true => String::new(),
+        false => account(stage).agent_jwt(user_key, now, AGENT_LIFE_S)?,
+    };
     Ok(StageGrant {
         customer: stage.customer_name.clone(),
         customer_id: stage.customer,
         stage: stage.name.clone(),
         account: stage.account.clone(),
-        user_jwt: account(stage).agent_jwt(user_key, now, AGENT_LIFE_S)?,
+        user_jwt,
     })
 }

@@ -55,8 +55,7 @@ pub(crate) async fn create(
     own.audit(&mut write, by, "customer.created", name.as_str()).await?;
     write.commit().await.map_err(StoreError::from)?;
     // The broker learns of the accounts now; should that fail, the next node that asks repeats it.
-    let stages = app.store.stages().await?;
-    let accounts: Vec<_> = stages.iter().filter(|stage| stage.customer == id).map(account).collect();
+    let accounts: Vec<_> = own.stages().await?.iter().map(account).collect();
     if let Err(error) = app.bus.ensure_accounts(&accounts).await {
         tracing::warn!(%error, customer = %name, "the broker does not know the new accounts yet");
     }

@@ -180,6 +180,7 @@ impl<D: RuntimeDriver> Stages<D> {
         while !self.ends.over.is_cancelled() {
             match state::grants(bus, user_key, ASK_LIMIT).await {
                 Ok(grants) => {
+                    let grants = with_known(grants, &known);
                     if grants != known {
                         self.apply(&grants).await;
                         self.write_grants(&grants);
@@ -293,6 +294,15 @@ impl<D: RuntimeDriver> Stages<D> {
     }
 }
 
+/// Stages whose credential the Platform cannot give now keep the one that they have.
+fn with_known(grants: Vec<StageGrant>, known: &[StageGrant]) -> Vec<StageGrant> {
+    let kept = |grant: StageGrant| match grant.user_jwt.is_empty() {
+        true => known.iter().find(|known| known.account == grant.account).cloned(),
+        false => Some(grant),
+    };
+    grants.into_iter().filter_map(kept).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -318,5 +328,19 @@ mod tests {
         let both = [grant("acme", StageName::test()), grant("beta", StageName::test())];
         assert_eq!(allowed(&both, Isolation::None).len(), 0);
         assert_eq!(allowed(&both, Isolation::Kernel).len(), 2);
+    }
+
+    #[test]
+    fn a_stage_keeps_its_credential_while_the_platform_can_give_no_other() {
+        let with = |account: &str, jwt: &str| StageGrant {
+            account: account.into(),
+            user_jwt: jwt.into(),
+            ..grant("acme", StageName::test())
+        };
+        let known = [with("A", "old"), with("B", "old")];
+        let settled = with_known(vec![with("A", ""), with("B", "new"), with("C", "")], &known);
+        let settled: Vec<_> =
+            settled.iter().map(|grant| (grant.account.as_str(), grant.user_jwt.as_str())).collect();
+        assert_eq!(settled, [("A", "old"), ("B", "new")]);
     }
 }

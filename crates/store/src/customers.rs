@@ -26,7 +26,7 @@ pub struct StageRow {
     pub name: StageName,
     /// Account on the bus.
     pub account: String,
-    /// Seed of the key that signs its agents.
+    /// Seed of the key that signs its agents. Only [`Store::stages_with_replicas`] leaves it empty, where it cannot be opened.
     pub seed: Secret,
     /// Generation of its desired state.
     pub generation: u64,
@@ -111,14 +111,15 @@ impl Store {
         Ok(readable)
     }
 
-    /// Stages in which replicas run or should, of all customers.
+    /// Stages in which replicas run or should, of all customers. A seed that cannot be opened is empty, a row that cannot be
+    /// read is left out: neither holds up the others.
     pub async fn stages_with_replicas(&self) -> Result<Vec<StageRow>> {
         let query = sqlx::AssertSqlSafe(format!(
             "{STAGE} WHERE EXISTS (SELECT 1 FROM replica r WHERE r.customer = s.customer AND r.stage = s.name)
              ORDER BY c.name, s.position"
         ));
         let rows = across(query).fetch_all(&self.pool).await?;
-        rows.iter().map(|row| self.stage_row(row)).collect()
+        Ok(rows.iter().filter_map(|row| self.stage_row(row).or_else(|why| shut_stage_row(row, &why)).ok()).collect())
     }
 
     /// The stage with this account on the bus.
@@ -132,16 +133,27 @@ impl Store {
         let account: String = row.try_get("account")?;
         let sealed: Vec<u8> = row.try_get("seed")?;
         let seed = self.kek.open(&seed_place(&account), &sealed)?;
-        let generation: i64 = row.try_get("generation")?;
-        Ok(StageRow {
-            customer: parse(row.try_get("customer")?)?,
-            customer_name: name(row.try_get("customer_name")?)?,
-            name: parse(row.try_get("name")?)?,
-            seed: Secret::new(String::from_utf8_lossy(&seed)),
-            account,
-            generation: generation as u64,
-        })
+        stage_with(row, Secret::new(String::from_utf8_lossy(&seed)))
     }
+}
+
+fn stage_with(row: &Row, seed: Secret) -> Result<StageRow> {
+    let generation: i64 = row.try_get("generation")?;
+    Ok(StageRow {
+        customer: parse(row.try_get("customer")?)?,
+        customer_name: name(row.try_get("customer_name")?)?,
+        name: parse(row.try_get("name")?)?,
+        account: row.try_get("account")?,
+        seed,
+        generation: generation as u64,
+    })
+}
+
+/// What is known of a stage whose seed cannot be opened.
+fn shut_stage_row(row: &Row, why: &StoreError) -> Result<StageRow> {
+    let account = row.try_get::<String, _>("account").unwrap_or_default();
+    tracing::error!(%why, account, "a stage's credentials cannot be made");
+    stage_with(row, Secret::new(""))
 }
 
 impl CustomerStore<'_> {
@@ -159,6 +171,13 @@ impl CustomerStore<'_> {
         .claim(write)
         .await?;
         raise_revision(write).await
+    }
+
+    /// The stages, first to last.
+    pub async fn stages(&self) -> Result<Vec<StageRow>> {
+        let query = sqlx::AssertSqlSafe(format!("{STAGE} WHERE s.customer = ? ORDER BY s.position"));
+        let rows = self.query(query).bind(self.customer.to_string()).fetch_all(&self.store.pool).await?;
+        rows.iter().map(|row| self.store.stage_row(row)).collect()
     }
 
     /// Names and accounts of the stages, first to last.

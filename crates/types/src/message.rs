@@ -128,7 +128,7 @@ pub struct StageGrant {
     pub stage: StageName,
     /// Account of the stage on the bus.
     pub account: String,
-    /// User JWT of the node's key in that account.
+    /// User JWT of the node's key in that account. Empty: the Platform cannot give one now, and the node keeps what it has.
     pub user_jwt: String,
 }
 

@@ -2,7 +2,7 @@
 
 use crate::hostile::serving;
 use crate::house::*;
-use bastide_bus::{Bus, Config, StageAccount, facts as bus_facts, snapshot};
+use bastide_bus::{Bus, Config, account::StageAccount, facts as bus_facts, snapshot};
 use bastide_types::Role;
 use std::net::TcpListener;
 use std::process::Child;
@@ -174,7 +174,7 @@ async fn an_agent_behind_a_leaf_node_is_of_its_stage_and_outlives_the_server_tha
     let heard = async |sequence: u64| {
         say_until(&agent, sequence, &fake).await;
         let heard = async {
-            while told.borrow().get(&stage.account).is_none_or(|known| known.facts.sequence < sequence) {
+            while told.borrow().get(&stage.account).is_none_or(|known| known.sequence < sequence) {
                 let _ = bus_facts::publish(&agent, &facts(1, sequence, 1)).await;
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }

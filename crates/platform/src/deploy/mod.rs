@@ -52,7 +52,7 @@ pub(crate) async fn begin(
 
 /// Tells the agents of a stage that there is a newer desired state; a lost hint only costs time.
 pub(crate) async fn announce(app: &App, customer: CustomerId, stage: &StageName) -> Result<(), ApiError> {
-    for row in app.store.stages().await?.iter().filter(|row| row.customer == customer && row.name == *stage) {
+    for row in app.store.customer(customer).stages().await?.iter().filter(|row| row.name == *stage) {
         if let Err(error) = app.bus.notify_state(&row.account, row.generation).await {
             tracing::debug!(%error, "no hint to the agents");
         }

@@ -244,6 +244,29 @@ async fn revisions_that_nobody_goes_back_to_are_given_up() {
 }
 
 #[tokio::test]
+async fn a_stage_whose_seed_cannot_be_opened_holds_up_no_other() {
+    let world = World::new().await;
+    for name in ["acme", "beta"] {
+        let customer = world.customer(name).await;
+        let revision = publish(&world.store, customer, &shop()).await;
+        begin(&world.store, customer, &revision).await.unwrap();
+    }
+    let seeds = async || {
+        let stages = world.store.stages_with_replicas().await.unwrap();
+        stages.into_iter().map(|stage| (stage.customer_name.to_string(), !stage.seed.expose().is_empty()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(seeds().await, [("acme".to_owned(), true), ("beta".to_owned(), true)]);
+    let acme = world.store.customer_named(&CustomerName::new("acme").unwrap()).await.unwrap().unwrap().id;
+    let whole = world.store.customer(acme).stages().await.unwrap();
+    assert_eq!((whole.len(), &whole[0].name), (3, &StageName::development()));
+    let mut sql = world.sql().await;
+    sql.run(&format!("UPDATE stage SET seed = zeroblob(60) WHERE customer = '{acme}'")).await.unwrap();
+    assert_eq!(seeds().await, [("acme".to_owned(), false), ("beta".to_owned(), true)]);
+    assert!(world.store.customer(acme).stages().await.is_err());
+}
+
+#[tokio::test]
 async fn a_lease_has_one_holder_until_it_runs_out() {
     let world = World::new().await;
     let store = &world.store;
