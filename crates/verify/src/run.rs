@@ -14,7 +14,7 @@ use bastide_isolation::{
 use std::{
     collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
@@ -22,6 +22,7 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, ChildStdout, Command},
+    sync::oneshot,
     time::timeout,
 };
 
@@ -29,6 +30,8 @@ use tokio::{
 const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Longest wait for the next answer: far more than any limit of an attempt.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// How often it is looked which addresses the host has.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// A port for packets whose canary hears them all.
 const ANY_PORT: u16 = 4444;
 
@@ -90,6 +93,9 @@ pub async fn verify(
 ) -> Result<Report, Error> {
     let begun = Instant::now();
     let trials = trials(subject.topology, subject.facts);
+    // Dropped when this is over, however that is.
+    let (over, ended) = oneshot::channel();
+    let staying = tokio::spawn(staying(subject.facts.host.clone(), ended));
     let mut prober = Prober::start(program, arguments, subject, trials).await?;
     let mut controls = prober.controls(subject, limits).await?;
     let rows = prober.checks(subject, limits, |_| true).await?;
@@ -97,11 +103,28 @@ pub async fn verify(
     let replicas = subject.topology.stages.iter().map(|stage| stage.replicas.len()).sum();
     let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let addresses = match subject.outside {
-        None => crate::facts::addresses().map_err(Error::Host)?,
+        None => {
+            drop(over);
+            staying.await.map_err(io::Error::other).flatten().map_err(Error::Host)?
+        }
         // A given namespace is as it is.
         Some(_) => subject.facts.host.clone(),
     };
     Ok(Report::new(replicas, took_ms, rows, controls, &addresses))
+}
+
+/// Those of these addresses of the host that were there at every look until the end: one that went and came back proves nothing
+/// either.
+async fn staying(mut addresses: Vec<IpAddr>, mut ended: oneshot::Receiver<()>) -> io::Result<Vec<IpAddr>> {
+    loop {
+        let now = crate::facts::addresses()?;
+        addresses.retain(|address| now.contains(address));
+        if timeout(LOOK_EVERY, &mut ended).await.is_ok() {
+            let now = crate::facts::addresses()?;
+            addresses.retain(|address| now.contains(address));
+            return Ok(addresses);
+        }
+    }
 }
 
 /// A prober whose canaries listen.

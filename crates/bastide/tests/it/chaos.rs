@@ -110,7 +110,7 @@ async fn whatever_dies_in_whatever_order_users_are_answered_and_nothing_that_was
     product.down()
 }
 
-fn sign_in(product: &Product) -> Result<()> {
+pub(crate) fn sign_in(product: &Product) -> Result<()> {
     let up: Value = serde_json::from_str(&fs::read_to_string(product.data().join("run/up.json"))?)?;
     let link = up["invitation_link"].as_str().context("a link")?;
     let email = up["administrator_email"].as_str().context("an address")?;

@@ -1,7 +1,7 @@
 //! Platform replicas are killed while 200 clients of the API are registered at once: what was acknowledged is there, once,
 //! and so is its audit entry; nothing is half there.
 
-use crate::backup::sign_in;
+use crate::chaos::sign_in;
 use anyhow::{Context, Result, ensure};
 use bastide_testkit::{Client, Options, Product};
 use futures_util::future::try_join_all;
