@@ -598,3 +598,21 @@ fn expected_name(expected: &Expected) -> String {
         Expected::AtMost(most) => format!("most {most}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_is_away_at_one_look_has_not_stayed() {
+        let own = crate::facts::addresses().unwrap();
+        let (over, ended) = oneshot::channel();
+        let mut all = own.clone();
+        // For documentation: no host has it.
+        all.push("192.0.2.77".parse().unwrap());
+        let staying = tokio::spawn(staying(all, ended));
+        drop(over);
+        let stayed = staying.await.unwrap().unwrap();
+        assert!(stayed.iter().all(|address| own.contains(address)));
+    }
+}
