@@ -171,6 +171,8 @@ struct Scope {
     publish: &'static [&'static str],
     subscribe: &'static [&'static str],
     answers: bool,
+    /// How its users may come.
+    connections: &'static [&'static str],
 }
 
 /// One account.
@@ -184,6 +186,8 @@ pub(crate) struct Definition {
     leaf_nodes_max: u64,
 }
 
+const CLIENTS: &[&str] = &["STANDARD"];
+const CLIENTS_AND_LEAF_NODES: &[&str] = &["STANDARD", "LEAFNODE"];
 const INBOX: &str = "_INBOX.{{name()}}.>";
 const EDGE_SAYS: &[&str] = &["platform.snapshot.head", "platform.blob.get", "platform.session.feed"];
 const EDGE_HEARS: &[&str] = &["hint.snapshot", "hint.sessions", "fact.*.replicas", ASK_CACHE, INBOX];
@@ -218,6 +222,7 @@ pub(crate) fn platform(edge: &str) -> Definition {
                 INBOX,
             ],
             answers: true,
+            connections: CLIENTS,
         },
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         connections_max: None,
@@ -240,7 +245,13 @@ pub(crate) fn edge(own: &str, platform: &str) -> Definition {
             hint(platform, "hint.snapshot"),
             hint(platform, "hint.sessions"),
         ],
-        scope: Scope { role: "edge", publish: EDGE_SAYS, subscribe: EDGE_HEARS, answers: true },
+        scope: Scope {
+            role: "edge",
+            publish: EDGE_SAYS,
+            subscribe: EDGE_HEARS,
+            answers: true,
+            connections: CLIENTS,
+        },
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         connections_max: None,
         subscriptions_max: None,
@@ -258,6 +269,7 @@ pub(crate) fn node(own: &str, platform: &str) -> Definition {
             publish: &["platform.node.stages"],
             subscribe: &[INBOX],
             answers: false,
+            connections: CLIENTS,
         },
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         connections_max: None,
@@ -276,6 +288,7 @@ pub(crate) fn sys() -> Definition {
             publish: &["$SYS.REQ.CLAIMS.UPDATE", "$SYS.REQ.ACCOUNT.*.CLAIMS.LOOKUP"],
             subscribe: &[INBOX],
             answers: false,
+            connections: CLIENTS,
         },
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         connections_max: None,
@@ -306,7 +319,13 @@ pub(crate) fn stage(own: &str, accounts: &Accounts) -> Definition {
                 local: "fact.replicas",
             },
         ],
-        scope: Scope { role: "agent", publish: AGENT_SAYS, subscribe: AGENT_HEARS, answers: false },
+        scope: Scope {
+            role: "agent",
+            publish: AGENT_SAYS,
+            subscribe: AGENT_HEARS,
+            answers: false,
+            connections: CLIENTS_AND_LEAF_NODES,
+        },
         payload_bytes_max: STAGE_PAYLOAD_BYTES_MAX,
         connections_max: Some(STAGE_CONNECTIONS_MAX),
         subscriptions_max: Some(STAGE_SUBSCRIPTIONS_MAX),
@@ -416,7 +435,7 @@ impl Scope {
             "subs": -1,
             "data": -1,
             "payload": -1,
-            "allowed_connection_types": ["STANDARD"],
+            "allowed_connection_types": self.connections,
         });
         if self.answers {
             template["resp"] = json!({"max": 1, "ttl": RESPONSE_TTL_NS});

@@ -119,7 +119,10 @@ impl Store {
              ORDER BY c.name, s.position"
         ));
         let rows = across(query).fetch_all(&self.pool).await?;
-        Ok(rows.iter().filter_map(|row| self.stage_row(row).or_else(|why| shut_stage_row(row, &why)).ok()).collect())
+        Ok(rows
+            .iter()
+            .filter_map(|row| self.stage_row(row).or_else(|why| shut_stage_row(row, &why)).ok())
+            .collect())
     }
 
     /// The stage with this account on the bus.

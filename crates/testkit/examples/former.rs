@@ -45,9 +45,10 @@ const DAY: &[&[&str]] = &[
 async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1).map(PathBuf::from);
     let (former, new) = (arguments.next().context("former")?, arguments.next().context("new")?);
-    for (installation, command_line, name) in
-        [(&new, &former, "the former command line, a new installation"), (&former, &new, "the new command line, a former installation")]
-    {
+    for (installation, command_line, name) in [
+        (&new, &former, "the former command line, a new installation"),
+        (&former, &new, "the new command line, a former installation"),
+    ] {
         build_hello(installation)?;
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").display().to_string();
         let arguments = vec!["--allow-no-isolation".to_owned(), "--examples".to_owned(), examples];
@@ -67,7 +68,8 @@ fn a_day(product: &Product, executable: &Path) -> Result<()> {
     let site = product.scratch().join("site");
     fs::create_dir(&site)?;
     fs::write(site.join("index.html"), "<h1>site</h1>")?;
-    let manifest = "[app]\nname = \"site\"\nkind = \"static\"\n[[route]]\npath = \"/\"\naccess = \"public\"\n";
+    let manifest =
+        "[app]\nname = \"site\"\nkind = \"static\"\n[[route]]\npath = \"/\"\naccess = \"public\"\n";
     fs::write(site.join("bastide.toml"), manifest)?;
     let login = ["login", "--invitation", link, "--email", email, "--password-stdin"];
     run(product, executable, &login, "Correct-horse-9\n", true)?;

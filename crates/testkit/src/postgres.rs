@@ -245,9 +245,9 @@ impl Shared {
         self.url_as(ADMIN, ADMIN_PASSWORD)
     }
 
-    /// Ends every connection to it, in the middle of whatever it does; says how many there were.
+    /// Ends every connection of its users, in the middle of whatever they do; says how many there were.
     pub fn cut(&self) -> usize {
-        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid != pg_backend_pid()";
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND usename != current_user";
         self.server.sql(&self.name, end).trim().parse().expect("a count")
     }
 

@@ -66,7 +66,11 @@ impl Answer {
     pub fn code(&self) -> String {
         let problem: serde_json::Value =
             serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no problem: {self:?}"));
-        assert_eq!(problem["trace_id"], problem["request_id"].as_str().unwrap().replace('-', ""), "its trace");
+        assert_eq!(
+            problem["trace_id"],
+            problem["request_id"].as_str().unwrap().replace('-', ""),
+            "its trace"
+        );
         problem["code"].as_str().unwrap().to_owned()
     }
 }

@@ -323,5 +323,9 @@ async fn content_of_revisions_that_are_gone_is_removed_and_nothing_else() {
     let gone: Vec<_> = revisions[2].blobs.iter().filter(|blob| !left.contains(blob)).collect();
     assert!(!gone.is_empty());
     assert_eq!(lie(), before - gone.len());
-    assert_eq!(post(&road, "rollbacks", json!({ "stage": "development" })).await.0, 202, "the one before is there");
+    assert_eq!(
+        post(&road, "rollbacks", json!({ "stage": "development" })).await.0,
+        202,
+        "the one before is there"
+    );
 }

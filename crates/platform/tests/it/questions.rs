@@ -60,8 +60,12 @@ impl Town {
 
     /// One more of everything.
     async fn one_more(&self, number: usize) {
-        self.ask(Method::POST, &format!("/apps/shop-{number}/publish"), packed(&format!("shop-{number}"), "x"))
-            .await;
+        self.ask(
+            Method::POST,
+            &format!("/apps/shop-{number}/publish"),
+            packed(&format!("shop-{number}"), "x"),
+        )
+        .await;
         self.road.all_ready(&StageName::development()).await;
         if number > 0 {
             self.ask(Method::POST, "/apps/shop-0/publish", packed("shop-0", &format!("page {number}"))).await;
@@ -69,11 +73,18 @@ impl Town {
         }
         let (stage, email) = ("/stages/development", format!("user-{number}@example.com"));
         self.post("/roles", json!({ "name": format!("role-{number}"), "permissions": ["apps.read"] })).await;
-        self.post("/clients", json!({ "id": format!("client-{number}"), "kind": "service", "roles": [] })).await;
-        self.post("/members", json!({ "email": format!("member-{number}@example.com"), "roles": ["developer"] }))
+        self.post("/clients", json!({ "id": format!("client-{number}"), "kind": "service", "roles": [] }))
             .await;
-        self.post("/domains", json!({ "domain": format!("shop-{number}.example.com"), "stage": "development" }))
-            .await;
+        self.post(
+            "/members",
+            json!({ "email": format!("member-{number}@example.com"), "roles": ["developer"] }),
+        )
+        .await;
+        self.post(
+            "/domains",
+            json!({ "domain": format!("shop-{number}.example.com"), "stage": "development" }),
+        )
+        .await;
         self.post(&format!("{stage}/groups"), json!({ "name": format!("group-{number}") })).await;
         let user = json!({ "email": email, "groups": ["group-0"], "name": "Somebody" });
         self.post(&format!("{stage}/users"), user).await;
