@@ -64,7 +64,9 @@ fn cluster(house: &House, clients: [u16; 3], leaf_ports: [u16; 3]) -> Servers {
 }
 
 async fn say_until(agent: &Bus, sequence: u64, fake: &Fake) {
-    let said = async { while bus_facts::report(agent, &facts(1, sequence, 1), LONG).await.is_err() {} };
+    // What is on its way when a server dies is lost, and asked again.
+    let each = std::time::Duration::from_secs(2);
+    let said = async { while bus_facts::report(agent, &facts(1, sequence, 1), each).await.is_err() {} };
     tokio::time::timeout(LONG, said).await.unwrap();
     assert!(fake.facts.lock().unwrap().iter().any(|(_, facts)| facts.sequence == sequence));
 }
