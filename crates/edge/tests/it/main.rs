@@ -7,6 +7,7 @@ mod client;
 mod collapsing;
 mod compressing;
 mod front;
+mod memory;
 mod origin;
 mod proxying;
 mod stops;
