@@ -38,6 +38,9 @@ pub struct LoginArgs {
     /// Sign in anew with a second factor, as some commands demand
     #[arg(long, conflicts_with_all = ["device", "client_id"])]
     pub mfa: bool,
+    /// Sign in anew with a passkey, in the browser, as some commands demand
+    #[arg(long, conflicts_with_all = ["device", "client_id", "password_stdin", "mfa"])]
+    pub passkey: bool,
     /// Sign in with the browser of another machine: shows a code to type there
     #[arg(long, conflicts_with_all = ["invitation", "email", "password_stdin", "client_id"])]
     pub device: bool,
@@ -47,6 +50,13 @@ pub struct LoginArgs {
     /// Read the client's secret from standard input
     #[arg(long)]
     pub client_secret_stdin: bool,
+}
+
+impl LoginArgs {
+    /// What is demanded of the sign-in (`acr_values`).
+    fn acr(&self) -> Option<&'static str> {
+        if self.passkey { Some("passkey") } else { self.mfa.then_some("mfa") }
+    }
 }
 
 /// Arguments of `token`.
@@ -80,7 +90,7 @@ pub async fn login(context: &Context, args: LoginArgs) -> Result<()> {
         } else if args.password_stdin {
             without_browser(&client, &server, &args).await?
         } else {
-            with_browser(&client, &server, args.mfa).await?
+            with_browser(&client, &server, args.acr()).await?
         };
         let refresh_token = tokens.refresh_token.context("the server gave no refresh token")?;
         Credential::Member { refresh_token }
@@ -95,10 +105,10 @@ pub async fn login(context: &Context, args: LoginArgs) -> Result<()> {
 }
 
 /// The answer goes to a listener of our own on loopback (RFC 8252 §7.3).
-async fn with_browser(client: &Client, server: &str, mfa: bool) -> Result<oauth::Tokens> {
+async fn with_browser(client: &Client, server: &str, acr: Option<&str>) -> Result<oauth::Tokens> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let redirect = format!("http://127.0.0.1:{}/callback", listener.local_addr()?.port());
-    let request = Request::begin(server, redirect.clone(), mfa)?;
+    let request = Request::begin(server, redirect.clone(), acr)?;
     eprintln!("Open this address in your browser to sign in:\n\n  {}\n", request.url);
     let code =
         tokio::time::timeout(BROWSER_LIMIT, wait_for_code(&listener, &request, server, &redirect)).await;
@@ -179,7 +189,7 @@ async fn without_browser(client: &Client, server: &str, args: &LoginArgs) -> Res
         accept(&mut visitor, link, &password).await?;
     }
     // Nobody listens there: the code is read from the redirect itself.
-    let request = Request::begin(server, "http://127.0.0.1:1/callback".into(), args.mfa)?;
+    let request = Request::begin(server, "http://127.0.0.1:1/callback".into(), args.acr())?;
     let mut arrival = visitor.open(&request.url).await?;
     if let Arrival::Page(url, answer) = &arrival {
         if !answer.status.is_success() {

@@ -87,7 +87,7 @@ pub fn issuer(server: &str) -> String {
 
 impl Request {
     /// Begins a login whose answer goes to `redirect_uri`.
-    pub fn begin(server: &str, redirect_uri: String, mfa: bool) -> Result<Self> {
+    pub fn begin(server: &str, redirect_uri: String, acr: Option<&str>) -> Result<Self> {
         let (state, verifier) = (random()?, random()?);
         let challenge = BASE64_URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes()));
         let mut url =
@@ -99,9 +99,9 @@ impl Request {
             .append_pair("state", &state)
             .append_pair("code_challenge", &challenge)
             .append_pair("code_challenge_method", "S256");
-        if mfa {
+        if let Some(acr) = acr {
             // Older sign-ins of the browser do not count: somebody demands a young one.
-            url.query_pairs_mut().append_pair("acr_values", "mfa").append_pair("max_age", "60");
+            url.query_pairs_mut().append_pair("acr_values", acr).append_pair("max_age", "60");
         }
         Ok(Self { url, state, verifier, redirect_uri })
     }
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn only_the_answer_of_this_login_and_issuer_counts() {
-        let request = Request::begin(SERVER, "http://127.0.0.1:1/callback".into(), false).unwrap();
+        let request = Request::begin(SERVER, "http://127.0.0.1:1/callback".into(), None).unwrap();
         assert_eq!(request.code(&answer(&request, "&code=c"), SERVER).unwrap(), "c");
         assert!(
             request.code(&"http://127.0.0.1:1/callback?state=x&code=c".parse().unwrap(), SERVER).is_err()
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_challenge_is_the_hash_of_the_verifier() {
-        let request = Request::begin(SERVER, "http://127.0.0.1:1/callback".into(), false).unwrap();
+        let request = Request::begin(SERVER, "http://127.0.0.1:1/callback".into(), None).unwrap();
         let (_, sent) = request.url.query_pairs().find(|(k, _)| k == "code_challenge").unwrap();
         let hash = digest::digest(&digest::SHA256, request.verifier.as_bytes());
         assert_eq!(sent, BASE64_URL_SAFE_NO_PAD.encode(hash));

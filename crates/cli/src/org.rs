@@ -57,6 +57,11 @@ pub enum MemberCommand {
         /// E-mail address
         email: String,
     },
+    /// Take all passkeys from a member who has lost one, and end the member's sessions
+    ResetPasskeys {
+        /// E-mail address
+        email: String,
+    },
 }
 
 /// `bastide role …`
@@ -158,7 +163,7 @@ pub async fn member(context: &Context, command: MemberCommand) -> Result<()> {
     match command {
         MemberCommand::List => {
             let members = session.get("/members").await?;
-            table(context, &members, &["email", "name", "state", "roles", "second_factor"])
+            table(context, &members, &["email", "name", "state", "roles", "second_factor", "passkeys"])
         }
         MemberCommand::Invite { email, name, roles } => {
             let mut body = json!({ "email": email, "roles": roles });
@@ -186,6 +191,9 @@ pub async fn member(context: &Context, command: MemberCommand) -> Result<()> {
         }
         MemberCommand::ResetMfa { email } => {
             remove(&session, &format!("/members/{}/second-factor", id_of(&session, &email).await?)).await
+        }
+        MemberCommand::ResetPasskeys { email } => {
+            remove(&session, &format!("/members/{}/passkeys", id_of(&session, &email).await?)).await
         }
         MemberCommand::SignOut { email } => {
             remove(&session, &format!("/members/{}/sessions", id_of(&session, &email).await?)).await

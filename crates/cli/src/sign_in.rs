@@ -18,7 +18,7 @@ pub enum SignInCommand {
         /// Whether every member needs a second factor; those without set it up at their next sign-in
         #[arg(long)]
         second_factor: Option<Demand>,
-        /// What a permission demands of the sign-in, such as apps.deploy=mfa or apps.deploy@production=mfa/10m. May be
+        /// What a permission demands of the sign-in, such as apps.deploy=mfa or apps.deploy@production=passkey/10m. May be
         /// repeated; replaces what was demanded before
         #[arg(long = "step-up", value_name = "PERMISSION[@STAGE]=ACR[/AGE]", value_parser = step_up)]
         step_up: Vec<Value>,

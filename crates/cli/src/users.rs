@@ -97,6 +97,13 @@ pub enum UserCommand {
         #[command(flatten)]
         at: InStage,
     },
+    /// Take all passkeys from an end user who has lost one, and end their sessions
+    ResetPasskeys {
+        /// E-mail address
+        email: String,
+        #[command(flatten)]
+        at: InStage,
+    },
 }
 
 /// `bastide group …`
@@ -149,11 +156,12 @@ pub async fn user(context: &Context, command: UserCommand) -> Result<()> {
     match command {
         UserCommand::List { at } => {
             let users = session.get(&format!("/stages/{}/users", at.stage)).await?;
-            table(context, &users, &["email", "name", "state", "groups", "second_factor"])
+            table(context, &users, &["email", "name", "state", "groups", "second_factor", "passkeys"])
         }
         UserCommand::Show { email, at } => {
             let found = session.get(&path(&session, &at, &email).await?).await?;
-            let keys = ["id", "email", "name", "state", "email_verified", "groups", "second_factor"];
+            let keys =
+                ["id", "email", "name", "state", "email_verified", "groups", "second_factor", "passkeys"];
             show(context, &found, &keys)
         }
         UserCommand::Invite { email, name, groups, at } => {
@@ -183,6 +191,9 @@ pub async fn user(context: &Context, command: UserCommand) -> Result<()> {
         }
         UserCommand::ResetMfa { email, at } => {
             remove(&session, &format!("{}/second-factor", path(&session, &at, &email).await?)).await
+        }
+        UserCommand::ResetPasskeys { email, at } => {
+            remove(&session, &format!("{}/passkeys", path(&session, &at, &email).await?)).await
         }
     }
 }

@@ -30,6 +30,7 @@ mod network;
 mod once;
 mod origin;
 mod pace;
+mod passkeys;
 mod purge;
 mod roles;
 mod scale;
@@ -66,6 +67,7 @@ pub use mail::{LinkRow, Mail, MailRow};
 pub use once::{Condition, Demands, Fingerprint, KEY_LIFE_S, KeptAnswer, OnceKey, OnceRow, demanding};
 pub use origin::Origin;
 pub use pace::PaceRow;
+pub use passkeys::{PASSKEYS_MAX, PasskeyRow};
 pub use purge::StagePurges;
 pub use roles::RoleRow;
 pub use scale::ScalingRow;
@@ -333,13 +335,17 @@ fn of_sqlite() -> Vec<Migration> {
         migration(26, "idp", include_str!("../migrations/0026_idp.sql")),
         migration(27, "once", include_str!("../migrations/0027_once.sql")),
         migration(28, "lifecycle", include_str!("../migrations/0028_lifecycle.sql")),
+        migration(29, "passkey", include_str!("../migrations/0029_passkey.sql")),
     ]
 }
 
 /// What brings a database on a server to this version: the first is what the file's are up to that number, the others
 /// have the numbers of theirs.
 fn of_postgres() -> Vec<Migration> {
-    vec![migration(28, "lifecycle", include_str!("../migrations/postgres/0028_lifecycle.sql"))]
+    vec![
+        migration(28, "lifecycle", include_str!("../migrations/postgres/0028_lifecycle.sql")),
+        migration(29, "passkey", include_str!("../migrations/postgres/0029_passkey.sql")),
+    ]
 }
 
 fn migration(version: i64, name: &'static str, sql: &'static str) -> Migration {

@@ -35,6 +35,8 @@ pub enum Counter<'a> {
     Totp(UserId),
     /// Recovery codes of this member.
     RecoveryCode(UserId),
+    /// Answers of this member's passkeys.
+    Passkey(UserId),
 }
 
 impl Counter<'_> {
@@ -47,6 +49,7 @@ impl Counter<'_> {
             Self::UserCode(member) => ("user_code", member.to_string()),
             Self::Totp(member) => ("totp", member.to_string()),
             Self::RecoveryCode(member) => ("recovery_code", member.to_string()),
+            Self::Passkey(member) => ("passkey", member.to_string()),
         }
     }
 }

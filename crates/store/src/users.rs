@@ -44,7 +44,9 @@ impl CustomerStore<'_> {
             return Ok(false);
         }
         self.end_sessions_of(write, user).await?;
-        for table in ["app_role", "invitation", "known_device", "half_sign_in", "second_factor", "device"] {
+        for table in
+            ["app_role", "invitation", "known_device", "half_sign_in", "second_factor", "passkey", "device"]
+        {
             let query = format!("DELETE FROM {table} WHERE customer = ? AND member = ?");
             self.query(sqlx::AssertSqlSafe(query))
                 .bind(self.customer.to_string())

@@ -14,15 +14,22 @@ pub enum Acr {
     Password,
     /// A member by a password and a code.
     Mfa,
+    /// By a passkey whose authenticator has verified its user, with or without a password: no page of somebody else's can
+    /// ask for it.
+    Passkey,
 }
 
 impl Acr {
+    /// All, the weakest first.
+    pub const ALL: [Self; 4] = [Self::Client, Self::Password, Self::Mfa, Self::Passkey];
+
     /// Its name, as tokens have it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Client => "client",
             Self::Password => "password",
             Self::Mfa => "mfa",
+            Self::Passkey => "passkey",
         }
     }
 }
@@ -35,17 +42,14 @@ impl fmt::Display for Acr {
 
 /// A text names no [`Acr`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("client, password or mfa")]
+#[error("client, password, mfa or passkey")]
 pub struct UnknownAcr;
 
 impl FromStr for Acr {
     type Err = UnknownAcr;
 
     fn from_str(text: &str) -> Result<Self, UnknownAcr> {
-        [Self::Client, Self::Password, Self::Mfa]
-            .into_iter()
-            .find(|one| one.as_str() == text)
-            .ok_or(UnknownAcr)
+        Self::ALL.into_iter().find(|one| one.as_str() == text).ok_or(UnknownAcr)
     }
 }
 
@@ -53,7 +57,7 @@ impl FromStr for Acr {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepUp {
-    /// At least so well secured: `password` or `mfa`.
+    /// At least so well secured: `password`, `mfa` or `passkey`.
     pub acr: Acr,
     /// Most seconds since the sign-in, 60 to 86 400.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,7 +87,11 @@ impl StepUp {
 
     /// The same for people.
     pub fn says(&self) -> String {
-        let how = if self.acr == Acr::Mfa { "with a second factor" } else { "with your password" };
+        let how = match self.acr {
+            Acr::Passkey => "with a passkey",
+            Acr::Mfa => "with a second factor",
+            Acr::Password | Acr::Client => "with your password",
+        };
         match self.max_age_s {
             Some(max_s) => format!("It needs a sign-in {how} in the last {max_s} seconds."),
             None => format!("It needs a sign-in {how}."),
@@ -105,9 +113,23 @@ mod tests {
         check(Acr::Mfa, None, Acr::Password, 0, false);
         check(Acr::Password, None, Acr::Mfa, 0, true);
         check(Acr::Password, None, Acr::Client, 0, false);
+        check(Acr::Passkey, None, Acr::Mfa, 0, false);
+        check(Acr::Passkey, Some(600), Acr::Passkey, 600, true);
+        check(Acr::Passkey, Some(600), Acr::Passkey, 601, false);
+        check(Acr::Mfa, None, Acr::Passkey, 0, true);
         check(Acr::Mfa, Some(600), Acr::Mfa, 600, true);
         check(Acr::Mfa, Some(600), Acr::Mfa, 601, false);
         check(Acr::Password, Some(600), Acr::Mfa, 601, false);
+    }
+
+    #[test]
+    fn each_is_read_as_it_is_written() {
+        for (at, acr) in Acr::ALL.into_iter().enumerate() {
+            assert_eq!(acr.to_string().parse(), Ok(acr));
+            assert_eq!(serde_json::to_value(acr).unwrap(), acr.as_str());
+            assert!(Acr::ALL[at + 1..].iter().all(|later| *later > acr), "{acr}");
+        }
+        assert_eq!("Passkey".parse::<Acr>(), Err(UnknownAcr));
     }
 
     #[test]

@@ -219,7 +219,7 @@ pub fn check_routes(routes: &[Route]) -> Result<(), ManifestError> {
             return fail("route.acr", "`acr` and `max_age_s` are for parts that need a signed-in user");
         }
         if !step_up.is_sound() {
-            return fail("route.acr", "`acr` is password or mfa, `max_age_s` 60 to 86400");
+            return fail("route.acr", "`acr` is password, mfa or passkey, `max_age_s` 60 to 86400");
         }
     }
     Ok(())

@@ -87,12 +87,14 @@ codes! {
         "The two do not belong together. After five failures in a row each further try must wait longer.";
     SecondFactorWrong = "B-ID-0412", 401, "The code is wrong, or was used before.",
         "A code of an authenticator app lives 30 seconds and counts once: wait for the next one, and look whether the clock of the phone is right. A recovery code counts once, too. Who has neither asks an administrator: `bastide member reset-mfa <e-mail>`.";
+    PasskeyRefused = "B-ID-0415", 401, "This passkey was not accepted.",
+        "It belongs to another account or another place, was taken away, or its answer came too late: begin again. An authenticator whose counter went back is refused, for there may be a copy of it; the audit trail says so. Who has no other way in asks an administrator: `bastide member reset-passkeys <e-mail>`.";
     ProviderRefused = "B-ID-0414", 401, "You were not signed in by this provider.",
         "The detail says why. An address that the provider has not proven, or that has an account here already, makes nobody that account: sign in with its password, or ask an administrator.";
     ProviderFailed = "B-ID-0502", 502, "This provider of identity does not work at the moment.",
         "It gave no answer, or one that does not count; the Platform's log says which. Administrators look at its settings with `bastide idp show` and take it out of the way with `bastide idp disable`; passwords go on.";
     StepUpNeeded = "B-ID-0413", 401, "You are signed in, but this needs a better sign-in.",
-        "This part wants a second factor, or a sign-in that is younger. Browsers are sent to sign in again; for the command line `bastide login --mfa` does it. `WWW-Authenticate` says what is wanted (RFC 9470).";
+        "This part wants a second factor, a passkey, or a sign-in that is younger. Browsers are sent to sign in again; for the command line `bastide login --mfa` or `bastide login --passkey` does it. `WWW-Authenticate` says what is wanted (RFC 9470).";
     LoginLocked = "B-ID-0429", 429, "Too many failed tries; wait a little.",
         "Retry after the time given. The wait doubles with each failure up to five minutes, and ends with a success.";
     LinkExpired = "B-ID-0410", 410, "This link is no longer valid.",

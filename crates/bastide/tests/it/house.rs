@@ -188,7 +188,7 @@ fn sources(dir: &std::path::Path) -> Vec<(String, String)> {
     found
 }
 
-/// Crates that libcontainer brings, the licence that they name, and why that is fine.
+/// Crates, the licence that they name, and why that is fine: two of libcontainer, the others of webauthn-rs.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     (
         "pathrs",
@@ -196,6 +196,11 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "MPL-2.0 binds changes of its own files; it is used unchanged",
     ),
     ("rust-criu", "none", "its licence file is the MIT licence; only the manifest's field is missing"),
+    ("webauthn-rs", "MPL-2.0", "MPL-2.0 binds changes of its own files; it is used unchanged"),
+    ("webauthn-rs-core", "MPL-2.0", "as webauthn-rs"),
+    ("webauthn-rs-proto", "MPL-2.0", "as webauthn-rs"),
+    ("webauthn-attestation-ca", "MPL-2.0", "as webauthn-rs"),
+    ("crypto-glue", "MPL-2.0", "as webauthn-rs"),
 ];
 
 #[test]

@@ -32,6 +32,8 @@ async fn a_part_that_wants_a_young_second_factor_says_so_to_programs() {
     demand_challenge(&world.get_as(&vault(), &token(Acr::Mfa, 3600)).await);
     // Elsewhere they are as good as any, and the refusals above have spoiled nothing.
     assert_eq!(world.get_as(&format!("{SHOP}/me"), &token(Acr::Password, 3600)).await.status, 200);
+    // A passkey is worth more than is wanted.
+    assert_eq!(world.get_as(&vault(), &token(Acr::Passkey, 60)).await.status, 200);
     let passed = world.get_as(&vault(), &token(Acr::Mfa, 60)).await;
     assert_eq!(passed.status, 200, "{}", passed.body);
     let said = &passed.got("x-bastide-assertion")[0];
@@ -40,6 +42,31 @@ async fn a_part_that_wants_a_young_second_factor_says_so_to_programs() {
     // Nobody at all is asked to sign in first.
     let nobody = world.get(&vault(), &[]).await;
     assert_eq!((nobody.code().as_str(), nobody.header("www-authenticate")), ("B-ID-0401", "Bearer"));
+}
+
+#[tokio::test]
+async fn a_part_that_wants_a_young_passkey_takes_no_code_and_no_old_one() {
+    let world = World::new().await;
+    let now = now_s();
+    let token = |acr: Acr, age_s: u64| {
+        world.keys.shop_token(|claims| (claims.acr, claims.auth_time) = (acr, now - age_s))
+    };
+    let treasury = format!("{SHOP}/treasury");
+    for (acr, age_s) in [(Acr::Password, 0), (Acr::Mfa, 0), (Acr::Passkey, 3600)] {
+        let refused = world.get_as(&treasury, &token(acr, age_s)).await;
+        assert_eq!((refused.status, refused.code().as_str()), (401, "B-ID-0413"), "{acr}: {}", refused.body);
+        let wanted = CHALLENGE.replace("\"mfa\"", "\"passkey\"");
+        assert_eq!(refused.header("www-authenticate"), wanted);
+    }
+    let passed = world.get_as(&treasury, &token(Acr::Passkey, 60)).await;
+    assert_eq!(passed.status, 200, "{}", passed.body);
+    let said = &passed.got("x-bastide-assertion")[0];
+    let said = verify_assertion(said, &world.keys_of_assertions(), SHOP, now_s()).unwrap();
+    assert_eq!((said.acr, said.auth_time), (Acr::Passkey, now - 60));
+    // A browser is sent to show one.
+    let cookie = format!("__Host-bst={}", session(&world).await);
+    let redirect = world.get(&treasury, &[("cookie", &cookie), NAVIGATE]).await;
+    assert!(redirect.header("location").ends_with("&acr_values=passkey&max_age=600"));
 }
 
 #[tokio::test]

@@ -458,6 +458,11 @@ impl World {
                     max_age_s: Some(600),
                     ..route("/vault", AccessRule::Authenticated)
                 },
+                Route {
+                    acr: Some(bastide_types::Acr::Passkey),
+                    max_age_s: Some(600),
+                    ..route("/treasury", AccessRule::Authenticated)
+                },
                 route("/buy", AccessRule::Roles(vec!["buyer".into(), "boss".into()])),
             ],
             replicas: replicas.collect(),

@@ -107,7 +107,8 @@ fn line(session: SessionInfo, this: &str) -> Line {
     Line { id: session.id, what, is_this, since, seen, until }
 }
 
-fn utc(at_s: i64) -> String {
+/// A moment as pages show it: UTC, after RFC 3339.
+pub(super) fn utc(at_s: i64) -> String {
     let at = OffsetDateTime::from_unix_timestamp(at_s).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     at.format(&Rfc3339).unwrap_or_default()
 }

@@ -43,7 +43,7 @@ pub async fn document(issuer: Issuer) -> Response {
         "introspection_endpoint_auth_methods_supported": by_secret,
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],
-        "acr_values_supported": [Acr::Password, Acr::Mfa],
+        "acr_values_supported": [Acr::Password, Acr::Mfa, Acr::Passkey],
         "prompt_values_supported": ["none", "login", "consent", "select_account"],
         "claims_supported": ["iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "at_hash",
             "sid", "name", "email", "email_verified"],

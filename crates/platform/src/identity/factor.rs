@@ -8,6 +8,7 @@ use super::{
     issuer::Issuer,
     login::{demand_own_form, form_token, with_sign_in},
     pages,
+    passkey::is_fresh,
     second::Onward,
     tenant::Tenant,
 };
@@ -20,7 +21,7 @@ use bastide_types::{Code, Problem, Secret};
 /// Where the page is, below its issuer.
 pub const PATH: &str = "account/second-factor";
 /// Wrong codes that a member may type before waiting begins.
-const FREE_TRIES: i64 = 5;
+pub(super) const FREE_TRIES: i64 = 5;
 /// How long an offered secret may be confirmed, in seconds.
 const OFFER_LIFE_S: i64 = 900;
 const RECOVERY_CODES: usize = 10;
@@ -133,6 +134,10 @@ impl Identity {
         let store = self.of(tenant);
         match action {
             Some("begin") => {
+                if store.count_passkeys(member.id).await? > 0 && !is_fresh(&sign_in.used) {
+                    let because = "Sign in with your passkey first; ten minutes later it counts no longer.";
+                    return Err(Code::StepUpNeeded.because(because).into());
+                }
                 let offer = self.offer(tenant, member)?;
                 pages::factor(issuer, &form_token(headers)?, &Shown::Offered(&offer), None)
             }

@@ -8,7 +8,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use bastide_identity::KeyError;
+use bastide_identity::{KeyError, PasskeyFault};
 use bastide_store::StoreError;
 use bastide_types::{Code, Problem, header as field, problem};
 use serde_json::json;
@@ -36,6 +36,9 @@ pub enum Fault {
     /// The list of breached passwords failed.
     #[error("the list of breached passwords failed")]
     Breached(#[from] BreachedFault),
+    /// Passkeys cannot be asked for, or what was kept of one cannot be read.
+    #[error("passkeys failed")]
+    Passkey(#[source] PasskeyFault),
     /// Hashing failed.
     #[error("a password could not be hashed")]
     Hash,
@@ -70,7 +73,12 @@ impl Fault {
         match self {
             Self::Refused(problem, _) => problem,
             Self::OAuth { because, .. } => Code::OAuthInvalid.because(because),
-            Self::Store(_) | Self::Key(_) | Self::Breached(_) | Self::Hash | Self::Page(_) => {
+            Self::Store(_)
+            | Self::Key(_)
+            | Self::Breached(_)
+            | Self::Passkey(_)
+            | Self::Hash
+            | Self::Page(_) => {
                 tracing::error!(error = &self as &dyn std::error::Error, "identity failed");
                 Code::Internal.problem()
             }

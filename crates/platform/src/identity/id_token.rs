@@ -17,6 +17,8 @@ pub fn has(scope: &str, one: &str) -> bool {
 /// The ways of signing in (RFC 8176 §2).
 fn amr(acr: Acr) -> Vec<String> {
     let ways: &[&str] = match acr {
+        // Nothing attests that the key is in hardware, so the lesser is said.
+        Acr::Passkey => &["swk", "user", "mfa"],
         Acr::Mfa => &["pwd", "otp", "mfa"],
         Acr::Password | Acr::Client => &["pwd"],
     };

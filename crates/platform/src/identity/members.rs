@@ -51,6 +51,8 @@ pub(crate) struct Member {
     roles: Vec<String>,
     /// Whether the member signs in with a code of an app, too.
     second_factor: bool,
+    /// How many passkeys the member has.
+    passkeys: i64,
 }
 
 /// Somebody to invite.
@@ -115,7 +117,9 @@ pub(crate) struct Grant {
 pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Member>>, ApiError> {
     let members = caller.store(&app).members().await?;
     let with_factor = caller.store(&app).members_with_second_factor().await?;
+    let passkeys = caller.store(&app).passkey_counts().await?;
     let shown = members.into_iter().map(|member| Member {
+        passkeys: passkeys.get(&member.id).copied().unwrap_or_default(),
         second_factor: with_factor.contains(&member.id),
         id: member.id.to_string(),
         email: member.email,

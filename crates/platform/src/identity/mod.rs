@@ -32,7 +32,9 @@ pub(crate) mod letters;
 mod login;
 mod logout;
 pub mod members;
+mod own_passkeys;
 mod pages;
+mod passkey;
 mod password;
 mod provider;
 mod register;
@@ -123,6 +125,10 @@ struct Limits {
     devices: source::Limit,
     /// Letters asked for.
     letters: source::Limit,
+    /// Passkeys that were refused.
+    passkeys: source::Limit,
+    /// Questions to authenticators.
+    questions: source::Limit,
 }
 
 /// What the service has besides the store.
@@ -160,6 +166,8 @@ impl Identity {
             clients: source::Limit::per_minute(60),
             devices: source::Limit::per_minute(30),
             letters: source::Limit::per_minute(10),
+            passkeys: source::Limit::per_minute(10),
+            questions: source::Limit::per_minute(60),
         };
         Self(Arc::new(Inner { store, domains, hasher, limits, means, id_key }))
     }
@@ -205,6 +213,7 @@ impl Identity {
         router
             .route("/identity/break-glass/{token}", get(break_glass::page).post(break_glass::submit))
             .route("/identity/style.css", get(pages::style))
+            .route(passkey::SCRIPT_PATH, get(passkey::script))
             .route("/identity/{*rest}", any(fault::unknown))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .layer(middleware::from_fn(fault::dress))
@@ -254,5 +263,7 @@ fn issuer_routes(base: &str) -> Router<Identity> {
         .route(&at("register/{token}"), get(register::choose).post(register::accept))
         .route(&at(account::PATH), get(account::page).post(account::submit))
         .route(&at(factor::PATH), get(factor::page).post(factor::submit))
+        .route(&at(own_passkeys::PATH), get(own_passkeys::page).post(own_passkeys::submit))
+        .route(&at(passkey::PATH), post(passkey::submit))
         .merge(for_scripts)
 }

@@ -1,4 +1,4 @@
-//! The few pages of the Identity Service: plain HTML forms, no script.
+//! The few pages of the Identity Service: plain HTML forms. One has a script, the page that asks for a passkey.
 
 use super::{
     account::{self, Line},
@@ -11,7 +11,9 @@ use super::{
     issuer::Issuer,
     login::{status_of, with_form_cookie},
     logout::Wish,
-    second::Onward,
+    own_passkeys::{self, Proof},
+    passkey::{self, Question},
+    second::{Onward, Owed},
     tenant::Tenant,
 };
 use askama::Template;
@@ -57,6 +59,8 @@ const STYLE: &str = include_str!("../../templates/identity/style.css");
 struct LoginPage<'a> {
     customer: &'a str,
     action: &'a str,
+    /// Where a passkey is asked for; so on other pages.
+    passkey: &'a str,
     fields: Vec<(&'a str, &'a str)>,
     username: &'a str,
     problem: Option<&'a Problem>,
@@ -169,6 +173,7 @@ struct BreakGlassPage<'a> {
 struct DevicePage<'a> {
     customer: &'a str,
     action: &'a str,
+    passkey: &'a str,
     form_token: &'a str,
     shown: &'a Shown<'a>,
 }
@@ -178,6 +183,7 @@ struct DevicePage<'a> {
 struct SessionsPage<'a> {
     customer: &'a str,
     action: &'a str,
+    passkey: &'a str,
     form_token: &'a str,
     member: Option<&'a str>,
     sessions: &'a [Line],
@@ -192,7 +198,39 @@ struct SecondPage<'a> {
     fields: Vec<(&'a str, &'a str)>,
     offer: Option<&'a Offer>,
     qr: Option<Qr>,
+    /// Whether a code of an app, or a recovery code, will do.
+    app: bool,
+    /// Where a passkey is asked for, if one will do.
+    passkey: Option<&'a str>,
     problem: Option<&'a Problem>,
+}
+
+#[derive(Template)]
+#[template(path = "identity/passkey.html")]
+struct PasskeyPage<'a> {
+    customer: &'a str,
+    script: &'static str,
+    action: &'a str,
+    fields: Vec<(&'a str, &'a str)>,
+    question: &'a Question<'a>,
+}
+
+#[derive(Template)]
+#[template(path = "identity/passkeys.html")]
+struct PasskeysPage<'a> {
+    customer: &'a str,
+    action: &'a str,
+    passkey: &'a str,
+    form_token: &'a str,
+    shown: Option<&'a own_passkeys::Shown>,
+    problem: Option<&'a Problem>,
+}
+
+#[derive(Template)]
+#[template(path = "identity/no_passkey.html")]
+struct NoPasskeyPage<'a> {
+    customer: &'a str,
+    path: &'a str,
 }
 
 #[derive(Template)]
@@ -211,6 +249,7 @@ struct RecoveryPage<'a> {
 struct FactorPage<'a> {
     customer: &'a str,
     action: &'a str,
+    passkey: &'a str,
     form_token: &'a str,
     shown: &'a factor::Shown<'a>,
     qr: Option<Qr>,
@@ -255,7 +294,8 @@ pub fn login(
     let customer = issuer.tenant.name.as_str();
     let fields = fields(request, form_token);
     let Login { username, problem, ways } = *shown;
-    let page = LoginPage { customer, action: &action, fields, username, problem, ways };
+    let passkey = &issuer.path(passkey::PATH);
+    let page = LoginPage { customer, action: &action, passkey, fields, username, problem, ways };
     let response = html(status, page.render()?, &form_target(&request.redirect_uri));
     Ok(with_form_cookie(response, form_token))
 }
@@ -291,8 +331,8 @@ pub fn fields<'a>(request: &'a Request, form_token: &'a Secret) -> Vec<(&'a str,
         ("nonce", request.nonce.as_deref()),
         ("scope", Some(request.scope.as_str()).filter(|scope| !scope.is_empty())),
     ];
-    if request.acr == Acr::Mfa {
-        fields.push(("acr_values", Acr::Mfa.as_str()));
+    if request.acr > Acr::Password {
+        fields.push(("acr_values", request.acr.as_str()));
     }
     fields.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
     fields
@@ -307,7 +347,7 @@ pub fn query(request: &Request) -> String {
 
 /// Chromium holds the redirect after a form against `form-action` too: to the client's origin, and from a
 /// gateway's callback on to a page of the same host. An app's own scheme stands for itself.
-fn form_target(redirect_uri: &str) -> String {
+pub fn form_target(redirect_uri: &str) -> String {
     match Url::parse(redirect_uri) {
         Ok(url) if url.has_host() => url.origin().ascii_serialization(),
         Ok(url) => format!("{}:", url.scheme()),
@@ -381,7 +421,8 @@ pub fn logout(issuer: &Issuer, form_token: &Secret, wish: &Wish) -> Answer {
 /// The page that takes the code of a device, or asks about its program.
 pub fn device(issuer: &Issuer, form_token: &Secret, shown: &Shown<'_>) -> Answer {
     let (action, customer) = (issuer.path("device"), issuer.tenant.name.as_str());
-    let page = DevicePage { customer, action: &action, form_token: form_token.expose(), shown };
+    let passkey = &issuer.path(passkey::PATH);
+    let page = DevicePage { customer, action: &action, passkey, form_token: form_token.expose(), shown };
     let status = shown.problem.map_or(StatusCode::OK, status_of);
     Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
 }
@@ -402,6 +443,7 @@ pub fn sessions(
     let page = SessionsPage {
         customer: issuer.tenant.name.as_str(),
         action: &issuer.path(account::PATH),
+        passkey: &issuer.path(passkey::PATH),
         form_token: form_token.expose(),
         member: member.map(|member| member.email.as_str()),
         sessions,
@@ -411,19 +453,74 @@ pub fn sessions(
     Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
 }
 
-/// The page of the second step: it asks for a code, or offers to set an app up.
+/// The page of the second step: it asks for what is owed, or offers to set an app up.
 pub fn second(
     issuer: &Issuer,
     form_token: &Secret,
     onward: &Onward,
+    owed: Owed,
     offer: Option<&Offer>,
     problem: Option<&Problem>,
     status: StatusCode,
 ) -> Answer {
     let (action, customer) = (issuer.path("second"), issuer.tenant.name.as_str());
     let (fields, qr) = (onward.fields(form_token), offer.and_then(Qr::of));
-    let page = SecondPage { customer, action: &action, fields, offer, qr, problem };
-    Ok(with_form_cookie(html(status, page.render()?, &target_of(onward)), form_token))
+    let (app, passkey) = match owed {
+        Owed::Factor { app, passkey } => (app, passkey.then(|| issuer.path(passkey::PATH))),
+        _ => (false, None),
+    };
+    let passkey = passkey.as_deref();
+    let page = SecondPage { customer, action: &action, fields, offer, qr, app, passkey, problem };
+    Ok(with_form_cookie(html(status, page.render()?, &onward.target()), form_token))
+}
+
+/// The page that asks for a passkey, or for a new one. It alone has a script, which is served from one address of ours
+/// and is the only one that may run there.
+pub fn passkey(
+    issuer: &Issuer,
+    endpoint: &str,
+    origin: &str,
+    form_token: &Secret,
+    fields: Vec<(&str, &str)>,
+    question: &Question<'_>,
+    target: &str,
+) -> Answer {
+    let page = PasskeyPage {
+        customer: issuer.tenant.name.as_str(),
+        script: passkey::SCRIPT_PATH,
+        action: &issuer.path(endpoint),
+        fields,
+        question,
+    };
+    let status = question.problem.map_or(StatusCode::OK, status_of);
+    let script = format!("{origin}{}", passkey::SCRIPT_PATH);
+    Ok(with_form_cookie(html_with(status, page.render()?, target, Some(&script)), form_token))
+}
+
+/// The page of somebody's own passkeys, or the form to sign in to it.
+pub fn passkeys(
+    issuer: &Issuer,
+    form_token: &Secret,
+    shown: Option<&own_passkeys::Shown>,
+    problem: Option<&Problem>,
+) -> Answer {
+    let page = PasskeysPage {
+        customer: issuer.tenant.name.as_str(),
+        action: &issuer.path(own_passkeys::PATH),
+        passkey: &issuer.path(passkey::PATH),
+        form_token: form_token.expose(),
+        shown,
+        problem,
+    };
+    let status = problem.map_or(StatusCode::OK, status_of);
+    Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
+}
+
+/// The page for those of whom a passkey is demanded, and who have none.
+pub fn no_passkey(issuer: &Issuer) -> Answer {
+    let customer = issuer.tenant.name.as_str();
+    let page = NoPasskeyPage { customer, path: &issuer.path(own_passkeys::PATH) };
+    Ok(html(StatusCode::OK, page.render()?, ""))
 }
 
 /// The page that shows recovery codes, once.
@@ -436,7 +533,7 @@ pub fn recovery(issuer: &Issuer, form_token: &Secret, codes: &[Secret], onward: 
         action: &action,
         fields: onward.fields(form_token),
     };
-    Ok(with_form_cookie(html(StatusCode::OK, page.render()?, &target_of(onward)), form_token))
+    Ok(with_form_cookie(html(StatusCode::OK, page.render()?, &onward.target()), form_token))
 }
 
 /// The page of somebody's own second factor.
@@ -453,6 +550,7 @@ pub fn factor(
     let page = FactorPage {
         customer: issuer.tenant.name.as_str(),
         action: &issuer.path(factor::PATH),
+        passkey: &issuer.path(passkey::PATH),
         form_token: form_token.expose(),
         shown,
         qr,
@@ -462,13 +560,6 @@ pub fn factor(
     Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
 }
 
-fn target_of(onward: &Onward) -> String {
-    match onward {
-        Onward::Client(request) => form_target(&request.redirect_uri),
-        _ => String::new(),
-    }
-}
-
 /// A page that only says something.
 pub fn message(tenant: &Tenant, title: &str, message: &str) -> Answer {
     let page = MessagePage { customer: tenant.name.as_str(), title, message, form: None };
@@ -476,8 +567,14 @@ pub fn message(tenant: &Tenant, title: &str, message: &str) -> Answer {
 }
 
 fn html(status: StatusCode, body: String, form_target: &str) -> Response {
+    html_with(status, body, form_target, None)
+}
+
+/// A page on which the script at this address may run.
+fn html_with(status: StatusCode, body: String, form_target: &str, script: Option<&str>) -> Response {
+    let script = script.map(|script| format!(" script-src {script};")).unwrap_or_default();
     let policy = format!(
-        "default-src 'none'; style-src 'self'; form-action 'self' {form_target}; base-uri 'none'; frame-ancestors 'none'"
+        "default-src 'none'; style-src 'self';{script} form-action 'self' {form_target}; base-uri 'none'; frame-ancestors 'none'"
     );
     let mut response = (status, body).into_response();
     let headers = response.headers_mut();

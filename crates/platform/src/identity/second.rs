@@ -1,4 +1,4 @@
-//! The second step of a sign-in: a code of the member's app, or setting one up where the organization demands it.
+//! The second step of a sign-in: a passkey, a code of the member's app, or setting one up where it is demanded.
 //!
 //! Between the steps the browser holds a cookie that says whose password it has shown, and nothing else.
 
@@ -10,7 +10,7 @@ use super::{
     form::Form,
     issuer::Issuer,
     login::{SignInCookies, add_cookie, demand_own_form, form_token, signed_in_now, status_of, with_sign_in},
-    pages,
+    own_passkeys, pages,
     tenant::{Tenant, cookie, set_cookie},
 };
 use axum::{
@@ -35,6 +35,8 @@ pub enum Onward {
     Sessions,
     /// To the page of one's second factor.
     SecondFactor,
+    /// To the page of one's passkeys.
+    Passkeys,
     /// To the page that takes the code of a device.
     Device(String),
 }
@@ -43,16 +45,29 @@ pub enum Onward {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owed {
     Nothing,
-    Code,
+    /// One of what the member has and will do.
+    Factor {
+        /// A code of the app, or a recovery code.
+        app: bool,
+        passkey: bool,
+    },
+    /// Setting an app up.
     Enrolment,
+    /// A passkey, and there is none.
+    NoPasskey,
 }
 
 impl Onward {
     /// Reads where a form leads. The inner error is a redirect that tells the client what is wrong.
-    async fn read(identity: &Identity, issuer: &Issuer, form: &Form) -> Answer<Result<Self, Response>> {
+    pub(super) async fn read(
+        identity: &Identity,
+        issuer: &Issuer,
+        form: &Form,
+    ) -> Answer<Result<Self, Response>> {
         Ok(Ok(match form.get("then") {
             Some("sessions") => Self::Sessions,
             Some("second-factor") => Self::SecondFactor,
+            Some("passkeys") => Self::Passkeys,
             Some("device") => Self::Device(form.get("user_code").unwrap_or_default().to_owned()),
             Some(_) => return Err(oauth("invalid_request", "There is no such page.")),
             None => match identity.request(issuer, form).await? {
@@ -69,11 +84,28 @@ impl Onward {
             Self::Client(request) => pages::fields(request, form_token),
             Self::Sessions => page("sessions"),
             Self::SecondFactor => page("second-factor"),
+            Self::Passkeys => page("passkeys"),
             Self::Device(user_code) => {
                 let mut fields = page("device");
                 fields.push(("user_code", user_code));
                 fields
             }
+        }
+    }
+
+    /// How well the sign-in must be secured.
+    pub fn acr(&self) -> Acr {
+        match self {
+            Self::Client(request) => request.acr,
+            _ => Acr::Password,
+        }
+    }
+
+    /// Where a form may lead besides our own pages.
+    pub fn target(&self) -> String {
+        match self {
+            Self::Client(request) => pages::form_target(&request.redirect_uri),
+            _ => String::new(),
         }
     }
 
@@ -83,6 +115,7 @@ impl Onward {
             Self::Client(_) => None,
             Self::Sessions => Some(issuer.path(account::PATH)),
             Self::SecondFactor => Some(issuer.path(factor::PATH)),
+            Self::Passkeys => Some(issuer.path(own_passkeys::PATH)),
             Self::Device(user_code) => {
                 let query = url::form_urlencoded::byte_serialize(user_code.as_bytes()).collect::<String>();
                 Some(format!("{}?user_code={query}", issuer.path("device")))
@@ -104,8 +137,7 @@ pub async fn submit(
         Ok(onward) => onward,
         Err(refused) => return Ok(refused),
     };
-    let half = cookie(&headers, HALF_COOKIE).map(opaque::hash);
-    let Some((half, member)) = identity.half_signed_in(&issuer, half).await? else {
+    let Some((half, member)) = identity.half_signed_in(&issuer, &headers).await? else {
         return identity.over(&issuer, &headers, &onward).await;
     };
     match identity.second_step(&issuer, &headers, &form, &onward, &half, &member).await {
@@ -119,7 +151,7 @@ pub async fn submit(
 
 impl Identity {
     /// The first step again, since the second took too long.
-    async fn over(&self, issuer: &Issuer, headers: &HeaderMap, onward: &Onward) -> Answer {
+    pub(super) async fn over(&self, issuer: &Issuer, headers: &HeaderMap, onward: &Onward) -> Answer {
         match (onward, onward.path(issuer)) {
             (Onward::Client(request), _) => {
                 let problem = Code::LoginFailed.because("The sign-in took too long. Begin again.");
@@ -132,11 +164,16 @@ impl Identity {
     /// What this member owes after the password, when the sign-in must be secured so.
     pub(super) async fn owed(&self, tenant: &Tenant, member: &MemberRow, wanted: Acr) -> Answer<Owed> {
         let store = self.of(tenant);
-        if store.second_factor(member.id).await?.is_some() {
-            return Ok(Owed::Code);
-        }
-        let demanded = wanted == Acr::Mfa || self.demands_factor(tenant, member).await?;
-        Ok(if demanded { Owed::Enrolment } else { Owed::Nothing })
+        let app = store.has_second_factor(member.id).await?;
+        let passkey = store.count_passkeys(member.id).await? > 0;
+        Ok(match wanted {
+            Acr::Passkey if passkey => Owed::Factor { app: false, passkey },
+            Acr::Passkey => Owed::NoPasskey,
+            _ if app || passkey => Owed::Factor { app, passkey },
+            Acr::Mfa => Owed::Enrolment,
+            _ if self.demands_factor(tenant, member).await? => Owed::Enrolment,
+            _ => Owed::Nothing,
+        })
     }
 
     /// The page of the second step, for whoever has shown the password just now.
@@ -148,6 +185,9 @@ impl Identity {
         owed: Owed,
         onward: &Onward,
     ) -> Answer {
+        if owed == Owed::NoPasskey {
+            return pages::no_passkey(issuer);
+        }
         let half = Opaque::generate()?;
         let mut write = self.store().write().await?;
         let until = now_s() + HALF_LIFE_S;
@@ -155,10 +195,10 @@ impl Identity {
         write.commit().await.map_err(StoreError::from)?;
         let offer = match owed {
             Owed::Enrolment => Some(self.offer(&issuer.tenant, member)?),
-            Owed::Code | Owed::Nothing => None,
+            _ => None,
         };
         let token = form_token(headers)?;
-        let mut page = pages::second(issuer, &token, onward, offer.as_ref(), None, StatusCode::OK)?;
+        let mut page = pages::second(issuer, &token, onward, owed, offer.as_ref(), None, StatusCode::OK)?;
         add_cookie(&mut page, &set_cookie(HALF_COOKIE, half.secret.expose(), HALF_LIFE_S));
         Ok(page)
     }
@@ -176,16 +216,18 @@ impl Identity {
             None if form.get("offer").is_some() => return self.over(issuer, headers, onward).await,
             offer => offer,
         };
+        let owed = self.owed(&issuer.tenant, member, onward.acr()).await?;
         let (token, status) = (form_token(headers)?, status_of(problem));
-        pages::second(issuer, &token, onward, offer.as_ref(), Some(problem), status)
+        pages::second(issuer, &token, onward, owed, offer.as_ref(), Some(problem), status)
     }
 
-    async fn half_signed_in(
+    /// Who has shown the password in this browser, while that counts.
+    pub(super) async fn half_signed_in(
         &self,
         issuer: &Issuer,
-        half: Option<[u8; 32]>,
+        headers: &HeaderMap,
     ) -> Answer<Option<([u8; 32], MemberRow)>> {
-        let Some(half) = half else { return Ok(None) };
+        let Some(half) = cookie(headers, HALF_COOKIE).map(opaque::hash) else { return Ok(None) };
         let Some(id) = self.of(&issuer.tenant).half_sign_in(&half).await? else { return Ok(None) };
         let member = self.active(&issuer.tenant, id).await?;
         let member = member.filter(|member| issuer.pools().any(|pool| pool == member.stage));
@@ -203,6 +245,13 @@ impl Identity {
     ) -> Answer {
         let tenant = &issuer.tenant;
         let enrols = form.get("offer").is_some();
+        if onward.acr() > Acr::Mfa {
+            return Err(Code::StepUpNeeded.because("This wants a passkey; a code is not enough.").into());
+        }
+        // An offer of before is no way around the passkeys that came after it.
+        if enrols && self.of(tenant).count_passkeys(member.id).await? > 0 {
+            return self.over(issuer, headers, onward).await;
+        }
         if !enrols {
             self.take_code(tenant, member, form.get("code").unwrap_or_default()).await?;
         }
@@ -236,7 +285,7 @@ impl Identity {
         Ok(with_sign_in(redirect(&to), &cookies))
     }
 
-    async fn lead(
+    pub(super) async fn lead(
         &self,
         issuer: &Issuer,
         write: &mut Write,
@@ -254,7 +303,8 @@ impl Identity {
     }
 }
 
-fn without_half(mut response: Response) -> Response {
+/// Takes back the cookie of somebody who has shown the password.
+pub(super) fn without_half(mut response: Response) -> Response {
     add_cookie(&mut response, &set_cookie(HALF_COOKIE, "", 0));
     response
 }

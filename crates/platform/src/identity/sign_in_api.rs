@@ -17,7 +17,7 @@ use utoipa::OpenApi;
 const RULES_MAX: usize = 100;
 
 #[derive(OpenApi)]
-#[openapi(paths(policy, set_policy, reset_second_factor))]
+#[openapi(paths(policy, set_policy, reset_second_factor, reset_passkeys))]
 struct Description;
 
 /// The OpenAPI description of these routes.
@@ -29,6 +29,7 @@ pub(super) fn router(app: App) -> Router {
     Router::new()
         .route("/sign-in/policy", get(policy).put(set_policy))
         .route("/members/{member}/second-factor", delete(reset_second_factor))
+        .route("/members/{member}/passkeys", delete(reset_passkeys))
         .layer(DefaultBodyLimit::max(64 * 1024))
         .with_state(app)
 }
@@ -53,7 +54,7 @@ pub(crate) struct StepUpView {
     /// Only in this stage; for `apps.deploy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stage: Option<String>,
-    /// `password` or `mfa`.
+    /// `password`, `mfa` or `passkey`.
     acr: String,
     /// Most seconds since the sign-in, 60 to 86 400.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,10 +109,10 @@ fn rules(views: Vec<StepUpView>, stages: &[StageName]) -> Result<Vec<StepUpRule>
         {
             return Err("step_up.stage: one of your stages, with the permission apps.deploy");
         }
-        let acr = view.acr.parse().map_err(|_| "step_up.acr: password or mfa")?;
+        let acr = view.acr.parse().map_err(|_| "step_up.acr: password, mfa or passkey")?;
         let demand = StepUp { acr, max_age_s: view.max_age_s };
         if !demand.is_sound() {
-            return Err("step_up: acr is password or mfa, max_age_s 60 to 86400");
+            return Err("step_up: acr is password, mfa or passkey, max_age_s 60 to 86400");
         }
         Ok(StepUpRule { permission: permission.as_str().to_owned(), stage, demand })
     };
@@ -134,4 +135,22 @@ pub(crate) async fn reset_second_factor(
     }
     store.end_sessions_of(&mut write, member.id).await?;
     caller.done(&app, write, "second-factor.reset", &member.email).await
+}
+
+/// Takes all passkeys from a member who has lost one, and ends the member's sessions: who found it may hold them.
+#[utoipa::path(delete, path = "/members/{member}/passkeys", params(("member" = String, Path, description = "Id of the member")), responses((status = 204, description = "Reset"), (status = 404, description = "No such member"), (status = 422, description = "The member has none")))]
+pub(crate) async fn reset_passkeys(
+    State(app): State<App>,
+    caller: Caller,
+    Path(member): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let member = find(&app, &caller, &member).await?;
+    let mut write = app.store.write().await?;
+    caller.demand_reach(&app, &mut write, &member.roles).await?;
+    let store = caller.store(&app);
+    if store.remove_passkeys(&mut write, member.id).await? == 0 {
+        return Err(ApiError::because(Code::InputInvalid, "the member has no passkey"));
+    }
+    store.end_sessions_of(&mut write, member.id).await?;
+    caller.done(&app, write, "passkeys.reset", &member.email).await
 }

@@ -29,6 +29,7 @@ pub(super) const PAGE_MAX: u32 = 100;
     remove,
     suspend,
     reset_second_factor,
+    reset_passkeys,
     sessions,
     end_sessions,
     reset_password,
@@ -48,6 +49,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/stages/{stage}/users/{user}", get(show).delete(remove))
         .route("/stages/{stage}/users/{user}/suspension", put(suspend))
         .route("/stages/{stage}/users/{user}/second-factor", delete(reset_second_factor))
+        .route("/stages/{stage}/users/{user}/passkeys", delete(reset_passkeys))
         .route("/stages/{stage}/users/{user}/sessions", get(sessions).delete(end_sessions))
         .route("/stages/{stage}/users/{user}/password-reset", post(reset_password))
         .route("/stages/{stage}/registration", get(registration).put(set_registration))
@@ -68,6 +70,8 @@ pub(crate) struct UserView {
     groups: Vec<String>,
     /// Whether the user signs in with a code of an app, too.
     second_factor: bool,
+    /// How many passkeys the user has.
+    passkeys: i64,
 }
 
 /// Somebody to invite.
@@ -227,6 +231,22 @@ pub(crate) async fn reset_second_factor(
     caller.done(&app, write, "second-factor.reset", &format!("{stage}: {}", row.email)).await
 }
 
+/// Takes all passkeys from an end user who has lost one, and ends their sessions.
+#[utoipa::path(delete, path = "/stages/{stage}/users/{user}/passkeys", params(("stage" = String, Path, description = "Stage"), ("user" = String, Path, description = "Id of the user")), responses((status = 204, description = "Reset"), (status = 404, description = "No such user"), (status = 422, description = "The user has none")))]
+pub(crate) async fn reset_passkeys(
+    State(app): State<App>,
+    caller: Caller,
+    Path((stage, user)): Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    let (stage, row) = find(&app, &caller, &stage, &user).await?;
+    let (store, mut write) = (caller.store(&app), app.store.write().await?);
+    if store.remove_passkeys(&mut write, row.id).await? == 0 {
+        return Err(ApiError::because(Code::InputInvalid, "the user has no passkey"));
+    }
+    store.end_sessions_of(&mut write, row.id).await?;
+    caller.done(&app, write, "passkeys.reset", &format!("{stage}: {}", row.email)).await
+}
+
 /// Lists the sessions of an end user.
 #[utoipa::path(get, path = "/stages/{stage}/users/{user}/sessions", params(("stage" = String, Path, description = "Stage"), ("user" = String, Path, description = "Id of the user")), responses((status = 200, body = Vec<SessionView>), (status = 404, description = "No such user")))]
 pub(crate) async fn sessions(
@@ -315,6 +335,7 @@ async fn view(own: &CustomerStore<'_>, row: MemberRow) -> Result<UserView, ApiEr
     Ok(UserView {
         groups: own.groups_of(row.id).await?,
         second_factor: own.has_second_factor(row.id).await?,
+        passkeys: own.count_passkeys(row.id).await?,
         id: row.id.to_string(),
         email: row.email,
         name: row.name,

@@ -87,6 +87,12 @@ impl World {
         Self { store, domains, router, acme, invitation, _dir: dir }
     }
 
+    /// Requests go to another replica at the same database from now on: nothing else is shared.
+    pub(super) fn change_replica(&mut self) {
+        let identity = Identity::new(self.store.clone(), self.domains.clone(), means(None));
+        self.router = identity.routes().merge(identity.internal_routes());
+    }
+
     /// A world in which Ann has accepted her invitation, in another browser.
     pub(super) async fn with_ann() -> Self {
         let world = Self::new().await;

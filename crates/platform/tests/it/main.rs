@@ -4,6 +4,7 @@
 mod api;
 mod archives;
 mod audit;
+mod authenticator;
 mod backchannel;
 mod break_glass;
 mod broker;
@@ -21,6 +22,7 @@ mod lifecycle;
 #[path = "../../../image/tests/it/made.rs"]
 mod made;
 mod mail;
+mod passkeys;
 mod permissions;
 mod property;
 mod provider;

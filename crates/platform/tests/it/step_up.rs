@@ -22,7 +22,7 @@ impl World {
     }
 
     /// Makes Ann's sign-ins look older.
-    async fn age(&self, seconds: i64) {
+    pub(super) async fn age(&self, seconds: i64) {
         let own = self.store.customer(self.acme);
         let ann = own.member_with_email(super::identity::EMAIL).await.unwrap().unwrap().id;
         let mut write = self.store.write().await.unwrap();

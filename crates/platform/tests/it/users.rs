@@ -2,6 +2,7 @@
 
 use super::{
     api,
+    authenticator::Authenticator,
     identity::{
         ACME, Answer, Browser, EMAIL, PASSWORD, SHOP, VERIFIER, World, cli, encode, filled, hashed, request,
     },
@@ -91,6 +92,23 @@ impl World {
 }
 
 /// A world in which Eve is a user of Development; in the browser in which she accepted.
+impl World {
+    /// Eve joins and sets a passkey up.
+    pub(super) async fn eve_with_passkey(&self) -> (UserId, Authenticator) {
+        let (token, mut browser) = (self.invites("development", EVE).await, Browser::default());
+        let path = format!("{STAGE}/invite/{token}");
+        let page = self.browse(&mut browser, Method::GET, &path, "").await;
+        let form = filled(&page.body, &[("password", HERS), ("password_again", HERS)]);
+        self.browse(&mut browser, Method::POST, &path, &form).await;
+        let mut device = Authenticator::new();
+        let page = format!("{STAGE}/account/passkeys");
+        let done = self.sets_up(&mut browser, &page, &[("password", HERS)], &mut device).await;
+        assert_eq!(done.status, 303, "{}", done.body);
+        let own = self.store.customer(self.acme);
+        (own.user_with_email("development", EVE).await.unwrap().unwrap().id, device)
+    }
+}
+
 async fn with_eve() -> (World, Browser) {
     let world = World::with_ann().await;
     let token = world.invites("development", EVE).await;

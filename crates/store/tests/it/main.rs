@@ -6,6 +6,7 @@ mod backup;
 mod domains;
 mod feed;
 mod keys;
+mod passkeys;
 mod postgres;
 mod purge;
 mod second_factor;
