@@ -342,7 +342,8 @@ mod tests {
             let good_data = BASE64_URL_SAFE_NO_PAD.encode(r#"{"type":"webauthn.create"}"#);
             for client_data in [&client_data, &text, &good_data] {
                 for attestation in [&attestation, &text] {
-                    prop_assert!(party.made(&state, &NewAnswer { client_data, attestation }).is_err());
+                    let answer = NewAnswer { client_data, attestation };
+                    prop_assert!(party.made(&state, &answer).is_err());
                 }
             }
             prop_assert!(Passkey::from_bytes(text.as_bytes()).is_err());

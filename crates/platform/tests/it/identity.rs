@@ -93,6 +93,10 @@ impl World {
         self.router = identity.routes().merge(identity.internal_routes());
     }
 
+    pub(super) fn router(&self) -> Router {
+        self.router.clone()
+    }
+
     /// A world in which Ann has accepted her invitation, in another browser.
     pub(super) async fn with_ann() -> Self {
         let world = Self::new().await;

@@ -90,7 +90,7 @@ impl World {
     async fn why(&self) -> String {
         let rows = self.store.customer(self.acme).audit_trail(50).await.unwrap();
         let last = rows.into_iter().find(|row| row.what == "passkey.failed").unwrap();
-        assert_eq!(last.outcome, "refused");
+        assert_eq!(last.outcome, "B-ID-0415");
         last.detail
     }
 
@@ -802,4 +802,20 @@ async fn no_bytes_of_a_browser_are_a_passkey_or_a_fault_of_ours() {
     }
     let form = encode(&[("question", "x")]);
     assert_eq!(world.browse(&mut members, Method::POST, ASK, &form).await.status, 403, "no form of ours");
+}
+
+/// Run by `bench/passkeys/run`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Chromium: bench/passkeys/run"]
+async fn chromium_makes_and_shows_passkeys() {
+    let world = World::with_ann().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let served = tokio::spawn(axum::serve(listener, world.router()).into_future());
+    let drive = concat!(env!("CARGO_MANIFEST_DIR"), "/../../bench/passkeys/drive.py");
+    let status =
+        tokio::process::Command::new("python3").args([drive, &port, EMAIL, PASSWORD]).status().await.unwrap();
+    assert!(status.success(), "{status}");
+    assert_eq!(world.store.customer(world.acme).count_passkeys(world.ann_s_id().await).await.unwrap(), 1);
+    served.abort();
 }
