@@ -219,8 +219,17 @@ async fn without_browser(client: &Client, server: &str, args: &LoginArgs) -> Res
             let code = request.code(&answer, server)?;
             request.redeem(client, server, &code).await
         }
+        Arrival::Page(_, answer) if wants_passkey(&answer) => {
+            bail!("a passkey is needed, which only a browser can ask for: sign in without --password-stdin")
+        }
         Arrival::Page(_, answer) => Err(page_refusal(&answer)),
     }
+}
+
+/// Whether a page asks for a passkey and takes nothing else.
+fn wants_passkey(answer: &crate::Answer) -> bool {
+    answer.status.is_success()
+        && String::from_utf8_lossy(&answer.body).contains("name=\"step\" value=\"second\"")
 }
 
 async fn accept(visitor: &mut Visitor, link: &str, password: &str) -> Result<()> {
