@@ -16,7 +16,7 @@ use webauthn_rs::prelude::{
 };
 
 /// How long a browser asks its user.
-const ASK: Duration = Duration::from_secs(300);
+const ASK: Duration = Duration::from_mins(5);
 /// Longest id of a credential (Web Authentication §4), in bytes.
 const ID_BYTES_MAX: usize = 1023;
 
