@@ -31,7 +31,9 @@ pub enum ClientKeyFault {
     #[error("give 1 to 4 keys")]
     Count,
     /// The private half.
-    #[error("this holds a private key: give its public half only, and make a new key, for this one was sent away")]
+    #[error(
+        "this holds a private key: give its public half only, and make a new key, for this one was sent away"
+    )]
     Private,
     /// Its kind.
     #[error("kty: EC with crv P-256, OKP with crv Ed25519, or RSA")]
@@ -46,7 +48,9 @@ pub enum ClientKeyFault {
     #[error("alg, use, key_ops: a key that signs, by ES256, EdDSA, RS256 or PS256, as its kind does")]
     Purpose,
     /// Its numbers.
-    #[error("the numbers of the key make no good key; an RSA key has 2048 to 4096 bits and the exponent 65537")]
+    #[error(
+        "the numbers of the key make no good key; an RSA key has 2048 to 4096 bits and the exponent 65537"
+    )]
     Numbers,
 }
 
@@ -222,10 +226,7 @@ fn bytes(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, ClientKeyFault
     BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| ClientKeyFault::Numbers)
 }
 
-fn number<const LENGTH: usize>(
-    jwk: &Map<String, Value>,
-    name: &str,
-) -> Result<[u8; LENGTH], ClientKeyFault> {
+fn number<const LENGTH: usize>(jwk: &Map<String, Value>, name: &str) -> Result<[u8; LENGTH], ClientKeyFault> {
     bytes(jwk, name)?.try_into().map_err(|_| ClientKeyFault::Numbers)
 }
 

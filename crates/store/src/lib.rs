@@ -11,6 +11,7 @@ mod apps;
 mod audit;
 mod backup;
 mod break_glass;
+mod client_keys;
 mod clients;
 mod customers;
 mod deploy;
@@ -31,6 +32,7 @@ mod once;
 mod origin;
 mod pace;
 mod purge;
+mod renewal;
 mod roles;
 mod scale;
 mod scram;
@@ -48,6 +50,7 @@ mod waf;
 pub use apps::{AppRow, RevisionRow};
 pub use audit::{AuditFilter, AuditVerdict, NewEntry};
 pub use backup::copy_database;
+pub use client_keys::{ClientKeyRow, KeysAdded};
 pub use clients::{ClientRow, ClientSecretRow};
 pub use customers::{CustomerRow, NewStage, StageRow};
 pub use deploy::{NewOperation, OperationRow, ReplicaRow, StepRow};
@@ -67,6 +70,7 @@ pub use once::{Condition, Demands, Fingerprint, KEY_LIFE_S, KeptAnswer, OnceKey,
 pub use origin::Origin;
 pub use pace::PaceRow;
 pub use purge::StagePurges;
+pub use renewal::Presented;
 pub use roles::RoleRow;
 pub use scale::ScalingRow;
 pub use seal::{Kek, SealError};
@@ -333,13 +337,19 @@ fn of_sqlite() -> Vec<Migration> {
         migration(26, "idp", include_str!("../migrations/0026_idp.sql")),
         migration(27, "once", include_str!("../migrations/0027_once.sql")),
         migration(28, "lifecycle", include_str!("../migrations/0028_lifecycle.sql")),
+        migration(31, "client keys", include_str!("../migrations/0031_client_keys.sql")),
+        migration(32, "session renewal", include_str!("../migrations/0032_session_renewal.sql")),
     ]
 }
 
 /// What brings a database on a server to this version: the first is what the file's are up to that number, the others
 /// have the numbers of theirs.
 fn of_postgres() -> Vec<Migration> {
-    vec![migration(28, "lifecycle", include_str!("../migrations/postgres/0028_lifecycle.sql"))]
+    vec![
+        migration(28, "lifecycle", include_str!("../migrations/postgres/0028_lifecycle.sql")),
+        migration(31, "client keys", include_str!("../migrations/postgres/0031_client_keys.sql")),
+        migration(32, "session renewal", include_str!("../migrations/postgres/0032_session_renewal.sql")),
+    ]
 }
 
 fn migration(version: i64, name: &'static str, sql: &'static str) -> Migration {

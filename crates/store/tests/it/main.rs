@@ -3,11 +3,13 @@
 
 mod audit;
 mod backup;
+mod client_keys;
 mod domains;
 mod feed;
 mod keys;
 mod postgres;
 mod purge;
+mod renewal;
 mod second_factor;
 mod site;
 mod tries;
