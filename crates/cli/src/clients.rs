@@ -2,14 +2,15 @@
 
 use crate::{
     Context,
-    org::{show, table},
+    org::{roles_in, show, table},
     session::Session,
 };
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
+use std::fs;
 
 /// `bastide client …`
 #[derive(Debug, Clone, Subcommand)]
@@ -41,6 +42,9 @@ pub enum ClientCommand {
     /// Secrets of a client
     #[command(subcommand)]
     Secret(SecretCommand),
+    /// Public keys of a client
+    #[command(subcommand)]
+    Key(KeyCommand),
 }
 
 /// Arguments of `client create`.
@@ -67,6 +71,12 @@ pub struct CreateArgs {
     /// Organization role of a service; for others the most that a member's token carries. May be repeated
     #[arg(long = "role", value_name = "ROLE")]
     pub roles: Vec<String>,
+    /// Stage in which these roles count; without one, in all. May be repeated
+    #[arg(long = "stage", value_name = "STAGE")]
+    pub stages: Vec<String>,
+    /// File with public keys (JWK, or JWKS), by which the client proves itself instead of by a secret; `-`: the input
+    #[arg(long, value_name = "FILE")]
+    pub keys: Option<String>,
 }
 
 /// `bastide client secret …`
@@ -86,6 +96,30 @@ pub enum SecretCommand {
         id: String,
         /// Id of the secret, as `client show` lists it
         secret: String,
+    },
+}
+
+/// `bastide client key …`
+#[derive(Debug, Clone, Subcommand)]
+pub enum KeyCommand {
+    /// List public keys
+    List {
+        /// Id of the client
+        id: String,
+    },
+    /// Give a client public keys, by which it proves itself (`private_key_jwt`)
+    Add {
+        /// Id of the client
+        id: String,
+        /// File with a public key (JWK), or several (JWKS); `-`: the input
+        file: String,
+    },
+    /// Take a public key away
+    Remove {
+        /// Id of the client
+        id: String,
+        /// Id of the key
+        kid: String,
     },
 }
 
@@ -117,6 +151,9 @@ pub async fn client(context: &Context, command: ClientCommand) -> Result<()> {
             for secret in client["secrets"].as_array().into_iter().flatten() {
                 println!("secret: {}", secret["id"].as_str().unwrap_or_default());
             }
+            for key in client["keys"].as_array().into_iter().flatten() {
+                println!("key: {}", key["kid"].as_str().unwrap_or_default());
+            }
             Ok(())
         }
         ClientCommand::Create(args) => create(context, &session, args).await,
@@ -132,10 +169,35 @@ pub async fn client(context: &Context, command: ClientCommand) -> Result<()> {
             let path = format!("{}/secrets/{}", address(&id), segment(&secret));
             act(&session, Method::DELETE, &path, None).await
         }
+        ClientCommand::Key(command) => key(context, &session, command).await,
     }
 }
 
+async fn key(context: &Context, session: &Session, command: KeyCommand) -> Result<()> {
+    let shown = match command {
+        KeyCommand::List { id } => session.get(&format!("{}/keys", address(&id))).await?,
+        KeyCommand::Add { id, file } => {
+            session.send(Method::POST, &format!("{}/keys", address(&id)), &keys_in(&file)?).await?
+        }
+        KeyCommand::Remove { id, kid } => {
+            let path = format!("{}/keys/{}", address(&id), segment(&kid));
+            return act(session, Method::DELETE, &path, None).await;
+        }
+    };
+    table(context, &shown, &["kid", "alg", "since"])
+}
+
+/// Public keys in a file.
+fn keys_in(file: &str) -> Result<Value> {
+    let text = match file {
+        "-" => std::io::read_to_string(std::io::stdin())?,
+        path => fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?,
+    };
+    serde_json::from_str(&text).with_context(|| format!("{file}: not a JWK, nor a set of them"))
+}
+
 async fn create(context: &Context, session: &Session, args: CreateArgs) -> Result<()> {
+    let keys = args.keys.as_deref().map(keys_in).transpose()?;
     let body = json!({
         "id": args.id,
         "name": args.name,
@@ -143,7 +205,8 @@ async fn create(context: &Context, session: &Session, args: CreateArgs) -> Resul
         "redirect_uris": args.redirect_uris,
         "post_logout_redirect_uris": args.post_logout_redirect_uris,
         "backchannel_logout_uri": args.backchannel_logout_uri,
-        "roles": args.roles,
+        "roles": roles_in(&args.roles, &args.stages),
+        "keys": keys,
     });
     let created = session.send(Method::POST, "/clients", &body).await?;
     let keys: &[&str] = if created["secret"].is_string() { &["id", "secret"] } else { &["id"] };

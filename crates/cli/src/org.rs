@@ -23,6 +23,9 @@ pub enum MemberCommand {
         /// Organization role: administrator, developer, or one of your own (see `bastide role list`)
         #[arg(long = "role", default_value = "developer")]
         roles: Vec<String>,
+        /// Stage in which these roles count; without one, in all. May be repeated
+        #[arg(long = "stage", value_name = "STAGE")]
+        stages: Vec<String>,
     },
     /// Suspend a member: all sessions end at once
     Suspend {
@@ -41,6 +44,9 @@ pub enum MemberCommand {
         /// Organization role: administrator, developer, or one of your own. May be repeated
         #[arg(long = "role", required = true)]
         roles: Vec<String>,
+        /// Stage in which these roles count; without one, in all (`ROLE@STAGE` for a single role). May be repeated
+        #[arg(long = "stage", value_name = "STAGE")]
+        stages: Vec<String>,
     },
     /// End all sessions of a member
     SignOut {
@@ -165,7 +171,8 @@ pub async fn member(context: &Context, command: MemberCommand) -> Result<()> {
             let members = session.get("/members").await?;
             table(context, &members, &["email", "name", "state", "roles", "second_factor", "passkeys"])
         }
-        MemberCommand::Invite { email, name, roles } => {
+        MemberCommand::Invite { email, name, roles, stages } => {
+            let roles = roles_in(&roles, &stages);
             let mut body = json!({ "email": email, "roles": roles });
             if let Some(name) = name {
                 body["name"] = name.into();
@@ -181,7 +188,8 @@ pub async fn member(context: &Context, command: MemberCommand) -> Result<()> {
             let path = format!("/members/{}/suspension", id_of(&session, &email).await?);
             put(&session, &path, &json!({ "suspended": false })).await
         }
-        MemberCommand::Roles { email, roles } => {
+        MemberCommand::Roles { email, roles, stages } => {
+            let roles = roles_in(&roles, &stages);
             let path = format!("/members/{}/roles", id_of(&session, &email).await?);
             put(&session, &path, &json!({ "roles": roles })).await
         }
@@ -346,6 +354,16 @@ pub(crate) fn table(context: &Context, value: &Value, columns: &[&str]) -> Resul
     Ok(())
 }
 
+/// Roles as they are given: in these stages only, or where none is said, in all.
+pub(crate) fn roles_in(roles: &[String], stages: &[String]) -> Vec<String> {
+    let held = |role: &String| match stages {
+        [] => vec![role.clone()],
+        _ if role.contains('@') => vec![role.clone()],
+        stages => stages.iter().map(|stage| format!("{role}@{stage}")).collect(),
+    };
+    roles.iter().flat_map(held).collect()
+}
+
 /// Values of an object, one a line.
 pub(crate) fn show(context: &Context, value: &Value, keys: &[&str]) -> Result<()> {
     if context.json {
@@ -383,6 +401,17 @@ fn plain(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn roles_are_given_in_stages_or_in_all() {
+        let check = |roles: &[&str], stages: &[&str], expected: &[&str]| {
+            let owned = |list: &[&str]| list.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
+            assert_eq!(roles_in(&owned(roles), &owned(stages)), expected, "{roles:?} {stages:?}");
+        };
+        check(&["developer"], &[], &["developer"]);
+        check(&["developer"], &["development", "test"], &["developer@development", "developer@test"]);
+        check(&["developer", "purger@test"], &["development"], &["developer@development", "purger@test"]);
+    }
 
     #[test]
     fn moments_are_dates_and_other_numbers_stay_numbers() {

@@ -41,7 +41,7 @@ impl Gateway {
         let Some((customer, _)) = named else { return };
         let platform =
             Platform { pool: &self.pool, balancer: &self.platform, domains: &view.snapshot.domains };
-        let wanted = Wanted { customer, hash: &entry.id, resource: entry.resource.as_deref() };
+        let wanted = Wanted { customer, hash: &entry.id, resource: entry.resource.as_deref(), renew: false };
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         if self.sessions.tokens.get(&platform, &self.liveness, wanted, now_s).await.is_err() {
             tracing::debug!("the token of a new session was not fetched");

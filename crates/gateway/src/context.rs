@@ -3,18 +3,19 @@
 use crate::{
     hygiene::{self, FromEdge},
     liveness::Liveness,
+    platform_client::Opened,
     platform_lb::PlatformBalancer,
     receipt::Receipt,
     refusal::Refusal,
     runtime_lb::RuntimeBalancer,
-    session::Sessions,
+    session::{self, Sessions},
     view::View,
 };
 use bastide_identity::{SigningKey, TokenCache};
 use bastide_proxy::{Pool, RefusedHead, Request, Response, Service};
 use bastide_types::{Code, RequestId, ZoneName, header};
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::watch;
@@ -43,6 +44,14 @@ pub(crate) struct Context {
     pub(crate) origin: String,
     pub(crate) now_s: u64,
     pub(crate) receipt: Receipt,
+    renewed: Mutex<Option<Opened>>,
+}
+
+impl Context {
+    /// The browser gets another secret with the answer, whatever that is.
+    pub(crate) fn renew(&self, renewed: Opened) {
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(renewed);
+    }
 }
 
 impl Service for Gateway {
@@ -54,7 +63,10 @@ impl Service for Gateway {
         let mut response = match self.context(from, &request) {
             Ok(cx) => {
                 let outcome = self.journey(&cx, request).await;
-                let response = outcome.unwrap_or_else(|refusal| refusal.response(id, accept.as_deref()));
+                let mut response = outcome.unwrap_or_else(|refusal| refusal.response(id, accept.as_deref()));
+                if let Some(renewed) = cx.renewed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                    session::renew(&mut response, &renewed);
+                }
                 cx.receipt.log(id, response.status().as_u16(), begun.elapsed());
                 response
             }
@@ -80,6 +92,14 @@ impl Gateway {
         let host = authority.split(':').next().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
         let origin = view.snapshot.domains.origin(&host);
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Ok(Context { view, from, host, origin, now_s, receipt: Receipt::default() })
+        Ok(Context {
+            view,
+            from,
+            host,
+            origin,
+            now_s,
+            receipt: Receipt::default(),
+            renewed: Mutex::default(),
+        })
     }
 }

@@ -109,13 +109,16 @@ impl Gateway {
             return Ok(None);
         }
         let hash = &hash_of(secret);
-        let wanted = Wanted { customer, hash, resource };
+        let wanted = Wanted { customer, hash, resource, renew: true };
         let tokens = &self.sessions.tokens;
         let mut first = true;
         loop {
             let Some(token) = tokens.get(&platform, &self.liveness, wanted, cx.now_s).await? else {
                 return Ok(None);
             };
+            if let Some(renewed) = token.renewed {
+                cx.renew(renewed);
+            }
             match self.checked(&token.text, issuer, expect, token.as_of_s) {
                 Ok(claims) => return Ok(Some(Who { claims, until_s: Some(token.until_s) })),
                 // It was revoked, or keys have changed, since this one was remembered: the Platform may have a newer.

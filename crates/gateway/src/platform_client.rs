@@ -28,8 +28,8 @@ pub(crate) struct Open<'a> {
     pub(crate) redirect_uri: &'a str,
 }
 
-/// The session that it opened.
-#[derive(Deserialize)]
+/// The session that it opened, or its new secret.
+#[derive(Debug, Deserialize)]
 pub(crate) struct Opened {
     pub(crate) session: String,
     pub(crate) max_age_s: u64,
@@ -44,6 +44,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) resource: Option<&'a str>,
     /// Seconds since 1970 at which it was last used here; 0 when it was not.
     pub(crate) used_s: u64,
+    /// Whether a browser waits, which can be given another secret.
+    pub(crate) renew: bool,
 }
 
 /// A token of a session.
@@ -55,6 +57,9 @@ pub(crate) struct Given {
     pub(crate) until_s: u64,
     /// Seconds without use after which it ends.
     pub(crate) idle_s: u64,
+    /// The secret that takes the place of the one that was asked about.
+    #[serde(default)]
+    pub(crate) renewed: Option<Opened>,
 }
 
 impl Platform<'_> {

@@ -6,7 +6,7 @@
 
 use crate::{
     credential::{LOGIN_COOKIE, SESSION_COOKIE, cookies},
-    platform_client::{Ask, Open, Platform},
+    platform_client::{Ask, Open, Opened, Platform},
     refusal::Refusal,
     session_tokens::{SessionTokens, hash_of},
 };
@@ -155,13 +155,26 @@ impl Sessions {
         if let Some(session) = session.filter(|session| opaque::has_form(session)) {
             let hash = &hash_of(session);
             self.tokens.forget(customer, hash);
-            platform.close(&Ask { customer, hash, resource: None, used_s: 0 }).await?;
+            platform.close(&Ask { customer, hash, resource: None, used_s: 0, renew: false }).await?;
             // Once more: a token may have been on its way.
             self.tokens.forget(customer, hash);
         }
         let mut response = redirect(&same_origin_path(back))?;
         set_cookie(&mut response, SESSION_COOKIE, "", 0);
         Ok(response)
+    }
+}
+
+/// Gives the browser another secret for its session.
+pub(crate) fn renew(response: &mut Response, renewed: &Opened) {
+    // What the answer says already counts: it may have ended the session.
+    let is_said = response.headers().get_all(header::SET_COOKIE).iter().any(|cookie| {
+        cookie.as_bytes().starts_with(SESSION_COOKIE.as_bytes())
+            && cookie.as_bytes().get(SESSION_COOKIE.len()) == Some(&b'=')
+    });
+    if !is_said {
+        set_cookie(response, SESSION_COOKIE, &renewed.session, renewed.max_age_s);
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
 }
 

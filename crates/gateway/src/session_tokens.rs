@@ -5,7 +5,7 @@
 
 use crate::{
     liveness::Liveness,
-    platform_client::{Ask, Given, PLATFORM_WAIT, Platform, away},
+    platform_client::{Ask, Given, Opened, PLATFORM_WAIT, Platform, away},
     refusal::Refusal,
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -67,6 +67,8 @@ pub(crate) struct Token {
     pub(crate) as_of_s: u64,
     /// Seconds since 1970 at which its session ends at the latest.
     pub(crate) until_s: u64,
+    /// The secret that took the place of the one that was asked with. The browser must hear of it.
+    pub(crate) renewed: Option<Opened>,
 }
 
 /// Whose session a token is wanted of, and for which app.
@@ -77,6 +79,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) hash: &'a str,
     /// Address of the app; `None`: the Platform.
     pub(crate) resource: Option<&'a str>,
+    /// Whether a browser waits, which can be given another secret.
+    pub(crate) renew: bool,
 }
 
 /// One question under way; others with the same question wait for it. True once it has failed.
@@ -106,7 +110,7 @@ impl SessionTokens {
         now_s: u64,
     ) -> Result<Option<Token>, Refusal> {
         let (session, question) = wanted.keys();
-        let fresh = |text, until_s| Ok(Some(Token { text, as_of_s: now_s, until_s }));
+        let fresh = |text, until_s| Ok(Some(Token { text, as_of_s: now_s, until_s, renewed: None }));
         match self.known(&session, &question, now_s) {
             Known::Token(text, until_s) => return fresh(text, until_s),
             Known::Dead => return Ok(None),
@@ -132,9 +136,25 @@ impl SessionTokens {
             Known::Dead => return Ok(None),
             Known::Nothing => {}
         }
-        let Wanted { customer, hash, resource } = wanted;
+        let Wanted { customer, hash, resource, renew } = wanted;
         let used_s = self.memory().living.get(&session).map_or(0, |session| session.used_s);
-        match platform.token(&Ask { customer, hash, resource, used_s }).await {
+        match platform.token(&Ask { customer, hash, resource, used_s, renew }).await {
+            Ok(Some(Given { renewed: Some(renewed), access_token, expires_at, until_s, idle_s }))
+                if opaque::has_form(&renewed.session) =>
+            {
+                // From now on it is the new secret's; who waits here with the old one asks again.
+                self.memory().living.remove(&session);
+                let hash = &hash_of(&renewed.session);
+                let (session, question) = Wanted { customer, hash, resource, renew }.keys();
+                let given = Given { access_token, expires_at, until_s, idle_s, renewed: None };
+                let held = self.remember(session, question, Some(given), now_s);
+                Ok(held.map(|(text, until_s)| Token {
+                    text,
+                    as_of_s: now_s,
+                    until_s,
+                    renewed: Some(renewed),
+                }))
+            }
             Ok(given) => match self.remember(session, question, given, now_s) {
                 Some((text, until_s)) => fresh(text, until_s),
                 None => Ok(None),
@@ -149,7 +169,7 @@ impl SessionTokens {
 
     /// Forgets one session: it was closed, or its token is no longer good.
     pub(crate) fn forget(&self, customer: &CustomerName, hash: &str) {
-        let (session, _) = Wanted { customer, hash, resource: None }.keys();
+        let (session, _) = Wanted { customer, hash, resource: None, renew: false }.keys();
         self.memory().living.remove(&session);
     }
 
@@ -190,7 +210,7 @@ impl SessionTokens {
         }
         session.used_s = now_s;
         let as_of_s = now_s.min(held.expires_at.saturating_sub(1));
-        Some(Token { text: held.token, as_of_s, until_s: session.until_s })
+        Some(Token { text: held.token, as_of_s, until_s: session.until_s, renewed: None })
     }
 
     /// Its token, and when the session ends at the latest.
@@ -259,7 +279,8 @@ mod tests {
     fn a_token_outlives_the_platform_within_the_limits_of_its_session_and_of_what_is_remembered() {
         let tokens = SessionTokens::default();
         let (session, question) = ([1; 32], [2; 32]);
-        let given = Given { access_token: "t".into(), expires_at: 100, until_s: 1000, idle_s: 50 };
+        let given =
+            Given { access_token: "t".into(), expires_at: 100, until_s: 1000, idle_s: 50, renewed: None };
         tokens.remember(session, question, Some(given), 80);
         let as_of = |may_outlive: bool, now_s| {
             tokens.outlives(&session, &question, |_| may_outlive, now_s).map(|token| token.as_of_s)
@@ -269,7 +290,8 @@ mod tests {
         assert_eq!(as_of(true, 149), Some(99), "judged as of its last second");
         assert_eq!(as_of(true, 199), Some(99), "each use counts");
         assert_eq!(as_of(true, 250), None, "it was idle");
-        let given = Given { access_token: "t".into(), expires_at: 100, until_s: 110, idle_s: 50 };
+        let given =
+            Given { access_token: "t".into(), expires_at: 100, until_s: 110, idle_s: 50, renewed: None };
         tokens.remember(session, question, Some(given), 80);
         assert_eq!((as_of(true, 109), as_of(true, 110)), (Some(99), None), "its session is over");
     }

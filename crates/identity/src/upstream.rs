@@ -13,7 +13,7 @@ const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// Most keys of a provider.
 const KEYS_MAX: usize = 64;
 /// How far clocks of others may be off, in seconds.
-const LEEWAY_S: u64 = 30;
+pub(crate) const LEEWAY_S: u64 = 30;
 /// How old a logout token may be, in seconds.
 const LOGOUT_AGE_MAX_S: u64 = 300;
 /// What a logout token says (OpenID Connect Back-Channel Logout 1.0 §2.4).

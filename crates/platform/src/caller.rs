@@ -2,13 +2,13 @@
 
 use crate::{
     ApiError, App,
-    permissions::{BUILT_IN, Permission, Permissions, of_role, of_roles},
+    permissions::{BUILT_IN, Held, Permission, of_role},
 };
 use axum::extract::FromRequestParts;
 use bastide_identity::verify_assertion;
 use bastide_store::{CustomerRow, CustomerStore, NewEntry, StepUpRule, StoreError, Write, now_s};
 use bastide_types::{
-    Code, CustomerName, Site, StageName, UserId,
+    Code, CustomerName, HeldRole, Site, StageName, UserId,
     assertion::{Assertion, PLATFORM_AUDIENCE},
     header,
 };
@@ -22,7 +22,9 @@ pub struct Caller {
     /// What the gateway says.
     pub who: Assertion,
     /// What the caller's roles hold now.
-    pub permissions: Permissions,
+    pub held: Held,
+    /// What the operation under way needs.
+    permission: Option<Permission>,
 }
 
 impl Caller {
@@ -41,18 +43,73 @@ impl Caller {
         if who.org != customer.id {
             return Err(refuse());
         }
-        let built_in = who.roles.iter().all(|role| BUILT_IN.contains(&role.as_str()));
+        let built_in = who.roles.iter().all(|role| BUILT_IN.contains(&HeldRole::read(role).role));
         let own = if built_in { Vec::new() } else { app.store.customer(customer.id).roles().await? };
-        let permissions = of_roles(&who.roles, &customer.name, &own);
-        Ok(Self { customer, who, permissions })
+        let held = Held::of(&who.roles, &customer.name, &own);
+        Ok(Self { customer, who, held, permission: None })
     }
 
-    /// Whether the caller holds this permission.
+    /// Whether the caller holds this permission everywhere.
     pub fn may(&self, permission: Permission) -> bool {
-        self.permissions.contains(&permission)
+        self.held.has(permission)
     }
 
-    /// Refuses callers who do not hold this permission.
+    /// Begins an operation that needs this permission: everywhere, or when it is about stages, in some stage.
+    ///
+    /// # Errors
+    /// As [`Caller::demand`].
+    pub fn begin(&mut self, permission: Permission, is_about_stages: bool) -> Result<(), ApiError> {
+        self.permission = Some(permission);
+        if is_about_stages && self.held.has_somewhere(permission) {
+            return Ok(());
+        }
+        self.demand(permission)
+    }
+
+    /// Whether the caller may do in a stage what the operation under way does: what lists leave out.
+    pub fn sees(&self, stage: &StageName) -> bool {
+        self.permission.is_some_and(|permission| self.held.has_in(permission, stage))
+    }
+
+    /// Refuses to do in a stage what the operation under way does.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`].
+    pub fn demand_in(&self, stage: &StageName) -> Result<(), ApiError> {
+        if self.sees(stage) { Ok(()) } else { Err(not_in(stage.as_str())) }
+    }
+
+    /// As [`Caller::demand_in`], by a name that may be no stage's: then only who may do it everywhere hears so.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`].
+    pub fn demand_in_named(&self, name: &str) -> Result<(), ApiError> {
+        match StageName::new(name) {
+            Ok(stage) => self.demand_in(&stage),
+            Err(_) => self.demand_everywhere(),
+        }
+    }
+
+    /// Refuses what the operation under way does to whoever may do it in single stages only.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`].
+    pub fn demand_everywhere(&self) -> Result<(), ApiError> {
+        match self.permission {
+            Some(permission) => self.demand(permission),
+            None => Err(ApiError::new(Code::Forbidden)),
+        }
+    }
+
+    /// Refuses callers who do not hold another permission in a stage than that of the operation under way.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`].
+    pub fn demand_also(&self, permission: Permission, stage: &StageName) -> Result<(), ApiError> {
+        if self.held.has_in(permission, stage) { Ok(()) } else { Err(not_in(stage.as_str())) }
+    }
+
+    /// Refuses callers who do not hold this permission everywhere.
     ///
     /// # Errors
     /// [`Code::Forbidden`]; what only the operator organization may do does not exist for others.
@@ -96,16 +153,16 @@ impl Caller {
     /// [`Code::Forbidden`].
     pub async fn demand_reach(&self, app: &App, write: &mut Write, roles: &[String]) -> Result<(), ApiError> {
         let own = self.store(app).roles_in(write).await?;
-        if of_roles(roles, &self.customer.name, &own).is_subset(&self.permissions) {
+        if self.held.covers(&Held::of(roles, &self.customer.name, &own)) {
             return Ok(());
         }
         Err(ApiError::because(Code::Forbidden, "these roles hold more than your own"))
     }
 
-    /// Refuses to give roles that there are not, or that hold more than the caller.
+    /// Refuses to give roles that there are not, for stages that there are not, or that hold more than the caller.
     ///
     /// # Errors
-    /// [`Code::InputInvalid`] with the roles that there are; [`Code::Forbidden`].
+    /// [`Code::InputInvalid`] with the roles and stages that there are; [`Code::Forbidden`].
     pub async fn demand_to_give(
         &self,
         app: &App,
@@ -113,10 +170,22 @@ impl Caller {
         roles: &[String],
     ) -> Result<(), ApiError> {
         let own = self.store(app).roles_in(write).await?;
-        if roles.iter().any(|role| of_role(role, &self.customer.name, &own).is_none()) {
+        let held: Vec<_> = roles.iter().map(|role| HeldRole::read(role)).collect();
+        if held.iter().any(|held| of_role(held.role, &self.customer.name, &own).is_none()) {
             let built_in = ["administrator", "developer"].into_iter();
             let known: Vec<_> = built_in.chain(own.iter().map(|row| row.name.as_str())).collect();
             return Err(ApiError::because(Code::InputInvalid, format!("roles: {}", known.join(", "))));
+        }
+        if held.iter().any(|held| held.stage.is_some()) {
+            let stages = self.store(app).stage_names().await?;
+            let is_there = |name: &str| stages.iter().any(|stage| stage.as_str() == name);
+            if !held.iter().filter_map(|held| held.stage).all(is_there) {
+                let known: Vec<_> = stages.iter().map(|stage| format!("ROLE@{stage}")).collect();
+                return Err(ApiError::because(
+                    Code::InputInvalid,
+                    format!("roles: ROLE, {}", known.join(", ")),
+                ));
+            }
         }
         self.demand_reach(app, write, roles).await
     }
@@ -196,6 +265,11 @@ impl FromRequestParts<App> for Caller {
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
         parts.extensions.remove().ok_or_else(|| ApiError::new(Code::NotSignedIn))
     }
+}
+
+fn not_in(stage: &str) -> ApiError {
+    let stage: String = stage.chars().filter(|c| !c.is_control()).take(80).collect();
+    ApiError::because(Code::Forbidden, format!("your roles do not allow this in {stage}"))
 }
 
 async fn customer_asked(headers: &HeaderMap, app: &App) -> Result<CustomerRow, ApiError> {

@@ -178,10 +178,11 @@ impl CustomerStore<'_> {
         Ok(client.map(|client| (client, grant)))
     }
 
-    /// Whether this is the grant of a secret that a client has now.
+    /// Whether this is the grant of a secret or key that a client has now.
     pub async fn has_grant(&self, client: &str, grant: &str) -> Result<bool> {
         let secrets = self.client_secrets(client).await?;
-        Ok(secrets.iter().any(|secret| grant_of(client, &secret.id) == grant))
+        let of_secret = secrets.iter().any(|secret| grant_of(client, &secret.id) == grant);
+        Ok(of_secret || self.has_key_grant(client, grant).await?)
     }
 
     /// Secrets of a client that have not ended.
@@ -294,8 +295,8 @@ impl CustomerStore<'_> {
     }
 }
 
-/// The grant by which a client gets tokens for itself: that of one of its secrets.
-fn grant_of(client: &str, secret: &str) -> String {
+/// The grant by which a client gets tokens for itself: that of one of its secrets or keys.
+pub(crate) fn grant_of(client: &str, secret: &str) -> String {
     format!("{client}.{secret}")
 }
 

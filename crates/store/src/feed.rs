@@ -65,8 +65,10 @@ impl CustomerStore<'_> {
         self.say(write, What::Session, id, REVOKED_FOR_S.cast_signed(), None).await.map(drop)
     }
 
-    /// Revokes all tokens of a member that were made before. Sessions go on and get new ones.
+    /// Revokes all tokens of a member that were made before. Sessions go on and get new ones, and browsers another
+    /// secret.
     pub async fn revoke_member(&self, write: &mut Write, member: UserId) -> Result<()> {
+        self.outdate_secrets(write, member).await?;
         self.say(write, What::Subject, &member.to_string(), REVOKED_FOR_S.cast_signed(), None).await.map(drop)
     }
 
@@ -84,8 +86,10 @@ impl CustomerStore<'_> {
         self.revoke_everybody(write).await
     }
 
-    /// Revokes every token of the customer that was made before. Sessions go on and get new ones.
+    /// Revokes every token of the customer that was made before. Sessions go on and get new ones, and browsers another
+    /// secret.
     pub(crate) async fn revoke_everybody(&self, write: &mut Write) -> Result<()> {
+        self.outdate_all_secrets(write).await?;
         let number = self.say(write, What::Customer, "", REVOKED_FOR_S.cast_signed(), None).await?;
         self.query("UPDATE customer SET token_epoch = ? WHERE id = ?")
             .bind(number)

@@ -152,7 +152,7 @@ impl CustomerStore<'_> {
         rows.iter().map(|row| Ok((parse(row.try_get(0)?)?, row.try_get(1)?))).collect()
     }
 
-    /// Gives a group a role of an app.
+    /// Gives a group a role of an app, which the next tokens of its users name: those of before are revoked.
     pub async fn grant_group_role(
         &self,
         write: &mut Write,
@@ -161,7 +161,7 @@ impl CustomerStore<'_> {
         app: AppId,
         role: &str,
     ) -> Result<()> {
-        self.query(
+        let done = self.query(
             "INSERT INTO group_role (customer, stage, name, app, role) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         )
         .bind(self.customer.to_string())
@@ -171,7 +171,7 @@ impl CustomerStore<'_> {
         .bind(role)
         .execute(&mut **write)
         .await?;
-        Ok(())
+        if done.rows_affected() == 1 { self.revoke_group(write, stage, name).await } else { Ok(()) }
     }
 
     /// Takes a role of an app from a group and revokes the tokens that may name it; false when the group had it not.

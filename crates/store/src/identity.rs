@@ -315,9 +315,13 @@ impl CustomerStore<'_> {
     /// it was.
     pub async fn end_session(&self, write: &mut Write, hash: &[u8; 32]) -> Result<Option<UserId>> {
         let row = self
-            .query("SELECT COALESCE(parent, id), member FROM session WHERE customer = ? AND hash = ?")
+            .query(
+                "SELECT COALESCE(parent, id), member FROM session
+                 WHERE customer = ?1 AND (hash = ?2 OR former = ?2 AND former_until > ?3)",
+            )
             .bind(self.customer.to_string())
             .bind(&hash[..])
+            .bind(now_s())
             .fetch_optional(&mut **write)
             .await?;
         let Some(row) = row else { return Ok(None) };
@@ -443,7 +447,7 @@ impl CustomerStore<'_> {
         role: &str,
         member: UserId,
     ) -> Result<()> {
-        self.query(
+        let done = self.query(
             "INSERT INTO app_role (customer, stage, app, role, member) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         )
         .bind(self.customer.to_string())
@@ -453,7 +457,7 @@ impl CustomerStore<'_> {
         .bind(member.to_string())
         .execute(&mut **write)
         .await?;
-        Ok(())
+        if done.rows_affected() == 1 { self.revoke_member(write, member).await } else { Ok(()) }
     }
 
     /// Takes a role from a member and revokes the tokens that may name it; false when the member had it not.
@@ -580,6 +584,6 @@ pub(crate) fn member_row(row: &Row) -> Result<MemberRow> {
     })
 }
 
-fn session_row(row: &Row) -> Result<SessionRow> {
+pub(crate) fn session_row(row: &Row) -> Result<SessionRow> {
     Ok(SessionRow { id: row.try_get(0)?, member: parse(row.try_get(1)?)?, until: row.try_get(2)? })
 }

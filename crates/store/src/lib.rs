@@ -11,6 +11,7 @@ mod apps;
 mod audit;
 mod backup;
 mod break_glass;
+mod client_keys;
 mod clients;
 mod customers;
 mod deploy;
@@ -32,6 +33,7 @@ mod origin;
 mod pace;
 mod passkeys;
 mod purge;
+mod renewal;
 mod roles;
 mod scale;
 mod scram;
@@ -49,6 +51,7 @@ mod waf;
 pub use apps::{AppRow, RevisionRow};
 pub use audit::{AuditFilter, AuditVerdict, NewEntry};
 pub use backup::copy_database;
+pub use client_keys::{ClientKeyRow, KeysAdded};
 pub use clients::{ClientRow, ClientSecretRow};
 pub use customers::{CustomerRow, NewStage, StageRow};
 pub use deploy::{NewOperation, OperationRow, ReplicaRow, StepRow};
@@ -69,6 +72,7 @@ pub use origin::Origin;
 pub use pace::PaceRow;
 pub use passkeys::{PASSKEYS_MAX, PasskeyRow};
 pub use purge::StagePurges;
+pub use renewal::Presented;
 pub use roles::RoleRow;
 pub use scale::ScalingRow;
 pub use seal::{Kek, SealError};
@@ -336,6 +340,8 @@ fn of_sqlite() -> Vec<Migration> {
         migration(27, "once", include_str!("../migrations/0027_once.sql")),
         migration(28, "lifecycle", include_str!("../migrations/0028_lifecycle.sql")),
         migration(29, "passkey", include_str!("../migrations/0029_passkey.sql")),
+        migration(31, "client keys", include_str!("../migrations/0031_client_keys.sql")),
+        migration(32, "session renewal", include_str!("../migrations/0032_session_renewal.sql")),
     ]
 }
 
@@ -345,6 +351,8 @@ fn of_postgres() -> Vec<Migration> {
     vec![
         migration(28, "lifecycle", include_str!("../migrations/postgres/0028_lifecycle.sql")),
         migration(29, "passkey", include_str!("../migrations/postgres/0029_passkey.sql")),
+        migration(31, "client keys", include_str!("../migrations/postgres/0031_client_keys.sql")),
+        migration(32, "session renewal", include_str!("../migrations/postgres/0032_session_renewal.sql")),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! Organization roles that customers make: named sets of permissions.
 
 use crate::{CustomerStore, Result, Write, from_json, sql::Row, to_json};
+use bastide_types::HeldRole;
 
 /// An organization role that a customer made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +83,7 @@ impl CustomerStore<'_> {
         let mut holders = 0;
         for row in &rows {
             let roles: Vec<String> = from_json(row.try_get(0)?)?;
-            holders += i64::from(roles.iter().any(|role| role == name));
+            holders += i64::from(roles.iter().any(|role| HeldRole::read(role).role == name));
         }
         Ok(holders)
     }

@@ -301,6 +301,12 @@ async fn a_user_signs_in_and_protected_routes_open(town: &Town<'_>) -> Result<()
     assert_eq!(town.status(DEVELOPMENT, "/hello/admin", &forged).await?, 403, "the role is missing");
     town.product
         .cli(&["role", "grant", "hello", "admin", "admin@demo.localhost", "--stage", "development"], "")?;
+    // Other rights, other tokens: those of before are of no use, also at the Platform.
+    let whoami =
+        async |token: &str| town.status(PLATFORM, "/api/v1/whoami", &[("authorization", token)]).await;
+    assert_eq!(whoami(&token).await?, 401);
+    let token = town.token(&[])?;
+    assert_eq!(whoami(&token).await?, 200);
     let own = town.token(&["--app", "hello", "--stage", "development"])?;
     assert_eq!(town.status(DEVELOPMENT, "/hello/admin", &[("authorization", &own)]).await?, 200);
     let again = town.product.try_cli(

@@ -239,3 +239,52 @@ async fn an_answer_that_belongs_to_another_sign_in_opens_nothing() {
     assert_eq!(back.status, 302);
     refused(ours, login).await;
 }
+
+#[tokio::test]
+async fn a_browser_whose_user_s_rights_have_changed_gets_another_secret_and_notices_nothing() {
+    let world = World::new().await;
+    let old = session(&world).await;
+    let me = format!("{SHOP}/me");
+    let get = async |secret: &str| world.get(&me, &[("cookie", &format!("__Host-bst={secret}"))]).await;
+    assert_eq!(get(&old).await.cookie("__Host-bst"), None);
+    // As if the token of before were revoked: the gateway asks, many requests at once.
+    let asked_anew = session(&world).await;
+    world.state.renew.store(true, Ordering::SeqCst);
+    let all = futures_util::future::join_all((0..10).map(|_| get(&asked_anew))).await;
+    assert!(all.iter().all(|answer| answer.status == 200), "nobody is signed out");
+    let secrets: Vec<_> = all.iter().filter_map(|answer| answer.cookie("__Host-bst")).collect();
+    assert_eq!(secrets.len(), 1, "one of them brings it");
+    let renewed = all.iter().find(|answer| answer.cookie("__Host-bst").is_some()).unwrap();
+    let field = renewed.header("set-cookie");
+    assert!(field.ends_with("; Path=/; Max-Age=3600; Secure; HttpOnly; SameSite=Lax"), "{field}");
+    assert_eq!(renewed.header("cache-control"), "no-store");
+    assert!(secrets[0] != asked_anew && !renewed.body.contains(&secrets[0]));
+    let after = get(&secrets[0]).await;
+    assert_eq!((after.status, after.cookie("__Host-bst")), (200, None));
+    assert_eq!(after.got("x-bastide-user"), ["ann"]);
+    // Once the Platform says so, the old one is dead: no gateway keeps it alive.
+    world.state.former.lock().unwrap().clear();
+    world.state.life_s.store(1, Ordering::SeqCst);
+    let fresh = session(&world).await;
+    assert_eq!(get(&fresh).await.status, 200);
+    world.state.renew.store(true, Ordering::SeqCst);
+    let next = get(&fresh).await.cookie("__Host-bst").unwrap();
+    world.state.former.lock().unwrap().clear();
+    assert_eq!((get(&fresh).await.code(), get(&next).await.status), ("B-ID-0401".to_owned(), 200));
+}
+
+#[tokio::test]
+async fn a_refusal_brings_the_new_secret_too_and_a_sign_out_takes_it_back() {
+    let world = World::new().await;
+    let old = session(&world).await;
+    world.state.renew.store(true, Ordering::SeqCst);
+    let cookie = format!("__Host-bst={old}");
+    let refused = world.get(&format!("{SHOP}/admin"), &[("cookie", &cookie)]).await;
+    assert_eq!((refused.status, refused.code().as_str()), (403, "B-ID-0403"));
+    let new = refused.cookie("__Host-bst").unwrap();
+    let cookie = format!("__Host-bst={new}");
+    let fields = [("cookie", cookie.as_str()), ("origin", ORIGIN)];
+    let out = world.send(Method::POST, &format!("{ORIGIN}/.bastide/logout"), &fields, "").await;
+    assert_eq!((out.status, out.cookie("__Host-bst").as_deref()), (302, Some("")));
+    assert_eq!(world.get(&format!("{SHOP}/me"), &[("cookie", &cookie)]).await.code(), "B-ID-0401");
+}

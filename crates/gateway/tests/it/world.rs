@@ -153,15 +153,19 @@ pub struct PlatformState {
     pub epoch: AtomicUsize,
     /// Whether the tokens that are given say that a code was shown just now.
     pub mfa: AtomicBool,
+    /// Whether the rights of users have changed: the next who can be given another secret gets one.
+    pub renew: AtomicBool,
+    /// Secrets that serve although another took their place.
+    pub former: Mutex<HashMap<String, String>>,
 }
 
 impl PlatformState {
     /// Secret and subject of the session whose hash is asked about.
     fn session(&self, ask: &Value) -> Option<(String, String)> {
         let hash = ask["hash"].as_str()?;
-        let sessions = self.sessions.lock().unwrap();
+        let (sessions, former) = (self.sessions.lock().unwrap(), self.former.lock().unwrap());
         let hashed = |secret: &str| BASE64_URL_SAFE_NO_PAD.encode(opaque::hash(secret));
-        let found = sessions.iter().find(|(secret, _)| hashed(secret) == hash);
+        let found = sessions.iter().chain(former.iter()).find(|(secret, _)| hashed(secret) == hash);
         found.map(|(secret, subject)| (secret.clone(), subject.clone()))
     }
 }
@@ -184,7 +188,14 @@ impl PlatformReplica {
 
     fn token(&self, ask: &Value) -> Option<Value> {
         self.state.asked.fetch_add(1, Ordering::SeqCst);
-        let subject = self.state.session(ask)?.1;
+        let (old, subject) = self.state.session(ask)?;
+        let renewed = (ask["renew"] == true && self.state.renew.swap(false, Ordering::SeqCst)).then(|| {
+            let secret = Opaque::generate().unwrap().secret.expose().to_owned();
+            self.state.sessions.lock().unwrap().remove(&old);
+            self.state.sessions.lock().unwrap().insert(secret.clone(), subject.clone());
+            self.state.former.lock().unwrap().insert(old, subject.clone());
+            json!({"session": secret, "max_age_s": 3600})
+        });
         let mut claims = match ask["resource"].as_str() {
             None => self.keys.member(),
             Some(resource) => Claims { aud: resource.into(), ..self.keys.shop() },
@@ -199,7 +210,12 @@ impl PlatformReplica {
         let token = mint(key, &claims).unwrap();
         let until_s = claims.iat + self.state.max_s.load(Ordering::SeqCst) as u64;
         let idle_s = self.state.idle_s.load(Ordering::SeqCst);
-        Some(json!({"access_token": token, "expires_at": claims.exp, "until_s": until_s, "idle_s": idle_s}))
+        let mut given =
+            json!({"access_token": token, "expires_at": claims.exp, "until_s": until_s, "idle_s": idle_s});
+        if let Some(renewed) = renewed {
+            given["renewed"] = renewed;
+        }
+        Some(given)
     }
 }
 

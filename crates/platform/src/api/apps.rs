@@ -205,7 +205,7 @@ impl There {
     async fn look(app: &App, caller: &Caller) -> Result<Self, ApiError> {
         let own = caller.store(app);
         let mut stages = Vec::new();
-        for name in own.stage_names().await? {
+        for name in own.stage_names().await?.into_iter().filter(|stage| caller.sees(stage)) {
             let mut replicas = BTreeMap::<_, Vec<_>>::new();
             for row in own.replicas(&name).await? {
                 replicas.entry(row.app).or_default().push(row);
@@ -299,9 +299,18 @@ pub(crate) async fn publish(
 ) -> Result<Response, ApiError> {
     let name =
         AppName::new(name).map_err(|error| ApiError::because(Code::InputInvalid, error.to_string()))?;
+    demand_first(&app, &caller).await?;
     let about = About { message: message(&headers)?, dry_run: how.dry_run };
     let published = build::publish(&app, &caller, &name, about, body).await?;
     Ok(begun_or_impact(&app, published.operation, &published.revision, published.impact))
+}
+
+/// What is published goes to the first stage.
+async fn demand_first(app: &App, caller: &Caller) -> Result<(), ApiError> {
+    match caller.store(app).stage_names().await?.first() {
+        Some(first) => caller.demand_in(first),
+        None => caller.demand_everywhere(),
+    }
 }
 
 /// Most characters of what is said about a revision.
@@ -334,6 +343,7 @@ pub(crate) async fn content(
     Path(name): Path<String>,
 ) -> Result<Json<ContentView>, ApiError> {
     let name = AppName::new(name).map_err(|_| ApiError::new(Code::ApiUnknown))?;
+    demand_first(&app, &caller).await?;
     let found = caller.store(&app).app_named(&name).await?;
     found.ok_or_else(|| ApiError::new(Code::ApiUnknown))?;
     let files = build::newest(&app, caller.customer.id, &name).await?;
@@ -371,6 +381,11 @@ pub(crate) async fn promote(
     let stage = StageName::new(new.stage).map_err(|error| invalid(format!("stage: {error}")))?;
     let version = new.version.map(|text| text.parse()).transpose();
     let version = version.map_err(|_| invalid("version: three numbers, such as 1.2.0".into()))?;
+    caller.demand_in(&stage)?;
+    let stages = caller.store(&app).stage_names().await?;
+    if let Some(before) = lifecycle::before(&stages, &stage) {
+        caller.demand_also(Permission::AppsRead, before)?;
+    }
     caller.demand_sign_in(&app, Permission::AppsDeploy, Some(&stage)).await?;
     let planned = lifecycle::promote(&app, &caller.store(&app), &name, &stage, version).await?;
     let operation = if new.dry_run { None } else { Some(lifecycle::start(&app, &caller, &planned).await?) };
@@ -399,7 +414,8 @@ pub(crate) async fn operation(
     let own = caller.store(&app);
     let until = tokio::time::Instant::now() + WAIT;
     let (row, steps) = loop {
-        let (row, steps) = own.operation(id).await?.ok_or_else(unknown)?;
+        let (row, steps) =
+            own.operation(id).await?.filter(|(row, _)| caller.sees(&row.stage)).ok_or_else(unknown)?;
         let done = steps.iter().filter(|step| step.status != "running").count();
         let is_news = known.after.is_none_or(|after| done > usize::from(after)) || row.status != "running";
         if is_news || tokio::time::Instant::now() >= until {

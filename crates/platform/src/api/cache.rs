@@ -58,6 +58,7 @@ pub(crate) async fn purge(
     let wanted = read(&app, &caller, new).await?;
     let own = caller.store(&app);
     let unknown = || ApiError::new(Code::ApiUnknown);
+    caller.demand_in(&wanted.stage)?;
     if !own.stage_names().await?.contains(&wanted.stage) {
         return Err(unknown());
     }
@@ -186,13 +187,17 @@ pub(crate) async fn figures(
     caller: Caller,
     Query(which): Query<Which>,
 ) -> Result<Json<Figures>, ApiError> {
+    if let Some(stage) = &which.stage {
+        caller.demand_in_named(stage)?;
+    }
     let (mut edges, mut all) = (Vec::new(), BTreeMap::<(String, String), CacheFigures>::new());
     for answer in ask(&app, &caller, CacheAbout::Figures).await? {
         let CacheSays::Figures(list) = answer.says else { continue };
         edges.push(answer.edge);
         let wanted = |asked: &Option<String>, own: &String| asked.as_ref().is_none_or(|asked| asked == own);
         for own in list {
-            if wanted(&which.stage, &own.stage) && wanted(&which.app, &own.app) {
+            let seen = StageName::new(own.stage.clone()).is_ok_and(|stage| caller.sees(&stage));
+            if seen && wanted(&which.stage, &own.stage) && wanted(&which.app, &own.app) {
                 let key = (own.stage.clone(), own.app.clone());
                 all.entry(key).and_modify(|sum| sum.add(&own)).or_insert(own);
             }
@@ -253,6 +258,7 @@ pub(crate) async fn why(
         return Err(ApiError::because(Code::InputInvalid, "an address and its fields have 1 to 4096 bytes"));
     }
     let (stage, name, url) = address_of_an_app(&app, &caller, &new.url).await?;
+    caller.demand_in(&stage)?;
     let found = caller.store(&app).app_named(&name).await?.ok_or_else(|| ApiError::new(Code::ApiUnknown))?;
     let host = url.host_str().unwrap_or_default();
     let request = CacheRequest {

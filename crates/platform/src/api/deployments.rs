@@ -156,6 +156,7 @@ pub(crate) async fn roll_back(
 ) -> Result<Response, ApiError> {
     let new = document(body)?;
     let (name, stage) = (app_name(name)?, stage_name(new.stage)?);
+    caller.demand_in(&stage)?;
     caller.demand_sign_in(&app, Permission::AppsDeploy, Some(&stage)).await?;
     let planned = lifecycle::roll_back(&app, &caller.store(&app), &name, &stage, new.to).await?;
     let operation = if new.dry_run { None } else { Some(lifecycle::start(&app, &caller, &planned).await?) };
@@ -172,6 +173,7 @@ pub(crate) async fn undeploy(
 ) -> Result<Response, ApiError> {
     let new = document(body)?;
     let (name, stage) = (app_name(name)?, stage_name(new.stage)?);
+    caller.demand_in(&stage)?;
     caller.demand_sign_in(&app, Permission::AppsDeploy, Some(&stage)).await?;
     let planned = lifecycle::plan_undeploy(&caller.store(&app), &name, &stage).await?;
     let operation =
@@ -191,7 +193,7 @@ pub(crate) async fn revisions(
     let own = caller.store(&app);
     let id = find(&own, &app_name(name)?).await?;
     let mut serving: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-    for (stage, number) in own.serving_of(id).await? {
+    for (stage, number) in own.serving_of(id).await?.into_iter().filter(|(stage, _)| caller.sees(stage)) {
         serving.entry(number).or_default().push(stage.to_string());
     }
     let view = |row: RevisionRow| RevisionView {
@@ -218,6 +220,9 @@ pub(crate) async fn diff(
     Query(sides): Query<Sides>,
 ) -> Result<Json<Comparison>, ApiError> {
     let own = caller.store(&app);
+    for text in [&sides.from, &sides.to].into_iter().filter(|text| text.parse::<u32>().is_err()) {
+        caller.demand_in(&stage_name(text.clone())?)?;
+    }
     let id = find(&own, &app_name(name)?).await?;
     let (from, to) = (side(&own, id, &sides.from).await?, side(&own, id, &sides.to).await?);
     Ok(Json(Comparison { from: from.number, to: to.number, differences: between(&from, &to) }))
@@ -238,8 +243,8 @@ pub(crate) async fn operations(
         Some(name) => Some(find(&own, &app_name(name)?).await?),
         None => None,
     };
-    let rows = own.operations(id, limit).await?;
-    let lines = rows.into_iter().map(|row| OperationLine {
+    let rows = own.operations(id, limit).await?.into_iter().filter(|row| caller.sees(&row.stage));
+    let lines = rows.map(|row| OperationLine {
         id: row.id.to_string(),
         kind: row.kind,
         app: names.get(&row.app).map(ToString::to_string).unwrap_or_default(),

@@ -101,7 +101,8 @@ pub(crate) struct LockView {
 #[utoipa::path(get, path = "/domains", responses((status = 200, body = Vec<DomainView>)))]
 pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<DomainView>>, ApiError> {
     let rows = caller.store(&app).domains().await?;
-    Ok(Json(rows.into_iter().map(|row| view(&app, &caller, row)).collect()))
+    let seen = rows.into_iter().filter(|row| caller.sees(&row.stage));
+    Ok(Json(seen.map(|row| view(&app, &caller, row)).collect()))
 }
 
 /// Claims a domain for a stage. It serves once its ownership is proven.
@@ -297,7 +298,9 @@ fn named(text: &str) -> Result<DomainName, ApiError> {
 }
 
 async fn found(app: &App, caller: &Caller, name: &DomainName) -> Result<DomainRow, ApiError> {
-    caller.store(app).domain(name).await?.ok_or_else(|| ApiError::new(Code::ApiUnknown))
+    let row = caller.store(app).domain(name).await?.ok_or_else(|| ApiError::new(Code::ApiUnknown))?;
+    caller.demand_in(&row.stage)?;
+    Ok(row)
 }
 
 fn again(row: &DomainRow, what: &str) -> ApiError {

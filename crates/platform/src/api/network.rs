@@ -139,5 +139,7 @@ pub(crate) async fn known(app: &App, caller: &Caller, name: Option<String>) -> R
         Some(name) => stages.into_iter().find(|stage| stage.as_str() == name),
         None => stages.into_iter().next(),
     };
-    found.ok_or_else(|| ApiError::new(Code::ApiUnknown))
+    let found = found.ok_or_else(|| ApiError::new(Code::ApiUnknown))?;
+    caller.demand_in(&found)?;
+    Ok(found)
 }

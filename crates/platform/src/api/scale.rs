@@ -70,6 +70,7 @@ pub(crate) async fn replace(
     let invalid = |why: String| ApiError::because(Code::InputInvalid, why);
     let name = AppName::new(name).map_err(|_| unknown())?;
     let stage = StageName::new(new.stage).map_err(|error| invalid(format!("stage: {error}")))?;
+    caller.demand_in(&stage)?;
     let own = caller.store(&app);
     let found = own.app_named(&name).await?.ok_or_else(unknown)?;
     if !own.stage_names().await?.contains(&stage) {

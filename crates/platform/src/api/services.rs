@@ -51,7 +51,7 @@ pub(crate) async fn list(
     let own = caller.store(&app);
     let found = own.app_named(&name).await?.ok_or_else(unknown)?;
     let mut views = Vec::new();
-    for stage in own.stage_names().await? {
+    for stage in own.stage_names().await?.into_iter().filter(|stage| caller.sees(stage)) {
         let logins = own.postgres(&stage).await?;
         let Some(newest) = logins.iter().filter(|login| login.app == found.id).max_by_key(|login| login.id)
         else {
@@ -94,8 +94,8 @@ pub(crate) async fn rotate(
     let unknown = || ApiError::new(Code::ApiUnknown);
     let name = AppName::new(name).map_err(|_| unknown())?;
     let own = caller.store(&app);
-    let found = own.app_named(&name).await?.ok_or_else(unknown)?;
     let stage: StageName = super::network::known(&app, &caller, rotation.stage).await?;
+    let found = own.app_named(&name).await?.ok_or_else(unknown)?;
     let number = own.serving(&stage).await?.get(&found.id).copied().ok_or_else(|| {
         ApiError::because(Code::StageOrder, format!("`{name}` does not serve in `{stage}`"))
     })?;

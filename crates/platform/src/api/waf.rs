@@ -156,8 +156,10 @@ async fn find<'s>(app: &'s App, caller: &Caller, level: Level) -> Result<At<'s>,
         if level.app.is_some() || level.customer.is_some() {
             return Err(ApiError::because(Code::InputInvalid, "say which stage is meant"));
         }
+        caller.demand_everywhere()?;
         return Ok(At::Office(if level.platform { OfficeLevel::Platform } else { OfficeLevel::Office }));
     };
+    caller.demand_in_named(&stage)?;
     let customer = match level.customer {
         Some(name) => {
             let name = CustomerName::new(name).map_err(|_| unknown())?;

@@ -1,9 +1,10 @@
 //! Who is asking.
 
-use crate::{ApiError, App, caller::Caller};
+use crate::{ApiError, App, caller::Caller, permissions::Permissions};
 use axum::{Json, extract::State};
 use bastide_types::UserId;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Who is asking.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -19,8 +20,11 @@ pub(crate) struct Whoami {
     customer: String,
     /// Organization roles.
     roles: Vec<String>,
-    /// What these roles hold.
+    /// What these roles hold everywhere.
     permissions: Vec<&'static str>,
+    /// What roles for single stages hold besides, by stage.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    stages: BTreeMap<String, Vec<&'static str>>,
     /// Session.
     session: String,
     /// What everybody should know who runs apps here.
@@ -35,13 +39,16 @@ pub(crate) async fn whoami(State(app): State<App>, caller: Caller) -> Result<Jso
         Ok(id) => caller.store(&app).member(id).await?.map(|member| member.email),
         Err(_) => None,
     };
+    let names = |held: &Permissions| held.iter().map(|one| one.as_str()).collect();
+    let stages = caller.held.stages().iter();
     Ok(Json(Whoami {
         subject: caller.who.sub.clone(),
         name: caller.who.name.clone(),
         email,
         customer: caller.customer.name.to_string(),
         roles: caller.who.roles.clone(),
-        permissions: caller.permissions.iter().map(|one| one.as_str()).collect(),
+        permissions: names(caller.held.everywhere()),
+        stages: stages.map(|(stage, held)| (stage.to_string(), names(held))).collect(),
         session: caller.who.sid.clone(),
         warning: app.config.isolation.warning(),
     }))

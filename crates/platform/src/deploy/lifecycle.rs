@@ -38,8 +38,7 @@ pub(crate) async fn promote<'a>(
     let position = position(&stages, stage)?;
     // Whatever else stands in the way: this stays.
     impact::isolated(app, &stages, stage)?;
-    let before = position.checked_sub(1).and_then(|before| stages.get(before));
-    let before = before.ok_or_else(|| {
+    let before = before(&stages, stage).ok_or_else(|| {
         ApiError::because(Code::StageOrder, format!("`{stage}` is the first stage: publish deploys to it"))
     })?;
     let number = own.serving(before).await?.get(&found.id).copied();
@@ -57,6 +56,12 @@ pub(crate) async fn promote<'a>(
     }
     let impact = impact::of_deployment(app, own, stage, &revision).await?;
     Ok(Planned { kind: "promote", app: found, stage, revision, version, impact })
+}
+
+/// The stage before another one: what is promoted comes from there.
+pub(crate) fn before<'s>(stages: &'s [StageName], stage: &StageName) -> Option<&'s StageName> {
+    let position = stages.iter().position(|known| known == stage)?;
+    position.checked_sub(1).and_then(|before| stages.get(before))
 }
 
 /// The version that a revision gets in the last stage; none when it has one.

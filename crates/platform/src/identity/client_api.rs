@@ -1,6 +1,9 @@
 //! Registered clients: the part of the API by which administrators look after them.
 
-use super::clients::demand_redirect;
+use super::{
+    client_keys_api::{self, ClientKeyView, NewClientKeys},
+    clients::demand_redirect,
+};
 use crate::{ApiError, App, caller::Caller, error::document};
 use axum::{
     Json, Router,
@@ -8,7 +11,7 @@ use axum::{
     routing::{delete, get, post, put},
 };
 use bastide_identity::opaque::Opaque;
-use bastide_store::{ClientRow, ClientSecretRow, StoreError, now_s};
+use bastide_store::{ClientRow, CustomerStore, StoreError, now_s};
 use bastide_types::{Code, Secret, UserId};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -56,6 +59,8 @@ pub(crate) struct ClientView {
     roles: Vec<String>,
     suspended: bool,
     secrets: Vec<SecretView>,
+    /// Public keys by which it proves itself.
+    keys: Vec<ClientKeyView>,
 }
 
 /// A secret of a client, without the secret.
@@ -83,16 +88,20 @@ pub(crate) struct NewClient {
     /// Where it hears that a session of its users has ended (OpenID Connect Back-Channel Logout).
     #[serde(default)]
     backchannel_logout_uri: Option<String>,
-    /// Organization roles: those of a service; for others the most that a member's token carries.
+    /// Organization roles: those of a service; for others the most that a member's token carries. `ROLE@STAGE` counts in
+    /// that stage only.
     #[serde(default)]
     roles: Vec<String>,
+    /// Public keys by which it proves itself; then it gets no secret.
+    #[serde(default)]
+    keys: Option<NewClientKeys>,
 }
 
 /// A client that was registered.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct CreatedClient {
     id: String,
-    /// Shown this once; public clients and devices have none.
+    /// Shown this once; public clients, devices and clients with keys have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     secret: Option<Secret>,
@@ -128,20 +137,24 @@ pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<
     let store = caller.store(&app);
     let mut shown = Vec::new();
     for row in store.clients().await? {
-        let secrets = store.client_secrets(&row.id).await?;
-        shown.push(view(row, secrets));
+        shown.push(view(&store, row).await?);
     }
     Ok(Json(shown))
 }
 
-/// Registers a client. The secret of one that has any is in the answer, and nowhere else.
+/// Registers a client. The secret of one that gets any is in the answer, and nowhere else.
 #[utoipa::path(post, path = "/clients", request_body = NewClient, responses((status = 201, body = CreatedClient), (status = 409, description = "The id is taken")))]
 pub(crate) async fn create(
     State(app): State<App>,
     caller: Caller,
     body: Result<Json<NewClient>, JsonRejection>,
 ) -> Result<(StatusCode, Json<CreatedClient>), ApiError> {
-    let row = checked(document(body)?)?;
+    let new = document(body)?;
+    let keys = new.keys.as_ref().map(NewClientKeys::checked).transpose()?;
+    let row = checked(new)?;
+    if keys.is_some() && !keeps_secret(&row) {
+        return Err(ApiError::because(Code::InputInvalid, "keys: for confidential clients and services"));
+    }
     if let Some(uri) = &row.backchannel_logout_uri {
         let sound = app.outbound.demand(uri);
         sound.map_err(|fault| {
@@ -159,7 +172,9 @@ pub(crate) async fn create(
         Err(other) => return Err(other.into()),
     }
     let mut secret = None;
-    if keeps_secret(&row) {
+    if let Some(keys) = &keys {
+        client_keys_api::put(&store, &mut write, &row.id, keys).await?;
+    } else if keeps_secret(&row) {
         let made = Opaque::generate().map_err(ApiError::from)?;
         store.add_client_secret(&mut write, &row.id, &made.hash, None, SECRETS_MAX).await?;
         secret = Some(made.secret);
@@ -177,8 +192,7 @@ pub(crate) async fn show(
 ) -> Result<Json<ClientView>, ApiError> {
     let store = caller.store(&app);
     let row = store.client_with_id(&id).await?.ok_or_else(|| ApiError::new(Code::ApiUnknown))?;
-    let secrets = store.client_secrets(&row.id).await?;
-    Ok(Json(view(row, secrets)))
+    Ok(Json(view(&store, row).await?))
 }
 
 /// Removes a client and ends its sessions.
@@ -289,13 +303,16 @@ fn checked(new: NewClient) -> Result<ClientRow, ApiError> {
     })
 }
 
-fn keeps_secret(row: &ClientRow) -> bool {
+/// Whether it runs where a secret or a private key can be kept.
+pub(super) fn keeps_secret(row: &ClientRow) -> bool {
     matches!(row.kind.as_str(), "confidential" | "service")
 }
 
-fn view(row: ClientRow, secrets: Vec<ClientSecretRow>) -> ClientView {
-    let secrets = secrets.into_iter().map(|secret| SecretView { id: secret.id, until: secret.until });
-    ClientView {
+async fn view(store: &CustomerStore<'_>, row: ClientRow) -> Result<ClientView, ApiError> {
+    let secrets = store.client_secrets(&row.id).await?.into_iter();
+    Ok(ClientView {
+        secrets: secrets.map(|secret| SecretView { id: secret.id, until: secret.until }).collect(),
+        keys: client_keys_api::views(store, &row.id).await?,
         id: row.id,
         name: row.name,
         kind: row.kind,
@@ -304,10 +321,9 @@ fn view(row: ClientRow, secrets: Vec<ClientSecretRow>) -> ClientView {
         backchannel_logout_uri: row.backchannel_logout_uri,
         roles: row.roles,
         suspended: row.suspended,
-        secrets: secrets.collect(),
-    }
+    })
 }
 
-fn found(there: bool) -> Result<(), ApiError> {
+pub(super) fn found(there: bool) -> Result<(), ApiError> {
     if there { Ok(()) } else { Err(ApiError::new(Code::ApiUnknown)) }
 }

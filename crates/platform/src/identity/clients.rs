@@ -10,9 +10,12 @@ use super::{
 };
 use axum::http::{HeaderMap, header};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use bastide_identity::opaque;
-use bastide_store::{ClientRow, MemberRow, now_s};
-use bastide_types::{Code, Secret};
+use bastide_identity::{
+    AssertionFault, ClientKey, Unproven, client_assertion::CLIENT_ASSERTION_TYPE, opaque,
+};
+use bastide_store::{ClientRow, MemberRow, StoreError, now_s};
+use bastide_types::{Code, HeldRole, Secret};
+use std::{borrow::Cow, collections::BTreeSet};
 use url::Url;
 
 /// What a client is made for.
@@ -20,7 +23,7 @@ use url::Url;
 pub enum Kind {
     /// Runs with its users and keeps no secret.
     Public,
-    /// Runs on a server and keeps a secret.
+    /// Runs on a server and keeps a secret or a private key.
     Confidential,
     /// Acts for itself, without users.
     Service,
@@ -39,7 +42,7 @@ pub struct Client {
     pub kind: Kind,
     /// Its registration; `None` for the command line.
     pub row: Option<ClientRow>,
-    /// Grant of the secret that it showed, if it showed one.
+    /// Grant of the secret or key by which it proved itself, if it did.
     pub grant: Option<String>,
 }
 
@@ -55,6 +58,11 @@ impl Client {
         Some(Self { id: row.id.clone(), name: row.name.clone(), kind, row: Some(row), grant: None })
     }
 
+    /// One that has proven itself.
+    fn proven(row: ClientRow, grant: String) -> Option<Self> {
+        Some(Self { grant: Some(grant), ..Self::of(row)? })
+    }
+
     /// The command line: known to every organization, public, with loopback redirects.
     pub fn command_line() -> Self {
         Self {
@@ -66,8 +74,8 @@ impl Client {
         }
     }
 
-    /// Whether it keeps a secret.
-    pub fn has_secret(&self) -> bool {
+    /// Whether it keeps a secret or a private key, and proves itself by it.
+    pub fn proves_itself(&self) -> bool {
         matches!(self.kind, Kind::Confidential | Kind::Service)
     }
 
@@ -77,10 +85,16 @@ impl Client {
     }
 
     /// The member as this client may act for them: with those organization roles that its registration
-    /// names. The command line acts with all.
+    /// names, in the stages of both. The command line acts with all.
     pub fn bound(&self, mut member: MemberRow) -> MemberRow {
         if let Some(row) = &self.row {
-            member.roles.retain(|role| row.roles.contains(role));
+            let mut both = BTreeSet::new();
+            for held in &member.roles {
+                let held = HeldRole::read(held);
+                let named = row.roles.iter().filter_map(|role| held.both(HeldRole::read(role)));
+                both.extend(named.map(|held| held.to_string()));
+            }
+            member.roles = both.into_iter().collect();
         }
         member
     }
@@ -151,46 +165,77 @@ impl Identity {
         Ok(row.and_then(Client::of).filter(Client::has_users))
     }
 
-    /// The client that sends this form: proven by its secret, or a public one that has none.
+    /// The client that sends this form: proven by its secret or key, or a public one that has none.
     pub(super) async fn authenticate(
         &self,
         issuer: &Issuer,
         headers: &HeaderMap,
         form: &Form,
     ) -> Answer<Client> {
-        let (id, secret) = credentials(headers, form)?;
-        let found = match secret {
-            None if id == GATEWAY => {
+        let found = match credentials(headers, form)? {
+            Shown::Nothing(GATEWAY) => {
                 return Err(oauth("unauthorized_client", "This client does not use this endpoint."));
             }
-            None => {
-                let found = self.client_with_users(&issuer.tenant, &id).await?;
-                found.filter(|client| !client.has_secret())
+            Shown::Nothing(id) => {
+                let found = self.client_with_users(&issuer.tenant, id).await?;
+                found.filter(|client| !client.proves_itself()).ok_or(WRONG)
             }
-            Some(secret) => {
+            Shown::Secret(id, secret) => {
                 let known = self.of(&issuer.tenant).client(&id, &opaque::hash(secret.expose())).await?;
-                known.and_then(|(row, grant)| Some(Client { grant: Some(grant), ..Client::of(row)? }))
+                known.and_then(|(row, grant)| Client::proven(row, grant)).ok_or(WRONG)
             }
+            Shown::Assertion(id, text) => self.by_assertion(issuer, id, text).await?,
         };
         match found {
-            Some(client) => Ok(client),
-            None => Err(self.client_refused(&issuer.tenant, headers).await?),
+            Ok(client) => Ok(client),
+            Err(why) => Err(self.client_refused(&issuer.tenant, headers, &why).await?),
         }
     }
 
     /// As [`Self::authenticate`], but a public client will not do.
-    pub(super) async fn authenticate_by_secret(
+    pub(super) async fn authenticate_proven(
         &self,
         issuer: &Issuer,
         headers: &HeaderMap,
         form: &Form,
     ) -> Answer<Client> {
         let client = self.authenticate(issuer, headers, form).await?;
-        if client.has_secret() {
+        if client.proves_itself() {
             Ok(client)
         } else {
-            Err(self.client_refused(&issuer.tenant, headers).await?)
+            Err(self.client_refused(&issuer.tenant, headers, &WRONG).await?)
         }
+    }
+
+    /// The client whose key signed this word, which counts once over all replicas; or why there is none.
+    async fn by_assertion(
+        &self,
+        issuer: &Issuer,
+        id: Option<&str>,
+        text: &str,
+    ) -> Answer<Result<Client, NotProven>> {
+        let store = self.of(&issuer.tenant);
+        let unproven = match Unproven::read(text) {
+            Ok(unproven) if id.is_none_or(|id| id == unproven.client()) => unproven,
+            Ok(_) => return Ok(Err(AssertionFault::WrongClient.into())),
+            Err(fault) => return Ok(Err(fault.into())),
+        };
+        let Some((row, grant, jwk)) = store.client_by_key(unproven.client(), unproven.kid()).await? else {
+            return Ok(Err(AssertionFault::UnknownKey.into()));
+        };
+        let proven = match unproven.prove(&kept_key(&jwk)?, &issuer.url, now_s().unsigned_abs()) {
+            Ok(proven) => proven,
+            Err(fault) => return Ok(Err(fault.into())),
+        };
+        let until = i64::try_from(proven.until_s).unwrap_or(i64::MAX);
+        let mut write = self.store().write().await?;
+        let is_first =
+            store.take_client_assertion(&mut write, &row.id, &opaque::hash(&proven.jti), until).await?;
+        write.commit().await.map_err(StoreError::from)?;
+        if !is_first {
+            return Ok(Err(NotProven("the assertion has counted already".into())));
+        }
+        Ok(Client::proven(row, grant).ok_or(WRONG))
     }
 
     /// Writes a failure of a client down. A source that fails too often gets another answer and no more entries,
@@ -208,26 +253,65 @@ impl Identity {
         }
     }
 
-    async fn client_refused(&self, tenant: &Tenant, headers: &HeaderMap) -> Answer<Fault> {
-        self.note_refused(tenant, headers, "client.refused", "wrong id or secret").await?;
-        Ok(oauth("invalid_client", "The client is unknown or its secret is wrong."))
+    /// Notes why a client is not proven, for administrators; the client hears the same whatever it was.
+    async fn client_refused(&self, tenant: &Tenant, headers: &HeaderMap, why: &NotProven) -> Answer<Fault> {
+        self.note_refused(tenant, headers, "client.refused", &why.0).await?;
+        Ok(oauth("invalid_client", "The client is unknown or has not proven itself."))
     }
 }
 
-/// Id and secret, by Basic authentication or in the form, never by both (RFC 6749 §2.3).
-fn credentials(headers: &HeaderMap, form: &Form) -> Answer<(String, Option<Secret>)> {
-    let refuse = || oauth("invalid_client", "Client authentication is missing or malformed.");
-    if form.get("client_assertion").is_some() || form.get("client_assertion_type").is_some() {
-        return Err(oauth("invalid_client", "Clients authenticate by their secret."));
+/// Why a client is not proven.
+struct NotProven(Cow<'static, str>);
+
+const WRONG: NotProven = NotProven(Cow::Borrowed("wrong id or secret"));
+
+impl From<AssertionFault> for NotProven {
+    fn from(fault: AssertionFault) -> Self {
+        Self(fault.to_string().into())
     }
+}
+
+/// A key as the store has it.
+pub(super) fn kept_key(jwk: &str) -> Result<ClientKey, StoreError> {
+    let damaged = || StoreError::Damaged("a key of a client".into());
+    ClientKey::read(&serde_json::from_str(jwk).map_err(|_| damaged())?).map_err(|_| damaged())
+}
+
+/// How a client says who it is.
+enum Shown<'a> {
+    /// By its id alone.
+    Nothing(&'a str),
+    /// By its secret.
+    Secret(Cow<'a, str>, Secret),
+    /// By a word that its key signed; it may say its id besides (RFC 7521 §4.2).
+    Assertion(Option<&'a str>, &'a str),
+}
+
+/// How the client says who it is: by Basic authentication, in the form or by a signature, never by two of them (RFC 6749
+/// §2.3).
+fn credentials<'a>(headers: &HeaderMap, form: &'a Form) -> Answer<Shown<'a>> {
+    let refuse = || oauth("invalid_client", "Client authentication is missing or malformed.");
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(value) = values.next() else {
-        let id = form.get("client_id").ok_or_else(refuse)?;
-        return Ok((id.to_owned(), form.get("client_secret").map(Secret::new)));
-    };
-    if values.next().is_some() || form.get("client_secret").is_some() {
+    let field = values.next();
+    let (secret, assertion) = (form.get("client_secret"), form.get("client_assertion"));
+    let ways = [field.is_some(), values.next().is_some(), secret.is_some(), assertion.is_some()];
+    if ways.into_iter().filter(|way| *way).count() > 1 {
         return Err(oauth("invalid_request", "The client authenticates in two ways."));
     }
+    match (assertion, form.get("client_assertion_type")) {
+        (None, None) => {}
+        (Some(text), Some(CLIENT_ASSERTION_TYPE)) => {
+            return Ok(Shown::Assertion(form.get("client_id"), text));
+        }
+        _ => return Err(refuse()),
+    }
+    let Some(value) = field else {
+        let id = form.get("client_id").ok_or_else(refuse)?;
+        return Ok(match secret {
+            Some(secret) => Shown::Secret(id.into(), Secret::new(secret)),
+            None => Shown::Nothing(id),
+        });
+    };
     let (scheme, encoded) = value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or_else(refuse)?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return Err(refuse());
@@ -243,7 +327,7 @@ fn credentials(headers: &HeaderMap, form: &Form) -> Answer<(String, Option<Secre
     if form.get("client_id").is_some_and(|sent| sent != id) {
         return Err(refuse());
     }
-    Ok((id, Some(Secret::new(decode(secret).ok_or_else(refuse)?))))
+    Ok(Shown::Secret(id.into(), Secret::new(decode(secret).ok_or_else(refuse)?)))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use bastide_identity::id_token::RSA_EXPONENT;
+use bastide_identity::{client_key::CLIENT_ALGORITHMS, id_token::RSA_EXPONENT};
 use bastide_store::KeyKind;
 use bastide_types::Acr;
 use serde_json::json;
@@ -22,7 +22,8 @@ pub(super) const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_c
 /// it. It names what works and nothing else.
 pub async fn document(issuer: Issuer) -> Response {
     let at = |endpoint: &str| format!("{}/{endpoint}", issuer.url);
-    let by_secret = ["client_secret_basic", "client_secret_post"];
+    let proven = ["client_secret_basic", "client_secret_post", "private_key_jwt"];
+    let proven_or_public = ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"];
     let body = json!({
         "issuer": issuer.url,
         "authorization_endpoint": at("authorize"),
@@ -38,9 +39,12 @@ pub async fn document(issuer: Issuer) -> Response {
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials", DEVICE_GRANT],
         "code_challenge_methods_supported": ["S256"],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
-        "revocation_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
-        "introspection_endpoint_auth_methods_supported": by_secret,
+        "token_endpoint_auth_methods_supported": proven_or_public,
+        "token_endpoint_auth_signing_alg_values_supported": CLIENT_ALGORITHMS,
+        "revocation_endpoint_auth_methods_supported": proven_or_public,
+        "revocation_endpoint_auth_signing_alg_values_supported": CLIENT_ALGORITHMS,
+        "introspection_endpoint_auth_methods_supported": proven,
+        "introspection_endpoint_auth_signing_alg_values_supported": CLIENT_ALGORITHMS,
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],
         "acr_values_supported": [Acr::Password, Acr::Mfa, Acr::Passkey],

@@ -108,8 +108,8 @@ pub(crate) async fn create(
     Query(of): Query<Of>,
     body: Result<Json<NewIdp>, JsonRejection>,
 ) -> Result<(StatusCode, Json<IdpView>), ApiError> {
-    let new = document(body)?;
     let stage = place(&app, &caller, &of).await?;
+    let new = document(body)?;
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if new.id.is_empty() || new.id.len() > 31 || !new.id.bytes().all(plain) {
         return Err(ApiError::because(Code::InputInvalid, "id: at most 31 of a-z, 0-9, `-`"));
@@ -157,8 +157,8 @@ pub(crate) async fn change(
     Query(of): Query<Of>,
     body: Result<Json<IdpChange>, JsonRejection>,
 ) -> Result<Json<IdpView>, ApiError> {
-    let IdpChange { secret, config } = document(body)?;
     let (stage, before) = find(&app, &caller, &of, &id).await?;
+    let IdpChange { secret, config } = document(body)?;
     let is_elsewhere = read(&before)?.issuer != config.issuer;
     let row = decided(&app, before, config, secret).await?;
     let own = caller.store(&app);
@@ -252,7 +252,8 @@ async fn find(
 async fn place(app: &App, caller: &Caller, of: &Of) -> Result<Option<StageName>, ApiError> {
     match &of.stage {
         Some(stage) => stage_of(app, caller, stage).await.map(Some),
-        None => Ok(None),
+        // Members are in no stage.
+        None => caller.demand_everywhere().map(|()| None),
     }
 }
 

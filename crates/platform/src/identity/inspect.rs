@@ -78,7 +78,7 @@ fn bearer(status: StatusCode, error: Option<&'static str>) -> Response {
     (status, [(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))], body).into_response()
 }
 
-/// POST `…/introspect`: for clients with a secret. A token that does not count (any more) is `inactive`,
+/// POST `…/introspect`: for clients with a secret or key. A token that does not count (any more) is `inactive`,
 /// whatever it was.
 pub async fn introspect(
     State(identity): State<Identity>,
@@ -87,7 +87,7 @@ pub async fn introspect(
     body: Bytes,
 ) -> Answer {
     let form = client_form(&headers, &body)?;
-    let client = identity.authenticate_by_secret(&issuer, &headers, &form).await?;
+    let client = identity.authenticate_proven(&issuer, &headers, &form).await?;
     let token = form.need("token")?;
     let refresh = identity.refresh_session(&issuer, token, &client.id).await?;
     let said = match refresh {

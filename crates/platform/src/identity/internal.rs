@@ -7,7 +7,7 @@ use bastide_identity::{
     claims::USER_LIFE_S,
     opaque::{self, Opaque},
 };
-use bastide_store::{NewSession, SessionLimits, SessionUse, StoreError, now_s};
+use bastide_store::{NewSession, Presented, SessionLimits, SessionRow, SessionUse, StoreError, now_s};
 use bastide_types::{Code, CustomerName, Secret, Site, StageName};
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -16,6 +16,10 @@ use url::Url;
 const IDLE_PARTS: i64 = 5;
 /// Shortest life of a token of a browser session, in seconds.
 const TOKEN_LIFE_MIN_S: i64 = 60;
+/// How long a secret serves after another one took its place, in seconds: for requests that were under way.
+const FORMER_S: i64 = 30;
+/// Life of a token that is asked for by a secret which cannot be renewed now, in seconds.
+const UNRENEWED_S: i64 = 10;
 
 /// A code that came back to a gateway.
 #[derive(Deserialize)]
@@ -44,6 +48,9 @@ pub struct Ask {
     /// Seconds since 1970 at which the gateway saw it used last; 0 when it did not.
     #[serde(default)]
     used_s: i64,
+    /// Whether a browser waits, which can be given another secret.
+    #[serde(default)]
+    renew: bool,
 }
 
 /// An access token of a session.
@@ -55,6 +62,9 @@ pub struct Given {
     until_s: i64,
     /// Seconds without use after which it ends.
     idle_s: i64,
+    /// The secret that takes the place of the one that was asked about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    renewed: Option<Opened>,
 }
 
 /// Limits that hold where nobody decided otherwise.
@@ -103,7 +113,7 @@ pub async fn token(State(identity): State<Identity>, Json(ask): Json<Ask>) -> An
     let dead = || Fault::from(Code::ApiUnknown);
     let epoch = identity.epoch().await?;
     let store = identity.of(&tenant);
-    let session = store.session("browser", &ask.hash()?).await?.ok_or_else(dead)?;
+    let (session, renewed) = identity.renewed(&tenant, &ask).await?.ok_or_else(dead)?;
     let (_, used) = store.session_with_id(&session.id).await?.ok_or_else(dead)?;
     let limits = store.session_limits(&used.stage).await?.unwrap_or(DEFAULT_LIMITS);
     // Gateways say when a session is used only when they ask: the shorter it may idle, the more often they do.
@@ -122,6 +132,7 @@ pub async fn token(State(identity): State<Identity>, Json(ask): Json<Ask>) -> An
         expires_at: issued.expires_at,
         until_s: session.until,
         idle_s: limits.idle_s,
+        renewed,
     }))
 }
 
@@ -143,6 +154,40 @@ impl Ask {
 }
 
 impl Identity {
+    /// The session that is asked about; where the rights of its user have changed, with another secret in place of the one
+    /// that was shown. What is got by a secret that is on its way out ends with it.
+    async fn renewed(&self, tenant: &Tenant, ask: &Ask) -> Answer<Option<(SessionRow, Option<Opened>)>> {
+        let (store, hash) = (self.of(tenant), ask.hash()?);
+        let within =
+            |session: SessionRow, until: i64| SessionRow { until: session.until.min(until), ..session };
+        let (session, presented) = match store.browser_session(&hash).await? {
+            None => return Ok(None),
+            Some((session, Presented::Outdated)) if ask.renew => {
+                let (secret, former_until) = (Opaque::generate()?, now_s() + FORMER_S);
+                let mut write = self.store().write().await?;
+                if store.renew_secret(&mut write, &session.id, (&hash, &secret.hash), former_until).await? {
+                    let who = session.member.to_string();
+                    store.audit(&mut write, &who, "session.renewed", &session.id).await?;
+                    write.commit().await.map_err(StoreError::from)?;
+                    let max_age_s = session.until - now_s();
+                    return Ok(Some((session, Some(Opened { session: secret.secret, max_age_s }))));
+                }
+                // Another request was faster: this one's secret is the former one now.
+                drop(write);
+                match store.browser_session(&hash).await? {
+                    Some(found) => found,
+                    None => return Ok(None),
+                }
+            }
+            Some(found) => found,
+        };
+        Ok(Some(match presented {
+            Presented::Own => (session, None),
+            Presented::Outdated => (within(session, now_s() + UNRENEWED_S), None),
+            Presented::Former(until) => (within(session, until), None),
+        }))
+    }
+
     /// The stage on whose host a sign-in began; none for the Platform's own.
     async fn stage_of_callback(&self, tenant: &Tenant, redirect_uri: &str) -> Answer<Option<StageName>> {
         let url = Url::parse(redirect_uri).map_err(|_| Code::OAuthInvalid)?;

@@ -56,7 +56,7 @@ pub enum Holder<'a> {
     },
     Client {
         client: &'a ClientRow,
-        /// Grant of the secret that it showed.
+        /// Grant of the secret or key by which it proved itself.
         grant: &'a str,
     },
 }

@@ -61,7 +61,7 @@ pub(crate) struct Member {
 pub(crate) struct NewMember {
     email: String,
     name: Option<String>,
-    /// `administrator`, `developer`, or roles of one's own.
+    /// `administrator`, `developer`, or roles of one's own; `ROLE@STAGE` for one that counts in that stage only.
     roles: Vec<String>,
 }
 
@@ -246,14 +246,15 @@ pub(crate) async fn roles(
     let found = find(&app, &caller, &name).await?;
     let of = |stage: StageName, role| Grant { stage: stage.to_string(), role, ..Grant::default() };
     let mut shown = Vec::new();
-    for (stage, role, holder) in own.app_roles(found).await? {
+    let seen = own.app_roles(found).await?.into_iter().filter(|(stage, ..)| caller.sees(stage));
+    for (stage, role, holder) in seen {
         let grant = of(stage, role);
         shown.push(match holder.stage.as_str() {
             "" => Grant { email: Some(holder.email), ..grant },
             _ => Grant { user: Some(holder.email), ..grant },
         });
     }
-    let groups = own.group_roles(found).await?.into_iter();
+    let groups = own.group_roles(found).await?.into_iter().filter(|(stage, ..)| caller.sees(stage));
     shown.extend(groups.map(|(stage, role, group)| Grant { group: Some(group), ..of(stage, role) }));
     Ok(Json(shown))
 }
@@ -268,9 +269,10 @@ pub(crate) async fn grant(
 ) -> Result<StatusCode, ApiError> {
     let Json(grant) = body.map_err(|error| ApiError::because(Code::InputInvalid, error.body_text()))?;
     let invalid = |what: &str| ApiError::because(Code::InputInvalid, what);
+    let stage = StageName::new(grant.stage.clone()).map_err(|error| invalid(&format!("stage: {error}")))?;
+    caller.demand_in(&stage)?;
     let found = find(&app, &caller, &name).await?;
     let own = caller.store(&app);
-    let stage = StageName::new(grant.stage.clone()).map_err(|error| invalid(&format!("stage: {error}")))?;
     if !own.stage_names().await?.contains(&stage) {
         return Err(invalid("stage: there is no such stage"));
     }

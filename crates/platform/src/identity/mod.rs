@@ -10,6 +10,7 @@ pub(crate) mod breached;
 mod break_glass;
 mod broker;
 mod client_api;
+mod client_keys_api;
 mod clients;
 mod cors;
 mod device;
@@ -98,6 +99,7 @@ pub fn api_routes(app: App) -> Router {
         .merge(users_api::router(app.clone()))
         .merge(groups_api::router(app.clone()))
         .merge(idps_api::router(app.clone()))
+        .merge(client_keys_api::router(app.clone()))
         .merge(client_api::router(app))
 }
 
@@ -107,6 +109,7 @@ pub fn description() -> utoipa::openapi::OpenApi {
     all.merge(roles_api::description());
     all.merge(keys_api::description());
     all.merge(client_api::description());
+    all.merge(client_keys_api::description());
     all.merge(sessions_api::description());
     all.merge(sign_in_api::description());
     all.merge(users_api::description());

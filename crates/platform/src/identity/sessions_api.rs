@@ -96,7 +96,7 @@ pub(crate) struct MemberSuspension {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Roles {
-    /// `administrator`, `developer`, or roles of one's own.
+    /// `administrator`, `developer`, or roles of one's own; `ROLE@STAGE` for one that counts in that stage only.
     roles: Vec<String>,
 }
 
@@ -317,6 +317,7 @@ pub(super) async fn stage_of(app: &App, caller: &Caller, text: &str) -> Result<S
     let unknown = || ApiError::new(Code::ApiUnknown);
     let stage = StageName::new(text).map_err(|_| unknown())?;
     let there = caller.store(app).stage_names().await?.contains(&stage);
+    caller.demand_in(&stage)?;
     if there { Ok(stage) } else { Err(unknown()) }
 }
 

@@ -1,4 +1,4 @@
-//! `/token`: codes, refresh tokens and client secrets become tokens (RFC 6749, OpenID Connect Core, RFC 8707).
+//! `/token`: codes, refresh tokens and the proofs of clients become tokens (RFC 6749, OpenID Connect Core, RFC 8707).
 
 use super::{
     CLI, Fault, Identity, SESSION_LIFE_S,
@@ -86,8 +86,8 @@ impl Identity {
                 self.by_device(issuer, epoch, &client, form).await
             }
             "client_credentials" => {
-                let client = self.authenticate_by_secret(issuer, headers, form).await?;
-                self.by_secret(issuer, epoch, client, form).await
+                let client = self.authenticate_proven(issuer, headers, form).await?;
+                self.by_proof(issuer, epoch, client, form).await
             }
             _ => Err(oauth("unsupported_grant_type", "This grant is not offered.")),
         }
@@ -272,7 +272,7 @@ impl Identity {
         }
     }
 
-    async fn by_secret(&self, issuer: &Issuer, epoch: Epoch, client: Client, form: &Form) -> Answer {
+    async fn by_proof(&self, issuer: &Issuer, epoch: Epoch, client: Client, form: &Form) -> Answer {
         let grant = client.grant.unwrap_or_default();
         let row = match (client.kind, client.row) {
             (Kind::Service, Some(row)) => row,

@@ -1,7 +1,7 @@
 //! The one place where the API decides whether somebody may do something: before every handler.
 
 use super::{
-    operation::{Need, need},
+    operation::{Need, is_about_stages, need},
     refusals,
 };
 use crate::{
@@ -28,10 +28,10 @@ pub(crate) async fn guard(
 ) -> Result<Response, ApiError> {
     let (mut parts, body) = request.into_parts();
     let app = &gate.app;
-    let caller = Caller::of(&parts.headers, app).await?;
+    let mut caller = Caller::of(&parts.headers, app).await?;
     let operation = path.as_str().strip_prefix(API).unwrap_or_default();
     let (method, asked) = (parts.method.clone(), parts.uri.path().to_owned());
-    let response = match admit(app, &caller, &method, operation).await {
+    let response = match admit(app, &mut caller, &method, (operation, &asked)).await {
         Ok(None) => {
             parts.extensions.insert(caller.clone());
             serve(&gate, &caller, operation, Request::from_parts(parts, body), next)
@@ -50,13 +50,16 @@ pub(crate) async fn guard(
 /// Lets a caller through, refuses, or names the methods that there are.
 async fn admit(
     app: &App,
-    caller: &Caller,
+    caller: &mut Caller,
     method: &Method,
-    operation: &str,
+    (operation, asked): (&str, &str),
 ) -> Result<Option<Response>, ApiError> {
     match need(method, operation) {
         Need::Permission(permission) => {
-            caller.demand(permission)?;
+            caller.begin(permission, is_about_stages(method, operation))?;
+            if let Some(stage) = stage_in(operation, asked) {
+                caller.demand_in_named(stage)?;
+            }
             caller.demand_sign_in(app, permission, None).await?;
             Ok(None)
         }
@@ -66,6 +69,13 @@ async fn admit(
             Err(ApiError::new(Code::Forbidden))
         }
     }
+}
+
+/// The stage that a path names, at the place where the router's path says so. The router may have taken the beginning of the
+/// API's paths away.
+fn stage_in<'p>(operation: &str, asked: &'p str) -> Option<&'p str> {
+    let place = operation.split('/').position(|segment| segment == "{stage}")?;
+    asked.strip_prefix(API).unwrap_or(asked).split('/').nth(place).or(Some(""))
 }
 
 /// Serves an operation to somebody who may have it, as all are on the wire.
@@ -107,4 +117,27 @@ fn other_method(known: &[Method]) -> Response {
         response.headers_mut().insert(header::ALLOW, allow);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stage_in;
+
+    #[test]
+    fn the_stage_of_a_path_is_where_the_router_finds_it() {
+        let check = |operation: &str, path: &str, stage: Option<&str>| {
+            assert_eq!(stage_in(operation, &format!("/api/v1{path}")), stage, "{path}");
+            assert_eq!(stage_in(operation, path), stage, "{path}");
+        };
+        check("/apps/{app}", "/apps/development", None);
+        check("/stages/{stage}/site", "/stages/test/site", Some("test"));
+        check(
+            "/apps/{app}/roles/{stage}/{role}/{member}",
+            "/apps/test/roles/development/test/test",
+            Some("development"),
+        );
+        // What is not a plain name is the name of no stage.
+        check("/stages/{stage}/site", "/stages/t%65st/site", Some("t%65st"));
+        assert_eq!(stage_in("/stages/{stage}/site", "/elsewhere"), Some(""));
+    }
 }

@@ -1,11 +1,15 @@
 //! Who may do what: permissions, the roles that hold them, and the one guard of the API.
 //!
 //! Each operation needs one permission ([`operation::TABLE`]); roles are sets of permissions. Sets are added up and
-//! nothing is ever subtracted. What is not named is refused.
+//! nothing is ever subtracted. What is not named is refused. A role may be given for one stage only; then it counts where
+//! an operation is about that stage, and nowhere else.
 
 pub(crate) mod guard;
+pub mod held;
 pub mod operation;
 pub(crate) mod refusals;
+
+pub use held::Held;
 
 use bastide_store::RoleRow;
 use bastide_types::CustomerName;
@@ -145,11 +149,6 @@ pub fn of_role(name: &str, customer: &CustomerName, own: &[RoleRow]) -> Option<P
     Some(held)
 }
 
-/// What these roles hold together. Roles that there are not hold nothing.
-pub fn of_roles(roles: &[String], customer: &CustomerName, own: &[RoleRow]) -> Permissions {
-    roles.iter().filter_map(|role| of_role(role, customer, own)).flatten().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,7 +178,8 @@ mod tests {
         for name in ["operator", "own", "", "Administrator"] {
             assert_eq!(of_role(name, &customer("acme"), &[]), None, "{name}");
         }
-        assert!(of_roles(&["own".into(), "operator".into()], &customer("acme"), &[]).is_empty());
+        let none = Held::of(&["own".into(), "operator".into()], &customer("acme"), &[]);
+        assert_eq!(none, Held::default());
     }
 
     #[test]

@@ -106,6 +106,9 @@ pub const TABLE: &[(Method, &str, Permission)] = &[
     (Method::PUT, "/clients/{client}/suspension", ClientsWrite),
     (Method::POST, "/clients/{client}/secrets", ClientsWrite),
     (Method::DELETE, "/clients/{client}/secrets/{secret}", ClientsWrite),
+    (Method::GET, "/clients/{client}/keys", ClientsRead),
+    (Method::POST, "/clients/{client}/keys", ClientsWrite),
+    (Method::DELETE, "/clients/{client}/keys/{kid}", ClientsWrite),
     (Method::GET, "/audit", AuditRead),
     (Method::GET, "/audit/export", AuditRead),
     (Method::GET, "/audit/verification", AuditRead),
@@ -118,6 +121,55 @@ pub const TABLE: &[(Method, &str, Permission)] = &[
     (Method::GET, "/locks", LocksRead),
     (Method::DELETE, "/locks/{label}/lock", LocksWrite),
 ];
+
+/// Operations that are about stages which their paths do not name: those of the request's query or body, of what it
+/// changes, or all. They are open to whoever holds the permission in any stage, and their handlers ask
+/// `Caller::demand_in` about the stage, or show only what is of stages that the caller sees. The others need the
+/// permission everywhere, but for those with `{stage}` in their path, which need it there.
+#[rustfmt::skip]
+pub const ABOUT_STAGES: &[(Method, &str)] = &[
+    (Method::GET, "/runtime"),
+    (Method::GET, "/apps"),
+    (Method::GET, "/apps/{app}"),
+    (Method::GET, "/apps/{app}/services"),
+    (Method::GET, "/operations/{id}"),
+    (Method::GET, "/operations"),
+    (Method::GET, "/apps/{app}/revisions"),
+    (Method::GET, "/apps/{app}/diff"),
+    (Method::POST, "/apps/{app}/publish"),
+    (Method::GET, "/apps/{app}/content"),
+    (Method::POST, "/apps/{app}/deployments"),
+    (Method::POST, "/apps/{app}/rollbacks"),
+    (Method::POST, "/apps/{app}/undeployments"),
+    (Method::PUT, "/apps/{app}/scale"),
+    (Method::POST, "/apps/{app}/services/postgres/rotate"),
+    (Method::GET, "/cache/figures"),
+    (Method::POST, "/cache/why"),
+    (Method::POST, "/cache/purges"),
+    (Method::GET, "/apps/{app}/egress"),
+    (Method::GET, "/waf/policy"),
+    (Method::PUT, "/waf/policy"),
+    (Method::GET, "/domains"),
+    (Method::POST, "/domains"),
+    (Method::DELETE, "/domains/{domain}/claim"),
+    (Method::POST, "/domains/{domain}/verify"),
+    (Method::PUT, "/domains/{domain}/certificate"),
+    (Method::GET, "/apps/{app}/roles"),
+    (Method::PUT, "/apps/{app}/roles"),
+    (Method::GET, "/idps"),
+    (Method::POST, "/idps"),
+    (Method::GET, "/idps/{idp}"),
+    (Method::PUT, "/idps/{idp}"),
+    (Method::DELETE, "/idps/{idp}"),
+];
+
+/// Whether an operation is open to whoever holds its permission in some stage.
+pub fn is_about_stages(method: &Method, path: &str) -> bool {
+    // The same without the body (RFC 9110 §9.3.2).
+    let method = if method == Method::HEAD { &Method::GET } else { method };
+    path.split('/').any(|segment| segment == "{stage}")
+        || ABOUT_STAGES.iter().any(|(known, at)| known == method && *at == path)
+}
 
 /// What an operation needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,6 +210,19 @@ mod tests {
         for path in ["", "/", "/api/v1/apps", "/apps/", "/apps/shop", "/Apps", "/apps/{name}"] {
             check(Method::GET, path, Need::Line);
         }
+    }
+
+    #[test]
+    fn what_is_about_stages_is_in_the_table_and_names_none_in_its_path() {
+        for (method, path) in ABOUT_STAGES {
+            assert!(TABLE.iter().any(|(known, at, _)| (known, at) == (method, path)), "{method} {path}");
+            assert!(!path.contains("{stage}"), "{method} {path}");
+        }
+        assert!(
+            is_about_stages(&Method::HEAD, "/apps")
+                && is_about_stages(&Method::PUT, "/stages/{stage}/network")
+        );
+        assert!(!is_about_stages(&Method::POST, "/apps") && !is_about_stages(&Method::GET, "/members"));
     }
 
     #[test]

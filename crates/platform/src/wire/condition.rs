@@ -1,7 +1,11 @@
 //! Conditional requests (RFC 9110 §13): tags of answers, and writes that happen only while a tag is still true.
 
 use super::{ANSWER_BYTES_MAX, Gate};
-use crate::{ApiError, caller::Caller, permissions::operation::TABLE};
+use crate::{
+    ApiError,
+    caller::Caller,
+    permissions::operation::{TABLE, is_about_stages},
+};
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::{body::Body, extract::Request};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -117,9 +121,10 @@ pub(crate) fn condition(
     let resource = resource_of(path).ok_or_else(none)?;
     let shows =
         TABLE.iter().find(|(method, at, _)| method == Method::GET && *at == resource).ok_or_else(none)?;
-    caller.demand(shows.2)?;
+    let mut caller = caller.clone();
+    caller.begin(shows.2, is_about_stages(&Method::GET, resource))?;
     let target = target(uri, resource).ok_or_else(|| ApiError::new(Code::ApiUnknown))?;
-    let (handlers, caller) = (gate.handlers.clone(), caller.clone());
+    let handlers = gate.handlers.clone();
     Ok(Some(Box::new(move || {
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = target.clone();

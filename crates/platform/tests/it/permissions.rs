@@ -3,10 +3,13 @@
 use crate::api::{World, world};
 use bastide_platform::{
     api::description,
-    permissions::{BUILT_IN, Permission, of_role, operation::TABLE},
+    permissions::{
+        BUILT_IN, Permission, of_role,
+        operation::{TABLE, is_about_stages},
+    },
 };
 use bastide_store::RoleRow;
-use bastide_types::{API, CustomerId, CustomerName};
+use bastide_types::{API, AppName, CustomerId, CustomerName, DomainName, StageName};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -145,6 +148,158 @@ async fn every_operation_is_refused_to_everybody_but_holders_of_its_permission()
     println!("{} operations, 0 exceptions", TABLE.len());
 }
 
+/// What lists what is in stages, and leaves out what the caller does not see.
+const LISTS: [&str; 9] = [
+    "GET /runtime",
+    "GET /apps",
+    "GET /apps/{app}",
+    "GET /apps/{app}/services",
+    "GET /operations",
+    "GET /operations/{id}",
+    "GET /apps/{app}/revisions",
+    "GET /domains",
+    "GET /apps/{app}/roles",
+];
+
+/// A request that names Development, for an operation whose path does not.
+fn in_development(method: &Method, path: &str) -> (String, Value) {
+    let plain = filled(path);
+    let stage = json!({ "stage": "development" });
+    let address = "https://acme--development.apps.localhost/some/x";
+    let asked = |query: &str| (format!("{}?{query}", plain.split('?').next().unwrap()), json!({}));
+    match (method.as_str(), path) {
+        ("GET", "/apps/{app}/diff") => asked("from=1&to=development"),
+        ("GET", "/cache/figures") => asked("stage=development"),
+        ("GET", "/apps/{app}/egress") => asked("to=a.example:443&stage=development"),
+        ("POST", "/cache/why") => (plain, json!({ "url": address })),
+        ("POST", "/cache/purges") => (plain, json!({ "prefix": address })),
+        ("POST", "/domains") => (plain, json!({ "domain": "new.example.com", "stage": "development" })),
+        ("PUT", "/domains/{domain}/certificate") => (plain, json!({ "chain": "x", "key": "y" })),
+        ("PUT", "/apps/{app}/roles") => {
+            (plain, json!({ "stage": "development", "role": "buyer", "email": "a@b" }))
+        }
+        ("POST" | "GET" | "PUT" | "DELETE", "/idps" | "/idps/{idp}") => {
+            let config = json!({ "issuer": "https://op.example", "client_id": "us", "auth": "none" });
+            let body = match method.as_str() {
+                "POST" => json!({ "id": "some", "config": config }),
+                _ => json!({ "config": config }),
+            };
+            (format!("{plain}?stage=development"), body)
+        }
+        ("POST", "/apps/{app}/publish") | ("GET" | "DELETE", _) | ("POST", "/domains/{domain}/verify") => {
+            (plain, json!({}))
+        }
+        _ => (plain, stage),
+    }
+}
+
+#[tokio::test]
+async fn a_role_for_one_stage_opens_nothing_elsewhere() {
+    let world = world().await;
+    let acme = world.customer_with_stages("acme").await;
+    make_roles(&world, acme, &CustomerName::new("acme").unwrap()).await;
+    let own = world.app.store.customer(acme);
+    let mut write = world.app.store.write().await.unwrap();
+    own.ensure_app(&mut write, &AppName::new("some").unwrap()).await.unwrap();
+    write.commit().await.unwrap();
+    let domain = DomainName::new("shop.example").unwrap();
+    let mut seen = BTreeSet::new();
+    for (method, path, permission) in TABLE.iter().filter(|(.., permission)| !permission.is_office()) {
+        // Whoever has any role has an account, in whichever stage.
+        if *permission == Permission::Account {
+            continue;
+        }
+        let signed = |stage: &str| {
+            world.assertion(acme, &[&format!("only-{}@{stage}", permission.as_str()), "purger@nowhere"])
+        };
+        // Whoever may give it up has done so.
+        if path.contains("/domains") && own.domain(&domain).await.unwrap().is_none() {
+            let mut write = world.app.store.write().await.unwrap();
+            own.claim_domain(&mut write, &domain, &StageName::development(), None).await.unwrap();
+            write.commit().await.unwrap();
+        }
+        let line = format!("{method} {path}");
+        let (address, body) = in_development(method, path);
+        let call = async |stage: &str| {
+            let (status, text) =
+                world.call("acme", method.clone(), &address, Some(&signed(stage)), body.to_string()).await;
+            (status, code_of(&text), text)
+        };
+        let (there, here) = (call("test").await, call("development").await);
+        let lists = LISTS.contains(&line.as_str());
+        if !is_about_stages(method, path) {
+            assert_eq!((&*there.1, &*here.1), ("B-ID-0403", "B-ID-0403"), "{line}: no stage is enough");
+        } else if lists {
+            assert_ne!(there.1, "B-ID-0403", "{line}");
+            assert!(!there.2.contains("development"), "{line}: {}", there.2);
+            seen.insert(line);
+        } else {
+            assert_eq!(there.1, "B-ID-0403", "{line} from another stage: {}", there.2);
+            assert_ne!(here.1, "B-ID-0403", "{line}: {}", here.2);
+            assert_ne!(here.0, StatusCode::INTERNAL_SERVER_ERROR, "{line}: {}", here.2);
+        }
+    }
+    assert_eq!(seen.len(), LISTS.len(), "{seen:?}");
+    // What is of no stage is not of Development: the office's policies, providers of members.
+    for (path, role) in [("/api/v1/waf/policy", "only-waf.read"), ("/api/v1/idps", "only-idps.read")] {
+        let who = world.assertion(acme, &[&format!("{role}@development")]);
+        let (status, body) = world.call("acme", Method::GET, path, Some(&who), "").await;
+        assert_eq!((status.as_u16(), &*code_of(&body)), (403, "B-ID-0403"), "{path}");
+    }
+    for spelled in ["t%65st", "Test", "", "development%00"] {
+        let who = world.assertion(acme, &["administrator@test"]);
+        let path = format!("/api/v1/stages/{spelled}/network");
+        let (status, _) = world.call("acme", Method::GET, &path, Some(&who), "").await;
+        assert!([403, 404].contains(&status.as_u16()), "{spelled}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn promoting_needs_a_look_at_the_stage_before_and_lists_show_what_is_seen() {
+    let world = world().await;
+    let acme = world.customer_with_stages("acme").await;
+    let call = async |roles: &[&str], method: Method, path: &str, body: Value| {
+        let who = world.assertion(acme, roles);
+        let (status, text) = world.call("acme", method, path, Some(&who), body.to_string()).await;
+        (status.as_u16(), serde_json::from_str::<Value>(&text).unwrap_or_default())
+    };
+    let own = world.app.store.customer(acme);
+    let stages = own.stage_names().await.unwrap();
+    let (first, second) = (stages[0].as_str(), stages[1].as_str());
+    let mut write = world.app.store.write().await.unwrap();
+    own.ensure_app(&mut write, &AppName::new("shop").unwrap()).await.unwrap();
+    write.commit().await.unwrap();
+    let promote = async |roles: &[&str]| {
+        let body = json!({ "stage": second, "dry_run": true });
+        let (_, said) = call(roles, Method::POST, "/api/v1/apps/shop/deployments", body).await;
+        said["code"].as_str().unwrap_or_default().to_owned()
+    };
+    let (here, there) = (format!("developer@{first}"), format!("developer@{second}"));
+    assert_eq!(promote(&[&here]).await, "B-ID-0403");
+    assert_eq!(promote(&[&there]).await, "B-ID-0403");
+    assert_ne!(promote(&[&here, &there]).await, "B-ID-0403");
+    assert_ne!(promote(&["developer"]).await, "B-ID-0403");
+    let shown = async |roles: &[&str]| {
+        let (_, apps) = call(roles, Method::GET, "/api/v1/apps/shop", Value::Null).await;
+        let stages = apps["stages"].as_array().unwrap().iter();
+        stages.map(|stage| stage["stage"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&[&there]).await, [second]);
+    assert_eq!(shown(&["developer"]).await.len(), stages.len());
+    let (_, me) = call(&[&here], Method::GET, "/api/v1/whoami", Value::Null).await;
+    assert_eq!(me["permissions"], json!(["account"]));
+    assert!(me["stages"][first].as_array().unwrap().contains(&json!("apps.deploy")), "{me}");
+    // Conditions are looked at by the same rules.
+    let who = world.assertion(acme, &[&format!("administrator@{second}")]);
+    let field = [("if-match", "*")];
+    for (stage, status) in [(first, 403), (second, 200)] {
+        let path = format!("/api/v1/stages/{stage}/network");
+        let body = r#"{"egress":{"mode":"open"}}"#;
+        let answer = world.answer_with("acme", Method::PUT, &path, Some(&who), &field, body).await;
+        assert!(answer.status() == status || status == 200 && answer.status() == 422, "{}", answer.status());
+    }
+}
+
 #[tokio::test]
 async fn roles_of_ones_own_are_made_given_changed_and_removed() {
     let world = world().await;
@@ -215,7 +370,7 @@ async fn roles_of_ones_own_are_made_given_changed_and_removed() {
 #[tokio::test]
 async fn nobody_makes_anybody_mightier_than_oneself() {
     let world = world().await;
-    let acme = world.customer("acme").await;
+    let acme = world.customer_with_stages("acme").await;
     let call = async |roles: &[&str], method: Method, path: &str, body: Value| {
         let who = world.assertion(acme, roles);
         let (status, text) = world.call("acme", method, path, Some(&who), body.to_string()).await;
@@ -256,4 +411,32 @@ async fn nobody_makes_anybody_mightier_than_oneself() {
         );
     }
     assert_eq!(call(&["keeper"], Method::POST, "/api/v1/members", other(&["keeper"])).await.0, 201);
+
+    // In single stages as everywhere: who purges in Development gives that, there.
+    let halved = &["keeper", "purger@development"][..];
+    let give = async |id: &str, roles: &[&str]| {
+        let robot = json!({ "id": id, "kind": "service", "roles": roles });
+        let cal = json!({ "email": format!("{id}@example.com"), "roles": roles });
+        let client = call(halved, Method::POST, "/api/v1/clients", robot).await.0;
+        assert_eq!(call(halved, Method::POST, "/api/v1/members", cal).await.0, client, "{roles:?}");
+        client
+    };
+    assert_eq!(give("a", &["purger@development"]).await, 201);
+    assert_eq!(give("b", &["purger"]).await, 403);
+    assert_eq!(give("c", &["purger@test"]).await, 403);
+    assert_eq!(give("d", &["administrator@development"]).await, 403);
+    assert_eq!(give("e", &["purger@development", "keeper@test"]).await, 201);
+    for nowhere in ["purger@nowhere", "purger@", "purger@Development", "none@development", "@development"] {
+        assert_eq!(give("f", &[nowhere]).await, 422, "{nowhere}");
+    }
+    // A role for a stage is a role that somebody has.
+    assert_eq!(call(&["administrator"], Method::DELETE, "/api/v1/roles/purger", Value::Null).await.0, 422);
+    // Who may do it in one stage does not look after people, who are in all.
+    for role in ["administrator@development", "keeper@development"] {
+        let new = json!({ "email": "dan@example.com", "roles": ["keeper@development"] });
+        assert_eq!(call(&[role], Method::POST, "/api/v1/members", new).await.0, 403, "{role}");
+    }
+    // Nor does anybody take more than one has.
+    let one = json!({ "roles": ["administrator@development"] });
+    assert_eq!(call(&["keeper"], Method::PUT, &format!("/api/v1/members/{ann}/roles"), one).await.0, 403);
 }

@@ -3,12 +3,14 @@
 
 mod audit;
 mod backup;
+mod client_keys;
 mod domains;
 mod feed;
 mod keys;
 mod passkeys;
 mod postgres;
 mod purge;
+mod renewal;
 mod second_factor;
 mod site;
 mod tries;
