@@ -1,4 +1,4 @@
-//! What is old is given up: entries of audit trails, and operations that ended long ago.
+//! What is old is given up: entries of audit trails, operations that ended long ago, and bans that have ended.
 
 use crate::{ApiError, App};
 use bastide_store::{StoreError, now_s};
@@ -33,9 +33,13 @@ pub async fn pass(app: &App, now: i64) -> Result<(), ApiError> {
         let mut write = app.store.write().await?;
         let entries = own.give_up_audit(&mut write, of(app.config.audit_days)).await?;
         let operations = own.give_up_operations(&mut write, of(app.config.operation_days)).await?;
+        let bans = own.give_up_bans(&mut write, now).await?;
+        if bans > 0 {
+            own.audit(&mut write, "system", "ban.ended", &format!("{bans} by their time")).await?;
+        }
         write.commit().await.map_err(StoreError::from)?;
-        if entries + operations > 0 {
-            tracing::info!(customer = %customer.name, entries, operations, "given up by age");
+        if entries + operations + bans > 0 {
+            tracing::info!(customer = %customer.name, entries, operations, bans, "given up by age");
         }
     }
     Ok(())

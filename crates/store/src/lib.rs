@@ -10,6 +10,7 @@ mod address;
 mod apps;
 mod audit;
 mod backup;
+mod bans;
 mod break_glass;
 mod clients;
 mod customers;
@@ -25,6 +26,7 @@ mod keys;
 mod label;
 mod lifecycle;
 mod logouts;
+mod look;
 mod mail;
 mod network;
 mod once;
@@ -48,6 +50,7 @@ mod waf;
 pub use apps::{AppRow, RevisionRow};
 pub use audit::{AuditFilter, AuditVerdict, NewEntry};
 pub use backup::copy_database;
+pub use bans::{BanCount, BanRow};
 pub use clients::{ClientRow, ClientSecretRow};
 pub use customers::{CustomerRow, NewStage, StageRow};
 pub use deploy::{NewOperation, OperationRow, ReplicaRow, StepRow};
@@ -62,6 +65,7 @@ pub use keys::{IssuerKeys, KeyKind, KeyRow, KeyState, NewKey};
 pub use label::{LOCK_S, LockRow};
 pub use lifecycle::ServedRow;
 pub use logouts::LogoutNotice;
+pub use look::{Logo, Look};
 pub use mail::{LinkRow, Mail, MailRow};
 pub use once::{Condition, Demands, Fingerprint, KEY_LIFE_S, KeptAnswer, OnceKey, OnceRow, demanding};
 pub use origin::Origin;
@@ -333,13 +337,19 @@ fn of_sqlite() -> Vec<Migration> {
         migration(26, "idp", include_str!("../migrations/0026_idp.sql")),
         migration(27, "once", include_str!("../migrations/0027_once.sql")),
         migration(28, "lifecycle", include_str!("../migrations/0028_lifecycle.sql")),
+        migration(33, "ban", include_str!("../migrations/0033_ban.sql")),
+        migration(34, "organization look", include_str!("../migrations/0034_organization_look.sql")),
     ]
 }
 
 /// What brings a database on a server to this version: the first is what the file's are up to that number, the others
 /// have the numbers of theirs.
 fn of_postgres() -> Vec<Migration> {
-    vec![migration(28, "lifecycle", include_str!("../migrations/postgres/0028_lifecycle.sql"))]
+    vec![
+        migration(28, "lifecycle", include_str!("../migrations/postgres/0028_lifecycle.sql")),
+        migration(33, "ban", include_str!("../migrations/postgres/0033_ban.sql")),
+        migration(34, "organization look", include_str!("../migrations/postgres/0034_organization_look.sql")),
+    ]
 }
 
 fn migration(version: i64, name: &'static str, sql: &'static str) -> Migration {

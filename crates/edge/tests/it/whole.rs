@@ -126,7 +126,7 @@ pub(crate) fn snapshot() -> Snapshot {
     let waf = Digest::from_sha256([0; 32]);
     let stage = Stage { account: "DEMO".into(), issuer: issuer(), waf, site: None, apps };
     let stages = BTreeMap::from([(StageName::production(), stage)]);
-    let demo = Customer { id: CustomerId::generate(), issuer: issuer(), stages };
+    let demo = Customer { id: CustomerId::generate(), issuer: issuer(), bans: Vec::new(), stages };
     Snapshot {
         epoch: 1,
         revision: 1,

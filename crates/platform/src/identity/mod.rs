@@ -30,6 +30,7 @@ mod issuer;
 mod keys_api;
 pub(crate) mod letters;
 mod login;
+mod logo;
 mod logout;
 pub mod members;
 mod pages;
@@ -50,6 +51,7 @@ mod workers;
 pub use breached::{Breached, BreachedFault};
 pub use break_glass::{BreakGlass, BreakGlassFault, LIFE_S as BREAK_GLASS_LIFE_S, break_glass};
 pub use fault::Fault;
+pub(crate) use logo::logo_path;
 pub use provider::Providers;
 
 use crate::{App, outbound::Outbound};
@@ -205,6 +207,7 @@ impl Identity {
         router
             .route("/identity/break-glass/{token}", get(break_glass::page).post(break_glass::submit))
             .route("/identity/style.css", get(pages::style))
+            .route("/identity/logo/{digest}", get(logo::logo))
             .route("/identity/{*rest}", any(fault::unknown))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .layer(middleware::from_fn(fault::dress))

@@ -10,6 +10,7 @@ use super::{
     invite,
     issuer::Issuer,
     login::{status_of, with_form_cookie},
+    logo::logo_path,
     logout::Wish,
     second::Onward,
     tenant::Tenant,
@@ -19,8 +20,8 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use bastide_store::MemberRow;
-use bastide_types::{Acr, Problem, Secret};
+use bastide_store::{Logo, MemberRow};
+use bastide_types::{Acr, Problem, Secret, picture::Picture};
 use factor::Shown as FactorShown;
 use qrcodegen::{QrCode, QrCodeEcc};
 use std::fmt::Write;
@@ -52,10 +53,33 @@ impl Qr {
 
 const STYLE: &str = include_str!("../../templates/identity/style.css");
 
+/// What every page begins with.
+struct Head<'a> {
+    title: &'a str,
+    logo: Option<Image>,
+}
+
+/// A logo, as a page shows it.
+struct Image {
+    path: String,
+    width: u32,
+    height: u32,
+}
+
+impl<'a> Head<'a> {
+    fn of(tenant: &'a Tenant) -> Self {
+        let image = |logo: &Logo| {
+            let Picture { width, height, .. } = logo.picture;
+            Image { path: logo_path(&logo.digest), width, height }
+        };
+        Self { title: tenant.title(), logo: tenant.look.logo.as_ref().map(image) }
+    }
+}
+
 #[derive(Template)]
 #[template(path = "identity/login.html")]
 struct LoginPage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     action: &'a str,
     fields: Vec<(&'a str, &'a str)>,
     username: &'a str,
@@ -77,7 +101,7 @@ pub struct Ways {
 #[derive(Template)]
 #[template(path = "identity/continue.html")]
 struct ContinuePage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     action: &'a str,
     other: &'a str,
     client: &'a str,
@@ -88,7 +112,7 @@ struct ContinuePage<'a> {
 #[derive(Template)]
 #[template(path = "identity/choose.html")]
 struct ChoosePage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     action: &'a str,
     form_token: &'a str,
     ask: &'a Choose<'a>,
@@ -126,7 +150,7 @@ impl<'a> Choose<'a> {
 #[derive(Template)]
 #[template(path = "identity/address.html")]
 struct AddressPage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     action: &'a str,
     form_token: &'a str,
     ask: &'a Ask,
@@ -158,7 +182,7 @@ impl Ask {
 #[derive(Template)]
 #[template(path = "identity/break_glass.html")]
 struct BreakGlassPage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     token: &'a str,
     form_token: &'a str,
     member: &'a MemberRow,
@@ -167,7 +191,7 @@ struct BreakGlassPage<'a> {
 #[derive(Template)]
 #[template(path = "identity/device.html")]
 struct DevicePage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     action: &'a str,
     form_token: &'a str,
     shown: &'a Shown<'a>,
@@ -176,7 +200,7 @@ struct DevicePage<'a> {
 #[derive(Template)]
 #[template(path = "identity/sessions.html")]
 struct SessionsPage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     action: &'a str,
     form_token: &'a str,
     member: Option<&'a str>,
@@ -187,7 +211,7 @@ struct SessionsPage<'a> {
 #[derive(Template)]
 #[template(path = "identity/second.html")]
 struct SecondPage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     action: &'a str,
     fields: Vec<(&'a str, &'a str)>,
     offer: Option<&'a Offer>,
@@ -198,7 +222,7 @@ struct SecondPage<'a> {
 #[derive(Template)]
 #[template(path = "identity/recovery.html")]
 struct RecoveryPage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     codes: &'a [Secret],
     /// A page to go on to, or else a form.
     path: Option<String>,
@@ -209,7 +233,7 @@ struct RecoveryPage<'a> {
 #[derive(Template)]
 #[template(path = "identity/factor.html")]
 struct FactorPage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     action: &'a str,
     form_token: &'a str,
     shown: &'a factor::Shown<'a>,
@@ -220,7 +244,7 @@ struct FactorPage<'a> {
 #[derive(Template)]
 #[template(path = "identity/message.html")]
 struct MessagePage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     title: &'a str,
     message: &'a str,
     /// The form that confirms it, if it is a question: where it goes and its hidden fields.
@@ -252,11 +276,11 @@ pub fn login(
     status: StatusCode,
 ) -> Answer {
     let action = issuer.path("login");
-    let customer = issuer.tenant.name.as_str();
+    let head = Head::of(&issuer.tenant);
     let fields = fields(request, form_token);
     let Login { username, problem, ways } = *shown;
-    let page = LoginPage { customer, action: &action, fields, username, problem, ways };
-    let response = html(status, page.render()?, &form_target(&request.redirect_uri));
+    let page = LoginPage { head, action: &action, fields, username, problem, ways };
+    let response = html(&issuer.tenant, status, page.render()?, &form_target(&request.redirect_uri));
     Ok(with_form_cookie(response, form_token))
 }
 
@@ -264,14 +288,14 @@ pub fn login(
 pub fn go_on(issuer: &Issuer, request: &Request, form_token: &Secret, member: &MemberRow) -> Answer {
     let (action, other) = (issuer.path("continue"), issuer.path("authorize"));
     let page = ContinuePage {
-        customer: issuer.tenant.name.as_str(),
+        head: Head::of(&issuer.tenant),
         action: &action,
         other: &other,
         client: &request.client_name,
         member,
         fields: fields(request, form_token),
     };
-    let response = html(StatusCode::OK, page.render()?, &form_target(&request.redirect_uri));
+    let response = html(&issuer.tenant, StatusCode::OK, page.render()?, &form_target(&request.redirect_uri));
     Ok(with_form_cookie(response, form_token))
 }
 
@@ -325,27 +349,27 @@ pub fn choose(
     status: StatusCode,
 ) -> Answer {
     let page = ChoosePage {
-        customer: issuer.tenant.name.as_str(),
+        head: Head::of(&issuer.tenant),
         action: &issuer.path(endpoint),
         form_token: form_token.expose(),
         ask,
         problem: shown.problem,
         grade: shown.grade,
     };
-    Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
+    Ok(with_form_cookie(html(&issuer.tenant, status, page.render()?, ""), form_token))
 }
 
 /// The page that asks for an address.
 pub fn address(issuer: &Issuer, form_token: &Secret, ask: &Ask, problem: Option<&Problem>) -> Answer {
     let page = AddressPage {
-        customer: issuer.tenant.name.as_str(),
+        head: Head::of(&issuer.tenant),
         action: &issuer.path(ask.endpoint),
         form_token: form_token.expose(),
         ask,
         problem,
     };
     let status = problem.map_or(StatusCode::OK, status_of);
-    Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
+    Ok(with_form_cookie(html(&issuer.tenant, status, page.render()?, ""), form_token))
 }
 
 /// Says after how many seconds to try again.
@@ -358,9 +382,9 @@ pub fn retry_after(mut page: Response, seconds: Option<i64>) -> Response {
 
 /// The page of a sign-in that the operator made.
 pub fn break_glass(tenant: &Tenant, token: &str, member: &MemberRow, form_token: &Secret) -> Answer {
-    let customer = tenant.name.as_str();
-    let page = BreakGlassPage { customer, token, form_token: form_token.expose(), member };
-    Ok(with_form_cookie(html(StatusCode::OK, page.render()?, ""), form_token))
+    let head = Head::of(tenant);
+    let page = BreakGlassPage { head, token, form_token: form_token.expose(), member };
+    Ok(with_form_cookie(html(tenant, StatusCode::OK, page.render()?, ""), form_token))
 }
 
 /// The page that asks whether to sign out, and remembers what a client wanted.
@@ -369,21 +393,21 @@ pub fn logout(issuer: &Issuer, form_token: &Secret, wish: &Wish) -> Answer {
     let mut fields = vec![("form_token", form_token.expose())];
     fields.extend(wish.fields.iter().map(|(name, value)| (*name, value.as_str())));
     let page = MessagePage {
-        customer: issuer.tenant.name.as_str(),
+        head: Head::of(&issuer.tenant),
         title: "Sign out",
         message: "Sign out of all browser sessions of this sign-in?",
         form: Some((&action, fields)),
     };
     let target = wish.back.as_deref().map(form_target).unwrap_or_default();
-    Ok(with_form_cookie(html(StatusCode::OK, page.render()?, &target), form_token))
+    Ok(with_form_cookie(html(&issuer.tenant, StatusCode::OK, page.render()?, &target), form_token))
 }
 
 /// The page that takes the code of a device, or asks about its program.
 pub fn device(issuer: &Issuer, form_token: &Secret, shown: &Shown<'_>) -> Answer {
-    let (action, customer) = (issuer.path("device"), issuer.tenant.name.as_str());
-    let page = DevicePage { customer, action: &action, form_token: form_token.expose(), shown };
+    let (action, head) = (issuer.path("device"), Head::of(&issuer.tenant));
+    let page = DevicePage { head, action: &action, form_token: form_token.expose(), shown };
     let status = shown.problem.map_or(StatusCode::OK, status_of);
-    Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
+    Ok(with_form_cookie(html(&issuer.tenant, status, page.render()?, ""), form_token))
 }
 
 /// The same with what went wrong, and the seconds after which to try again.
@@ -400,7 +424,7 @@ pub fn sessions(
     problem: Option<&Problem>,
 ) -> Answer {
     let page = SessionsPage {
-        customer: issuer.tenant.name.as_str(),
+        head: Head::of(&issuer.tenant),
         action: &issuer.path(account::PATH),
         form_token: form_token.expose(),
         member: member.map(|member| member.email.as_str()),
@@ -408,7 +432,7 @@ pub fn sessions(
         problem,
     };
     let status = problem.map_or(StatusCode::OK, status_of);
-    Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
+    Ok(with_form_cookie(html(&issuer.tenant, status, page.render()?, ""), form_token))
 }
 
 /// The page of the second step: it asks for a code, or offers to set an app up.
@@ -420,23 +444,23 @@ pub fn second(
     problem: Option<&Problem>,
     status: StatusCode,
 ) -> Answer {
-    let (action, customer) = (issuer.path("second"), issuer.tenant.name.as_str());
+    let (action, head) = (issuer.path("second"), Head::of(&issuer.tenant));
     let (fields, qr) = (onward.fields(form_token), offer.and_then(Qr::of));
-    let page = SecondPage { customer, action: &action, fields, offer, qr, problem };
-    Ok(with_form_cookie(html(status, page.render()?, &target_of(onward)), form_token))
+    let page = SecondPage { head, action: &action, fields, offer, qr, problem };
+    Ok(with_form_cookie(html(&issuer.tenant, status, page.render()?, &target_of(onward)), form_token))
 }
 
 /// The page that shows recovery codes, once.
 pub fn recovery(issuer: &Issuer, form_token: &Secret, codes: &[Secret], onward: &Onward) -> Answer {
     let action = issuer.path("continue");
     let page = RecoveryPage {
-        customer: issuer.tenant.name.as_str(),
+        head: Head::of(&issuer.tenant),
         codes,
         path: onward.path(issuer),
         action: &action,
         fields: onward.fields(form_token),
     };
-    Ok(with_form_cookie(html(StatusCode::OK, page.render()?, &target_of(onward)), form_token))
+    Ok(with_form_cookie(html(&issuer.tenant, StatusCode::OK, page.render()?, &target_of(onward)), form_token))
 }
 
 /// The page of somebody's own second factor.
@@ -451,7 +475,7 @@ pub fn factor(
         _ => None,
     };
     let page = FactorPage {
-        customer: issuer.tenant.name.as_str(),
+        head: Head::of(&issuer.tenant),
         action: &issuer.path(factor::PATH),
         form_token: form_token.expose(),
         shown,
@@ -459,7 +483,7 @@ pub fn factor(
         problem,
     };
     let status = problem.map_or(StatusCode::OK, status_of);
-    Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
+    Ok(with_form_cookie(html(&issuer.tenant, status, page.render()?, ""), form_token))
 }
 
 fn target_of(onward: &Onward) -> String {
@@ -471,13 +495,14 @@ fn target_of(onward: &Onward) -> String {
 
 /// A page that only says something.
 pub fn message(tenant: &Tenant, title: &str, message: &str) -> Answer {
-    let page = MessagePage { customer: tenant.name.as_str(), title, message, form: None };
-    Ok(html(StatusCode::OK, page.render()?, ""))
+    let page = MessagePage { head: Head::of(tenant), title, message, form: None };
+    Ok(html(tenant, StatusCode::OK, page.render()?, ""))
 }
 
-fn html(status: StatusCode, body: String, form_target: &str) -> Response {
+fn html(tenant: &Tenant, status: StatusCode, body: String, form_target: &str) -> Response {
+    let images = if tenant.look.logo.is_some() { " img-src 'self';" } else { "" };
     let policy = format!(
-        "default-src 'none'; style-src 'self'; form-action 'self' {form_target}; base-uri 'none'; frame-ancestors 'none'"
+        "default-src 'none'; style-src 'self';{images} form-action 'self' {form_target}; base-uri 'none'; frame-ancestors 'none'"
     );
     let mut response = (status, body).into_response();
     let headers = response.headers_mut();
