@@ -5,6 +5,7 @@ mod api;
 mod archives;
 mod audit;
 mod backchannel;
+mod bans;
 mod break_glass;
 mod broker;
 mod build;
@@ -17,6 +18,7 @@ mod images;
 mod isolation;
 mod keys;
 mod lifecycle;
+mod look;
 #[allow(dead_code, unreachable_pub)] // what the image crate's tests need besides
 #[path = "../../../image/tests/it/made.rs"]
 mod made;

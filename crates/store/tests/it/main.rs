@@ -3,9 +3,11 @@
 
 mod audit;
 mod backup;
+mod bans;
 mod domains;
 mod feed;
 mod keys;
+mod look;
 mod postgres;
 mod purge;
 mod second_factor;
