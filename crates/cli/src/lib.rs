@@ -5,6 +5,7 @@
 //! and the credentials live.
 
 mod audit;
+mod ban;
 mod cache;
 mod clients;
 mod credentials;
@@ -19,6 +20,7 @@ mod login;
 mod network;
 mod oauth;
 mod org;
+mod organization;
 mod pack;
 mod publish;
 mod scale;
@@ -140,6 +142,12 @@ pub enum Command {
     /// How the hosts of a stage behave: error pages, maintenance, redirects, security fields
     #[command(subcommand)]
     Site(site::SiteCommand),
+    /// Banned sources: everywhere (for operators), or at the hosts of your stages
+    #[command(subcommand)]
+    Ban(ban::BanCommand),
+    /// Title and logo of your organization's sign-in pages
+    #[command(subcommand)]
+    Organization(organization::OrganizationCommand),
     /// Who did what, and whether that record is whole
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -184,6 +192,8 @@ pub async fn run(context: Context, command: Command) -> Result<()> {
         Command::Client(command) => clients::client(&context, command).await,
         Command::Keys(command) => keys::keys(&context, command).await,
         Command::Site(command) => site::site(&context, command).await,
+        Command::Ban(command) => ban::ban(&context, command).await,
+        Command::Organization(command) => organization::organization(&context, command).await,
         Command::Audit(command) => audit::audit(&context, command).await,
         Command::Customer(command) => org::customer(&context, command).await,
         Command::Explain { code } => explain(&context, &code),

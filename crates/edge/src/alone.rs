@@ -105,7 +105,8 @@ pub fn run_alone(
                 counts: plot.space.tally().counts(),
             };
             let lines = Arc::new(move || vec![counts()]);
-            control.spawn(metrics::serve_at(tcp, store.clone(), lines, leave.clone(), stop.clone()));
+            let figures = metrics::Figures::new(store.clone(), lines, None);
+            control.spawn(metrics::serve_at(tcp, figures, leave.clone(), stop.clone()));
         }
     }
     let shared =

@@ -143,7 +143,12 @@ mod tests {
         let waf = Digest::from_sha256([0; 32]);
         let stage =
             Stage { account: account.into(), issuer: issuer.clone(), waf, site: None, apps: apps.into() };
-        Customer { id: CustomerId::generate(), issuer, stages: [(StageName::production(), stage)].into() }
+        Customer {
+            id: CustomerId::generate(),
+            issuer,
+            bans: Vec::new(),
+            stages: [(StageName::production(), stage)].into(),
+        }
     }
 
     fn name(text: &str) -> CustomerName {
@@ -177,7 +182,7 @@ mod tests {
         let (snapshot, fronts) = (Arc::new(snapshot), Arc::<Fronts>::default());
         let plots = plots(&snapshot, &Store::new(Limits::default(), true).cache, &fronts);
         let waf = Sites::under_built_in_rules(&snapshot);
-        Worked { snapshot, plots, waf, fronts, custom: Arc::default() }
+        Worked { snapshot, plots, waf, bans: Arc::default(), fronts, custom: Arc::default() }
     }
 
     /// Customers that cannot be served so.

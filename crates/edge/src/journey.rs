@@ -2,6 +2,7 @@
 
 use crate::{
     access_log, ahead,
+    bans::{self, By},
     cache::{Behind, Store},
     compress::{self, Wish},
     context::Context,
@@ -27,8 +28,16 @@ use tokio::{sync::watch, time::timeout};
 use tokio_util::task::TaskTracker;
 
 /// The stops of a request here, in order, as `docs/life-of-a-request.md` lists them.
-pub const STOPS: &[&str] =
-    &["edge.site", "edge.waf", "edge.front", "edge.cache", "edge.gateway", "edge.waf-answer", "edge.answer"];
+pub const STOPS: &[&str] = &[
+    "edge.ban",
+    "edge.site",
+    "edge.waf",
+    "edge.front",
+    "edge.cache",
+    "edge.gateway",
+    "edge.waf-answer",
+    "edge.answer",
+];
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -43,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) body_limits: (u64, u64),
     /// Proxies that say who the client is.
     pub(crate) believed: Vec<IpNet>,
+    pub(crate) banned: Arc<bans::Counts>,
 }
 
 /// One worker of an edge.
@@ -61,6 +71,7 @@ impl Edge {
         view: &Arc<View>,
         mut request: Request,
     ) -> Result<(Response, Option<&'static str>), Refusal> {
+        self.admit(cx, view)?;
         let found = self.site(cx, view, &mut request)?;
         let mut request = limited(request, found.body_bytes_max)?;
         // What the rules want to see of a body must come within the request's time.
@@ -139,6 +150,22 @@ impl Edge {
             plot.count(cx);
         }
         answer
+    }
+
+    /// Refuses banned sources, those of a kept connection too, before anything is done for them.
+    fn admit(&self, cx: &mut Context, view: &View) -> Result<(), Refusal> {
+        let by = if view.bans.everywhere(cx.client, cx.at) {
+            Some(By::Operator)
+        } else if view.bans.are_all_the_operators() {
+            None
+        } else {
+            site::is_banned(cx, view).then_some(By::Customer)
+        };
+        tracing::debug!(name: "edge.ban", request = %cx.id, ?by);
+        let Some(by) = by else { return Ok(()) };
+        self.shared.banned.count(by);
+        cx.verdict = "ban";
+        Err(Refusal::new(Code::Banned))
     }
 
     fn site(&self, cx: &mut Context, view: &View, request: &mut Request) -> Result<Found, Refusal> {

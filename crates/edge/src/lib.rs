@@ -6,6 +6,7 @@
 mod access_log;
 mod ahead;
 pub mod alone;
+mod bans;
 mod cache;
 mod certificates;
 mod compress;

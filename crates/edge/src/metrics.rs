@@ -1,7 +1,7 @@
 //! Figures for a scraper, in the Prometheus text format: on an address of its own that only the operator's network
 //! should reach, since it names all customers' apps.
 
-use crate::{cache::Store, view::View};
+use crate::{bans, cache::Store, view::View};
 use bastide_cache::Counts;
 use bastide_proxy::{Body, Limits, Listener, RefusedHead, Request, Response, Service, serve};
 use http::{HeaderValue, Method, StatusCode, header};
@@ -24,14 +24,13 @@ pub(crate) type Lines = Arc<dyn Fn() -> Vec<Line> + Send + Sync>;
 /// Serves figures until `stop`, or until another edge does.
 pub(crate) async fn serve_at(
     tcp: TcpListener,
-    store: Arc<Store>,
-    lines: Lines,
+    figures: Figures,
     leave: CancellationToken,
     stop: CancellationToken,
 ) {
     let limits = Limits { connections_max: 16, ..Limits::default() };
     let listener = Listener { leave, ..Listener::new(tcp, None, limits) };
-    if let Err(error) = serve(listener, Arc::new(Figures { store, lines }), stop).await {
+    if let Err(error) = serve(listener, Arc::new(figures), stop).await {
         tracing::error!(%error, "figures are not served");
     }
 }
@@ -63,9 +62,17 @@ pub(crate) fn of_apps(view: &View) -> Vec<Line> {
     lines
 }
 
-struct Figures {
+/// What a scraper gets.
+pub(crate) struct Figures {
     store: Arc<Store>,
     lines: Lines,
+    banned: Option<Arc<bans::Counts>>,
+}
+
+impl Figures {
+    pub(crate) fn new(store: Arc<Store>, lines: Lines, banned: Option<Arc<bans::Counts>>) -> Self {
+        Self { store, lines, banned }
+    }
 }
 
 impl Service for Figures {
@@ -74,7 +81,9 @@ impl Service for Figures {
         if !is_asked {
             return answer(StatusCode::NOT_FOUND, "GET /metrics\n".into());
         }
-        answer(StatusCode::OK, text(&(self.lines)(), self.store.cache.figures()))
+        let mut text = text(&(self.lines)(), self.store.cache.figures());
+        text.extend(self.banned.iter().map(|banned| banned.text()));
+        answer(StatusCode::OK, text)
     }
 
     async fn refuse(&self, head: RefusedHead) -> Response {

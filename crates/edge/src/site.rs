@@ -107,6 +107,22 @@ pub(crate) fn policy_of<'v>(view: &'v View, host: &str) -> &'v Arc<Policy> {
     of_stage.unwrap_or(view.waf.platform())
 }
 
+/// Whether the customer of a stage's host bans the client. Then the refusal has the stage's words. The Platform's hosts
+/// are not among them: nobody shuts themselves out from lifting a ban.
+pub(crate) fn is_banned(cx: &mut Context, view: &Worked) -> bool {
+    let Some(Site::Runtime(name, stage)) = view.snapshot.site(&cx.host) else { return false };
+    if !view.bans.of(&name, cx.client, cx.at) {
+        return false;
+    }
+    if let Some((customer, _)) = view.snapshot.stage(&name, &stage) {
+        cx.front = Some(view.fronts.of(customer.id, &stage).clone());
+        cx.is_custom = view.snapshot.hosts.contains_key(cx.host.as_str());
+        let names = SiteNames { customer: name.to_string(), stage: Some(stage.to_string()), app: None };
+        cx.site = Some(names.into());
+    }
+    true
+}
+
 /// Whether a request to the Platform brings content of an app, which may be larger than other bodies.
 fn is_upload(path: &str) -> bool {
     let below = path.strip_prefix(API).unwrap_or_default();

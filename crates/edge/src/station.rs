@@ -2,6 +2,7 @@
 
 use crate::{
     Config, Error,
+    bans::{self, Bans},
     cache::{Store, told},
     certificates,
     custom::{self, CustomSites},
@@ -33,10 +34,8 @@ use bastide_types::{
     cache::{CacheAnswer, CacheQuestion, CacheSays},
 };
 use http::{HeaderValue, StatusCode, header};
-use ipnet::IpNet;
 use std::{
     fs, io,
-    net::TcpListener,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -84,12 +83,14 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
         deadline: Duration::from_millis(config.deadline_ms),
         body_limits: (config.body_bytes_max, config.upload_bytes_max),
         believed: config.settings.forwarded_from.clone(),
+        banned: Arc::default(),
     });
     let guard = control.enter();
     follow(&bus, &config.state_dir, verify_key, (shared.clone(), custom), sender, &stop);
     answer_questions(&bus, &shared, &leave);
     drop(guard);
     let proxies = config.settings.proxy_protocol_from.clone();
+    let shut = bans::shut(shared.view.clone(), shared.believed.clone(), shared.banned.clone());
     let listening = succession.listen(config.https, allowed_cores())?;
     let plain = succession.listen(config.http, 1)?;
     let figures = config.settings.metrics.map(|addr| succession.listen(addr, 1)).transpose()?;
@@ -99,7 +100,13 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
     }
     for tcp in plain {
         let service = Redirect { domains: config.domains.clone(), view: shared.view.clone() };
-        control.spawn(redirect((tcp, proxies.clone()), service, leave.clone(), stop.clone()));
+        let listener = Listener {
+            proxies: proxies.clone(),
+            leave: leave.clone(),
+            shut: Some(shut.clone()),
+            ..Listener::new(tcp, None, Limits { connections_max: 1000, ..Limits::default() })
+        };
+        control.spawn(redirect(listener, service, stop.clone()));
     }
     control.spawn(files.watch());
     control.spawn(watch_rules(shared.clone(), config.waf_status.clone(), leave.clone()));
@@ -107,7 +114,8 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
         let view = shared.view.clone();
         let lines =
             Arc::new(move || view.borrow().clone().map_or_else(Vec::new, |view| metrics::of_apps(&view)));
-        control.spawn(metrics::serve_at(tcp, shared.store.clone(), lines, leave.clone(), stop.clone()));
+        let figures = metrics::Figures::new(shared.store.clone(), lines, Some(shared.banned.clone()));
+        control.spawn(metrics::serve_at(tcp, figures, leave.clone(), stop.clone()));
     }
     let begun = Arc::new(Begun::default());
     let settling = (shared.clone(), begun.clone(), leave.clone(), stop.clone());
@@ -125,13 +133,13 @@ pub fn run(config: Config, ready: Box<dyn FnOnce() + Send>, stop: CancellationTo
     let served = run_workers(count, |_| {
         let tcp = listening.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
         let (accept, shared, begun) = (accept.clone(), shared.clone(), begun.clone());
-        let (limits, proxies) = (limits.clone(), proxies.clone());
+        let (limits, proxies, shut) = (limits.clone(), proxies.clone(), Some(shut.clone()));
         let (leave, stop) = (leave.clone(), stop.clone());
         async move {
             let tcp = tcp.ok_or_else(|| io::Error::other("a worker has no listener"))?;
             let pool = Arc::new(Pool::new(PoolLimits::default()));
             let edge = Arc::new(Edge { shared, pool, tasks: TaskTracker::new() });
-            let listener = Listener { tcp, tls: Some(accept), limits, proxies, leave };
+            let listener = Listener { tcp, tls: Some(accept), limits, proxies, shut, leave };
             begun.one_of(count);
             serve(listener, edge, stop).await
         }
@@ -241,7 +249,8 @@ fn work_out(
     let fronts = Fronts::new(&snapshot, before.map(|before| &*before.fronts));
     let plots = view::plots(&snapshot, &shared.store.cache, &fronts);
     let custom = custom.made(&snapshot, before.map(|before| &*before.custom));
-    Worked { snapshot, plots, waf: waf.into(), fronts: fronts.into(), custom: custom.into() }
+    let bans = Bans::new(&snapshot).into();
+    Worked { snapshot, plots, waf: waf.into(), bans, fronts: fronts.into(), custom: custom.into() }
 }
 
 /// Looks every other second whether there are other rules, and tells people what is in force, unless another edge
@@ -282,14 +291,7 @@ fn sealing_key(path: Option<&Path>) -> Result<Option<SealingKey>, Error> {
 }
 
 /// Plain HTTP: the way to HTTPS, and answers for authorities that check a domain.
-async fn redirect(
-    (tcp, proxies): (TcpListener, Vec<IpNet>),
-    service: Redirect,
-    leave: CancellationToken,
-    stop: CancellationToken,
-) {
-    let limits = Limits { connections_max: 1000, ..Limits::default() };
-    let listener = Listener { tcp, tls: None, limits, proxies, leave };
+async fn redirect(listener: Listener, service: Redirect, stop: CancellationToken) {
     if let Err(error) = serve(listener, Arc::new(service), stop).await {
         tracing::error!(%error, "plain HTTP is not served");
     }

@@ -1,6 +1,6 @@
 //! What the edge knows at one moment: a Snapshot and who is ready. Replaced whole.
 
-use crate::{cache::Plot, canonical::canonical, custom::Made, front::Fronts, waf::force::Sites};
+use crate::{bans::Bans, cache::Plot, canonical::canonical, custom::Made, front::Fronts, waf::force::Sites};
 use bastide_balancer::{AppKey, Directory};
 use bastide_bus::facts::Facts;
 use bastide_cache::{Cache, Scope, Site, Space};
@@ -20,6 +20,8 @@ pub(crate) struct Worked {
     pub(crate) plots: Arc<Plots>,
     /// WAF policies in force.
     pub(crate) waf: Arc<Sites>,
+    /// Sources that are not served.
+    pub(crate) bans: Arc<Bans>,
     /// What customers want to happen at their hosts.
     pub(crate) fronts: Arc<Fronts>,
     /// Certificates of custom domains.

@@ -1,5 +1,5 @@
-//! What is old is given up: entries of audit trails, operations that ended long ago, revisions that nobody can go back to,
-//! and images of no revision.
+//! What is old is given up: entries of audit trails, operations that ended long ago, revisions that nobody can go back to, bans
+//! that have ended, and images of no revision.
 
 use crate::{ApiError, App, deploy::TURNS};
 use bastide_store::{StoreError, now_s};
@@ -42,9 +42,13 @@ async fn rows(app: &App, now: i64) -> Result<(), ApiError> {
         let operations = own.give_up_operations(&mut write, of(app.config.operation_days)).await?;
         let kept = (NEWEST_KEPT, TURNS);
         let revisions = own.give_up_revisions(&mut write, of(app.config.revision_days), kept).await?;
+        let bans = own.give_up_bans(&mut write, now).await?;
+        if bans > 0 {
+            own.audit(&mut write, "system", "ban.ended", &format!("{bans} by their time")).await?;
+        }
         write.commit().await.map_err(StoreError::from)?;
-        if entries + operations + revisions > 0 {
-            tracing::info!(customer = %customer.name, entries, operations, revisions, "given up by age");
+        if entries + operations + revisions + bans > 0 {
+            tracing::info!(customer = %customer.name, entries, operations, revisions, bans, "given up by age");
         }
     }
     Ok(())

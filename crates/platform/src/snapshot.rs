@@ -197,7 +197,8 @@ async fn customer(
     }
     let issuer = issuer(store, row.id, None, app.config.domains.member_issuer(&row.name)).await?;
     let hosts = own_hosts(store, row).await?;
-    Ok((Customer { id: row.id, issuer, stages: made }, hosts))
+    let bans = own.bans_for_edges().await?;
+    Ok((Customer { id: row.id, issuer, bans, stages: made }, hosts))
 }
 
 /// The proven domains of a customer.

@@ -35,7 +35,7 @@ pub use broker::Broker;
 pub use error::{HeadFault, SendFailure, UpstreamError};
 pub use interim::Interim;
 pub use limits::Limits;
-pub use listener::{Accept, Listener, accept_tls, serve};
+pub use listener::{Accept, Listener, Shut, accept_tls, serve};
 pub use peer::{Peer, TlsInfo};
 pub use pool::{Place, Pool, PoolLimits, Upstream, UpstreamTls};
 pub use prepared::Prepared;

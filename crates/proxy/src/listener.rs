@@ -9,7 +9,12 @@ use crate::{
 use futures_util::future::BoxFuture;
 use ipnet::IpNet;
 use socket2::{SockRef, TcpKeepalive};
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -26,6 +31,9 @@ const KEEP_ALIVE: Duration = Duration::from_mins(1);
 pub type Accept =
     Arc<dyn Fn(TcpStream) -> BoxFuture<'static, io::Result<TlsStream<TcpStream>>> + Send + Sync>;
 
+/// Whether connections of a source are closed before anything is read of them.
+pub type Shut = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
 /// A socket and how it is served.
 pub struct Listener {
     /// The socket.
@@ -36,6 +44,8 @@ pub struct Listener {
     pub limits: Limits,
     /// Peers whose connections begin with a PROXY header ([`proxy_protocol`]).
     pub proxies: Vec<IpNet>,
+    /// Who is not served at all; with a PROXY header the one whom it names. Asked once for each connection.
+    pub shut: Option<Shut>,
     /// Cancelled when another process has taken the socket over ([`crate::takeover`]): it accepts from then on, and
     /// what goes on here gets `limits.takeover_drain`.
     pub leave: CancellationToken,
@@ -44,7 +54,7 @@ pub struct Listener {
 impl Listener {
     /// A listener to which everybody speaks for themselves.
     pub fn new(tcp: std::net::TcpListener, tls: Option<Accept>, limits: Limits) -> Self {
-        Self { tcp, tls, limits, proxies: Vec::new(), leave: CancellationToken::new() }
+        Self { tcp, tls, limits, proxies: Vec::new(), shut: None, leave: CancellationToken::new() }
     }
 }
 
@@ -54,6 +64,7 @@ struct Shared<S> {
     service: Arc<S>,
     limits: Arc<Limits>,
     proxies: Vec<IpNet>,
+    shut: Option<Shut>,
     crowd: Arc<Crowd>,
     shaking: Arc<Crowd>,
     ending: Ending,
@@ -98,6 +109,7 @@ pub async fn serve<S: Service>(
         service,
         limits: limits.clone(),
         proxies: listener.proxies,
+        shut: listener.shut,
         crowd: Crowd::new(limits.connections_per_client_max),
         shaking: Crowd::new(limits.handshakes_per_client_max),
         ending: ending.clone(),
@@ -174,6 +186,9 @@ impl<S: Service> Shared<S> {
         // Without it small answers would wait for the client's acknowledgement.
         let _ = stream.set_nodelay(true);
         let Some((addr, local)) = self.client(&mut stream, addr, local).await else { return };
+        if self.shut.as_ref().is_some_and(|shut| shut(addr.ip())) {
+            return tracing::debug!(%addr, "a banned source");
+        }
         let Some(_present) = self.crowd.enter(addr.ip()) else {
             return tracing::debug!(%addr, "a client has too many connections");
         };

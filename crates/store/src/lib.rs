@@ -10,6 +10,7 @@ mod address;
 mod apps;
 mod audit;
 mod backup;
+mod bans;
 mod break_glass;
 mod client_keys;
 mod clients;
@@ -26,6 +27,7 @@ mod keys;
 mod label;
 mod lifecycle;
 mod logouts;
+mod look;
 mod mail;
 mod network;
 mod once;
@@ -51,6 +53,7 @@ mod waf;
 pub use apps::{AppRow, RevisionRow};
 pub use audit::{AuditFilter, AuditVerdict, NewEntry};
 pub use backup::copy_database;
+pub use bans::{BanCount, BanRow};
 pub use client_keys::{ClientKeyRow, KeysAdded};
 pub use clients::{ClientRow, ClientSecretRow};
 pub use customers::{CustomerRow, NewStage, StageRow};
@@ -66,6 +69,7 @@ pub use keys::{IssuerKeys, KeyKind, KeyRow, KeyState, NewKey};
 pub use label::{LOCK_S, LockRow};
 pub use lifecycle::ServedRow;
 pub use logouts::LogoutNotice;
+pub use look::{Logo, Look};
 pub use mail::{LinkRow, Mail, MailRow};
 pub use once::{Condition, Demands, Fingerprint, KEY_LIFE_S, KeptAnswer, OnceKey, OnceRow, demanding};
 pub use origin::Origin;
@@ -342,6 +346,8 @@ fn of_sqlite() -> Vec<Migration> {
         migration(29, "passkey", include_str!("../migrations/0029_passkey.sql")),
         migration(31, "client keys", include_str!("../migrations/0031_client_keys.sql")),
         migration(32, "session renewal", include_str!("../migrations/0032_session_renewal.sql")),
+        migration(33, "ban", include_str!("../migrations/0033_ban.sql")),
+        migration(34, "organization look", include_str!("../migrations/0034_organization_look.sql")),
     ]
 }
 
@@ -353,6 +359,8 @@ fn of_postgres() -> Vec<Migration> {
         migration(29, "passkey", include_str!("../migrations/postgres/0029_passkey.sql")),
         migration(31, "client keys", include_str!("../migrations/postgres/0031_client_keys.sql")),
         migration(32, "session renewal", include_str!("../migrations/postgres/0032_session_renewal.sql")),
+        migration(33, "ban", include_str!("../migrations/postgres/0033_ban.sql")),
+        migration(34, "organization look", include_str!("../migrations/postgres/0034_organization_look.sql")),
     ]
 }
 

@@ -49,6 +49,10 @@ id!(
     AppId
 );
 id!(
+    /// A ban of a source.
+    BanId
+);
+id!(
     /// One replica of one revision of an app in one stage; never used again.
     ReplicaId
 );

@@ -45,6 +45,8 @@ codes! {
         "The client stopped sending before the request was complete.";
     LoopDetected = "B-EDGE-0508", 508, "The request came back to us.",
         "CDN-Loop already names this edge: an origin sends its requests back here. Check the origin's address.";
+    Banned = "B-EDGE-0403", 403, "Requests from this address are not served.",
+        "The address, or the network around it, is banned: everywhere by the security office, or at the hosts of one customer by that customer. Bans end by themselves or are lifted: `bastide ban list` shows them to whoever made them. Nobody else's settings let a banned source in.";
     WafBlocked = "B-WAF-0403", 403, "The request was refused by the firewall.",
         "The loaded WAF rules scored this request as an attack. The security office finds the rules in the audit log under the request id; it can lower the mode or exclude a rule.";
     PolicyLoosened = "B-WAF-0409", 409, "The policy would loosen what is decided above.",
@@ -131,6 +133,8 @@ codes! {
         "A request with this idempotency key was carried out by a replica that ended before its answer was kept, or whose answer was too long to keep. Look at what it changed; a new key does it again.";
     TooManyRequests = "B-API-0429", 429, "Too many requests in this minute.",
         "Each customer may make so many requests in a minute to each service of the Platform, and fewer that build or deploy. The detail has the number, `Retry-After` the seconds until the next minute.";
+    BanLimit = "B-BAN-0429", 429, "Too many bans.",
+        "Bans travel to every edge. The detail has the number: ban a network instead of its addresses, or lift what is not needed any more.";
     DomainInvalid = "B-DOM-0422", 422, "This domain cannot be used.",
         "A custom domain is one host name of the public internet, in ASCII or Unicode: no wildcard, no address, nothing at or below the domains of Bastide itself. The detail names what is wrong.";
     DomainTaken = "B-DOM-0409", 409, "The domain belongs to somebody else.",

@@ -15,8 +15,8 @@ pub use places::{Leads, Place};
 pub use read::{Quarantined, ReadError};
 
 use crate::{
-    AppId, AppName, CustomerId, CustomerName, Digest, DomainName, Domains, Purges, ReplicaId, Route, Site,
-    SiteDocument, StageName, WafPolicy, ZoneName,
+    AppId, AppName, Ban, CustomerId, CustomerName, Digest, DomainName, Domains, Purges, ReplicaId, Route,
+    Site, SiteDocument, StageName, WafPolicy, ZoneName,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,6 +98,9 @@ pub struct Customer {
     pub id: CustomerId,
     /// Issuer of its members' tokens.
     pub issuer: Issuer,
+    /// Sources that its hosts refuse; those of the operator organization all hosts. Read by the edge, and by nobody else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bans: Vec<Ban>,
     /// Stages, by name.
     pub stages: BTreeMap<StageName, Stage>,
 }

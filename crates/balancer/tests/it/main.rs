@@ -48,8 +48,12 @@ fn world(zones: &[&str]) -> (Snapshot, HashMap<String, ReplicaFacts>, AppKey) {
         site: None,
         apps: [(AppName::new("shop").unwrap(), app)].into(),
     };
-    let customer =
-        Customer { id: customer_id, issuer: issuer(), stages: [(StageName::production(), stage)].into() };
+    let customer = Customer {
+        id: customer_id,
+        issuer: issuer(),
+        bans: Vec::new(),
+        stages: [(StageName::production(), stage)].into(),
+    };
     let snapshot = Snapshot {
         epoch: 1,
         revision: 1,

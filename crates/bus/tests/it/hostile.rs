@@ -37,7 +37,7 @@ pub fn serving(revision: u64) -> Snapshot {
         apps: [(AppName::new("shop").unwrap(), app)].into(),
     };
     let stages = [(StageName::production(), stage)].into();
-    let customer = Customer { id: CustomerId::generate(), issuer: issuer(), stages };
+    let customer = Customer { id: CustomerId::generate(), issuer: issuer(), bans: Vec::new(), stages };
     Snapshot {
         epoch: 1,
         revision,

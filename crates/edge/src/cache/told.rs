@@ -168,7 +168,12 @@ mod tests {
         let apps = BTreeMap::from([(AppName::new("shop").unwrap(), shop)]);
         let waf = Digest::from_sha256([0; 32]);
         let stage = Stage { account: String::new(), issuer: issuer.clone(), waf, site: None, apps };
-        Customer { id: CustomerId::generate(), issuer, stages: [(StageName::production(), stage)].into() }
+        Customer {
+            id: CustomerId::generate(),
+            issuer,
+            bans: Vec::new(),
+            stages: [(StageName::production(), stage)].into(),
+        }
     }
 
     struct Town {
@@ -198,8 +203,10 @@ mod tests {
         let fronts = Arc::<Fronts>::default();
         let plots = plots(&snapshot, &store.cache, &fronts);
         let waf = Sites::under_built_in_rules(&snapshot);
-        let view =
-            View::new(Worked { snapshot, plots, waf, fronts, custom: Arc::default() }, &Facts::default());
+        let view = View::new(
+            Worked { snapshot, plots, waf, bans: Arc::default(), fronts, custom: Arc::default() },
+            &Facts::default(),
+        );
         Town { store, view, acme: ids.0, beta: ids.1 }
     }
 

@@ -145,7 +145,10 @@ mod tests {
         let customer = |(n, (name, site)): (usize, &(&str, &str))| {
             let id = format!("01a20de4-d54c-7659-9f5b-f4ec6569bb3{n}").parse().unwrap();
             let stages = [(StageName::production(), stage(site))].into();
-            (CustomerName::new(*name).unwrap(), snapshot::Customer { id, issuer: issuer.clone(), stages })
+            (
+                CustomerName::new(*name).unwrap(),
+                snapshot::Customer { id, issuer: issuer.clone(), bans: Vec::new(), stages },
+            )
         };
         Snapshot {
             epoch: 1,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // the whole binary is a test, also what helps its tests
 
 mod alone;
+mod bans;
 mod cache;
 mod client;
 mod collapsing;

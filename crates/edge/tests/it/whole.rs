@@ -85,8 +85,8 @@ pub(crate) struct World {
     dir: tempfile::TempDir,
     public: LocalCa,
     pub(crate) https: SocketAddr,
-    http: SocketAddr,
-    trust: Arc<rustls::ClientConfig>,
+    pub(crate) http: SocketAddr,
+    pub(crate) trust: Arc<rustls::ClientConfig>,
     count: Arc<AtomicUsize>,
     stop: CancellationToken,
     edge: Option<JoinHandle<()>>,
@@ -126,7 +126,7 @@ pub(crate) fn snapshot() -> Snapshot {
     let waf = Digest::from_sha256([0; 32]);
     let stage = Stage { account: "DEMO".into(), issuer: issuer(), waf, site: None, apps };
     let stages = BTreeMap::from([(StageName::production(), stage)]);
-    let demo = Customer { id: CustomerId::generate(), issuer: issuer(), stages };
+    let demo = Customer { id: CustomerId::generate(), issuer: issuer(), bans: Vec::new(), stages };
     Snapshot {
         epoch: 1,
         revision: 1,
@@ -154,7 +154,7 @@ fn node(ca: &LocalCa, dir: &Path, role: Role, name: &str) -> NodeTls {
 }
 
 /// An address where nobody listens now.
-fn free() -> SocketAddr {
+pub(crate) fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
@@ -263,7 +263,7 @@ impl World {
     pub(crate) fn passed(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
-    fn access_log(self) -> String {
+    pub(crate) fn access_log(self) -> String {
         self.log("access.log")
     }
     /// A log, whole: the edge has ended.

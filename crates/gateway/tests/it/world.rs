@@ -509,7 +509,7 @@ impl World {
         let others = stage(&other, StageName::production(), &self.keys.others, "OTHER", apps);
         let customer = |id, name: &CustomerName, key: &SigningKey, stages| {
             let issuer = issuer(domains.member_issuer(name), key);
-            (name.clone(), Customer { id, issuer, stages })
+            (name.clone(), Customer { id, issuer, bans: Vec::new(), stages })
         };
         let customers = BTreeMap::from([
             customer(self.keys.demo, &demo, &self.keys.members, BTreeMap::from([production, test])),

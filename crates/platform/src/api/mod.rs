@@ -2,12 +2,14 @@
 
 mod apps;
 mod audit;
+mod bans;
 mod cache;
 mod customers;
 mod deployments;
 mod description;
 mod domains;
 mod network;
+mod organization;
 mod runtime;
 mod scale;
 mod services;
@@ -63,6 +65,13 @@ pub fn router(app: App) -> Router {
         .route("/audit", get(audit::list))
         .route("/audit/export", get(audit::export))
         .route("/audit/verification", get(audit::verify))
+        .route("/bans", get(bans::list).post(bans::add))
+        .route("/bans/{ban}", delete(bans::lift))
+        .route("/organization", get(organization::show).put(organization::replace))
+        .route(
+            "/organization/logo",
+            get(organization::logo).put(organization::put_logo).delete(organization::remove_logo),
+        )
         .route("/domains", get(domains::list).post(domains::add))
         // Rules against attacks dislike addresses that end like the name of a program, as `.com` does.
         .route("/domains/{domain}/claim", delete(domains::remove))
@@ -108,6 +117,9 @@ pub fn open_router() -> Router {
         audit::list,
         audit::export,
         audit::verify,
+        bans::list,
+        bans::add,
+        bans::lift,
         cache::purge,
         domains::list,
         domains::add,
@@ -122,6 +134,11 @@ pub fn open_router() -> Router {
         network::show,
         network::replace,
         network::explain,
+        organization::show,
+        organization::replace,
+        organization::logo,
+        organization::put_logo,
+        organization::remove_logo,
         runtime::show,
         services::list,
         services::rotate,

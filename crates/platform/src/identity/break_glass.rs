@@ -21,7 +21,7 @@ use bastide_identity::{
     KeyError,
     opaque::{self, Opaque},
 };
-use bastide_store::{MemberRow, Store, StoreError, Write, now_s};
+use bastide_store::{Look, MemberRow, Store, StoreError, Write, now_s};
 use bastide_types::{Acr, Code, CustomerName, Domains, Secret};
 
 /// How long the link counts, in seconds.
@@ -82,7 +82,15 @@ pub async fn break_glass(
     let token = Opaque::generate()?;
     let mut write = store.write().await?;
     own.add_break_glass(&mut write, &token.hash, member.id, now_s() + LIFE_S).await?;
-    note(store, &mut write, &Tenant { id: row.id, name: row.name }, by, "break-glass.made", &member).await?;
+    note(
+        store,
+        &mut write,
+        &Tenant { id: row.id, name: row.name, look: Look::default() },
+        by,
+        "break-glass.made",
+        &member,
+    )
+    .await?;
     write.commit().await.map_err(StoreError::from)?;
     let issuer = domains.member_issuer(customer);
     let link = Secret::new(format!("{issuer}/break-glass/{}", token.secret.expose()));

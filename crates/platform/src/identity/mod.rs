@@ -31,6 +31,7 @@ mod issuer;
 mod keys_api;
 pub(crate) mod letters;
 mod login;
+mod logo;
 mod logout;
 pub mod members;
 mod own_passkeys;
@@ -53,6 +54,7 @@ mod workers;
 pub use breached::{Breached, BreachedFault};
 pub use break_glass::{BreakGlass, BreakGlassFault, LIFE_S as BREAK_GLASS_LIFE_S, break_glass};
 pub use fault::Fault;
+pub(crate) use logo::logo_path;
 pub use provider::Providers;
 
 use crate::{App, outbound::Outbound};
@@ -217,6 +219,7 @@ impl Identity {
             .route("/identity/break-glass/{token}", get(break_glass::page).post(break_glass::submit))
             .route("/identity/style.css", get(pages::style))
             .route(passkey::SCRIPT_PATH, get(passkey::script))
+            .route("/identity/logo/{digest}", get(logo::logo))
             .route("/identity/{*rest}", any(fault::unknown))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .layer(middleware::from_fn(fault::dress))

@@ -10,6 +10,7 @@ use super::{
     invite,
     issuer::Issuer,
     login::{status_of, with_form_cookie},
+    logo::logo_path,
     logout::Wish,
     own_passkeys::{self, Proof},
     passkey::{self, Question},
@@ -21,8 +22,8 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use bastide_store::MemberRow;
-use bastide_types::{Acr, Problem, Secret};
+use bastide_store::{Logo, MemberRow};
+use bastide_types::{Acr, Problem, Secret, picture::Picture};
 use factor::Shown as FactorShown;
 use qrcodegen::{QrCode, QrCodeEcc};
 use std::fmt::Write;
@@ -54,10 +55,33 @@ impl Qr {
 
 const STYLE: &str = include_str!("../../templates/identity/style.css");
 
+/// What every page begins with.
+struct Head<'a> {
+    title: &'a str,
+    logo: Option<Image>,
+}
+
+/// A logo, as a page shows it.
+struct Image {
+    path: String,
+    width: u32,
+    height: u32,
+}
+
+impl<'a> Head<'a> {
+    fn of(tenant: &'a Tenant) -> Self {
+        let image = |logo: &Logo| {
+            let Picture { width, height, .. } = logo.picture;
+            Image { path: logo_path(&logo.digest), width, height }
+        };
+        Self { title: tenant.title(), logo: tenant.look.logo.as_ref().map(image) }
+    }
+}
+
 #[derive(Template)]
 #[template(path = "identity/login.html")]
 struct LoginPage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     action: &'a str,
     /// Where a passkey is asked for; so on other pages.
     passkey: &'a str,
@@ -81,7 +105,7 @@ pub struct Ways {
 #[derive(Template)]
 #[template(path = "identity/continue.html")]
 struct ContinuePage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     action: &'a str,
     other: &'a str,
     client: &'a str,
@@ -92,7 +116,7 @@ struct ContinuePage<'a> {
 #[derive(Template)]
 #[template(path = "identity/choose.html")]
 struct ChoosePage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     action: &'a str,
     form_token: &'a str,
     ask: &'a Choose<'a>,
@@ -130,7 +154,7 @@ impl<'a> Choose<'a> {
 #[derive(Template)]
 #[template(path = "identity/address.html")]
 struct AddressPage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     action: &'a str,
     form_token: &'a str,
     ask: &'a Ask,
@@ -162,7 +186,7 @@ impl Ask {
 #[derive(Template)]
 #[template(path = "identity/break_glass.html")]
 struct BreakGlassPage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     token: &'a str,
     form_token: &'a str,
     member: &'a MemberRow,
@@ -171,7 +195,7 @@ struct BreakGlassPage<'a> {
 #[derive(Template)]
 #[template(path = "identity/device.html")]
 struct DevicePage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     action: &'a str,
     passkey: &'a str,
     form_token: &'a str,
@@ -181,7 +205,7 @@ struct DevicePage<'a> {
 #[derive(Template)]
 #[template(path = "identity/sessions.html")]
 struct SessionsPage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     action: &'a str,
     passkey: &'a str,
     form_token: &'a str,
@@ -193,7 +217,7 @@ struct SessionsPage<'a> {
 #[derive(Template)]
 #[template(path = "identity/second.html")]
 struct SecondPage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     action: &'a str,
     fields: Vec<(&'a str, &'a str)>,
     offer: Option<&'a Offer>,
@@ -208,7 +232,7 @@ struct SecondPage<'a> {
 #[derive(Template)]
 #[template(path = "identity/passkey.html")]
 struct PasskeyPage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     script: &'static str,
     action: &'a str,
     fields: Vec<(&'a str, &'a str)>,
@@ -218,7 +242,7 @@ struct PasskeyPage<'a> {
 #[derive(Template)]
 #[template(path = "identity/passkeys.html")]
 struct PasskeysPage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     action: &'a str,
     passkey: &'a str,
     form_token: &'a str,
@@ -229,14 +253,14 @@ struct PasskeysPage<'a> {
 #[derive(Template)]
 #[template(path = "identity/no_passkey.html")]
 struct NoPasskeyPage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     path: &'a str,
 }
 
 #[derive(Template)]
 #[template(path = "identity/recovery.html")]
 struct RecoveryPage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     codes: &'a [Secret],
     /// A page to go on to, or else a form.
     path: Option<String>,
@@ -247,7 +271,7 @@ struct RecoveryPage<'a> {
 #[derive(Template)]
 #[template(path = "identity/factor.html")]
 struct FactorPage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     action: &'a str,
     passkey: &'a str,
     form_token: &'a str,
@@ -259,7 +283,7 @@ struct FactorPage<'a> {
 #[derive(Template)]
 #[template(path = "identity/message.html")]
 struct MessagePage<'a> {
-    customer: &'a str,
+    head: Head<'a>,
     title: &'a str,
     message: &'a str,
     /// The form that confirms it, if it is a question: where it goes and its hidden fields.
@@ -291,12 +315,12 @@ pub fn login(
     status: StatusCode,
 ) -> Answer {
     let action = issuer.path("login");
-    let customer = issuer.tenant.name.as_str();
+    let head = Head::of(&issuer.tenant);
     let fields = fields(request, form_token);
     let Login { username, problem, ways } = *shown;
     let passkey = &issuer.path(passkey::PATH);
-    let page = LoginPage { customer, action: &action, passkey, fields, username, problem, ways };
-    let response = html(status, page.render()?, &form_target(&request.redirect_uri));
+    let page = LoginPage { head, action: &action, passkey, fields, username, problem, ways };
+    let response = html(&issuer.tenant, status, page.render()?, &form_target(&request.redirect_uri));
     Ok(with_form_cookie(response, form_token))
 }
 
@@ -304,14 +328,14 @@ pub fn login(
 pub fn go_on(issuer: &Issuer, request: &Request, form_token: &Secret, member: &MemberRow) -> Answer {
     let (action, other) = (issuer.path("continue"), issuer.path("authorize"));
     let page = ContinuePage {
-        customer: issuer.tenant.name.as_str(),
+        head: Head::of(&issuer.tenant),
         action: &action,
         other: &other,
         client: &request.client_name,
         member,
         fields: fields(request, form_token),
     };
-    let response = html(StatusCode::OK, page.render()?, &form_target(&request.redirect_uri));
+    let response = html(&issuer.tenant, StatusCode::OK, page.render()?, &form_target(&request.redirect_uri));
     Ok(with_form_cookie(response, form_token))
 }
 
@@ -365,27 +389,27 @@ pub fn choose(
     status: StatusCode,
 ) -> Answer {
     let page = ChoosePage {
-        customer: issuer.tenant.name.as_str(),
+        head: Head::of(&issuer.tenant),
         action: &issuer.path(endpoint),
         form_token: form_token.expose(),
         ask,
         problem: shown.problem,
         grade: shown.grade,
     };
-    Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
+    Ok(with_form_cookie(html(&issuer.tenant, status, page.render()?, ""), form_token))
 }
 
 /// The page that asks for an address.
 pub fn address(issuer: &Issuer, form_token: &Secret, ask: &Ask, problem: Option<&Problem>) -> Answer {
     let page = AddressPage {
-        customer: issuer.tenant.name.as_str(),
+        head: Head::of(&issuer.tenant),
         action: &issuer.path(ask.endpoint),
         form_token: form_token.expose(),
         ask,
         problem,
     };
     let status = problem.map_or(StatusCode::OK, status_of);
-    Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
+    Ok(with_form_cookie(html(&issuer.tenant, status, page.render()?, ""), form_token))
 }
 
 /// Says after how many seconds to try again.
@@ -398,9 +422,9 @@ pub fn retry_after(mut page: Response, seconds: Option<i64>) -> Response {
 
 /// The page of a sign-in that the operator made.
 pub fn break_glass(tenant: &Tenant, token: &str, member: &MemberRow, form_token: &Secret) -> Answer {
-    let customer = tenant.name.as_str();
-    let page = BreakGlassPage { customer, token, form_token: form_token.expose(), member };
-    Ok(with_form_cookie(html(StatusCode::OK, page.render()?, ""), form_token))
+    let head = Head::of(tenant);
+    let page = BreakGlassPage { head, token, form_token: form_token.expose(), member };
+    Ok(with_form_cookie(html(tenant, StatusCode::OK, page.render()?, ""), form_token))
 }
 
 /// The page that asks whether to sign out, and remembers what a client wanted.
@@ -409,22 +433,22 @@ pub fn logout(issuer: &Issuer, form_token: &Secret, wish: &Wish) -> Answer {
     let mut fields = vec![("form_token", form_token.expose())];
     fields.extend(wish.fields.iter().map(|(name, value)| (*name, value.as_str())));
     let page = MessagePage {
-        customer: issuer.tenant.name.as_str(),
+        head: Head::of(&issuer.tenant),
         title: "Sign out",
         message: "Sign out of all browser sessions of this sign-in?",
         form: Some((&action, fields)),
     };
     let target = wish.back.as_deref().map(form_target).unwrap_or_default();
-    Ok(with_form_cookie(html(StatusCode::OK, page.render()?, &target), form_token))
+    Ok(with_form_cookie(html(&issuer.tenant, StatusCode::OK, page.render()?, &target), form_token))
 }
 
 /// The page that takes the code of a device, or asks about its program.
 pub fn device(issuer: &Issuer, form_token: &Secret, shown: &Shown<'_>) -> Answer {
-    let (action, customer) = (issuer.path("device"), issuer.tenant.name.as_str());
+    let (action, head) = (issuer.path("device"), Head::of(&issuer.tenant));
     let passkey = &issuer.path(passkey::PATH);
-    let page = DevicePage { customer, action: &action, passkey, form_token: form_token.expose(), shown };
+    let page = DevicePage { head, action: &action, passkey, form_token: form_token.expose(), shown };
     let status = shown.problem.map_or(StatusCode::OK, status_of);
-    Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
+    Ok(with_form_cookie(html(&issuer.tenant, status, page.render()?, ""), form_token))
 }
 
 /// The same with what went wrong, and the seconds after which to try again.
@@ -441,7 +465,7 @@ pub fn sessions(
     problem: Option<&Problem>,
 ) -> Answer {
     let page = SessionsPage {
-        customer: issuer.tenant.name.as_str(),
+        head: Head::of(&issuer.tenant),
         action: &issuer.path(account::PATH),
         passkey: &issuer.path(passkey::PATH),
         form_token: form_token.expose(),
@@ -450,7 +474,7 @@ pub fn sessions(
         problem,
     };
     let status = problem.map_or(StatusCode::OK, status_of);
-    Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
+    Ok(with_form_cookie(html(&issuer.tenant, status, page.render()?, ""), form_token))
 }
 
 /// The page of the second step: it asks for what is owed, or offers to set an app up.
@@ -463,15 +487,15 @@ pub fn second(
     problem: Option<&Problem>,
     status: StatusCode,
 ) -> Answer {
-    let (action, customer) = (issuer.path("second"), issuer.tenant.name.as_str());
+    let (action, head) = (issuer.path("second"), Head::of(&issuer.tenant));
     let (fields, qr) = (onward.fields(form_token), offer.and_then(Qr::of));
     let (app, passkey) = match owed {
         Owed::Factor { app, passkey } => (app, passkey.then(|| issuer.path(passkey::PATH))),
         _ => (false, None),
     };
     let passkey = passkey.as_deref();
-    let page = SecondPage { customer, action: &action, fields, offer, qr, app, passkey, problem };
-    Ok(with_form_cookie(html(status, page.render()?, &onward.target()), form_token))
+    let page = SecondPage { head, action: &action, fields, offer, qr, app, passkey, problem };
+    Ok(with_form_cookie(html(&issuer.tenant, status, page.render()?, &onward.target()), form_token))
 }
 
 /// The page that asks for a passkey, or for a new one. It alone has a script, which is served from one address of ours
@@ -486,7 +510,7 @@ pub fn passkey(
     target: &str,
 ) -> Answer {
     let page = PasskeyPage {
-        customer: issuer.tenant.name.as_str(),
+        head: Head::of(&issuer.tenant),
         script: passkey::SCRIPT_PATH,
         action: &issuer.path(endpoint),
         fields,
@@ -494,7 +518,7 @@ pub fn passkey(
     };
     let status = question.problem.map_or(StatusCode::OK, status_of);
     let script = format!("{origin}{}", passkey::SCRIPT_PATH);
-    Ok(with_form_cookie(html_with(status, page.render()?, target, Some(&script)), form_token))
+    Ok(with_form_cookie(html_with(&issuer.tenant, status, page.render()?, target, Some(&script)), form_token))
 }
 
 /// The page of somebody's own passkeys, or the form to sign in to it.
@@ -505,7 +529,7 @@ pub fn passkeys(
     problem: Option<&Problem>,
 ) -> Answer {
     let page = PasskeysPage {
-        customer: issuer.tenant.name.as_str(),
+        head: Head::of(&issuer.tenant),
         action: &issuer.path(own_passkeys::PATH),
         passkey: &issuer.path(passkey::PATH),
         form_token: form_token.expose(),
@@ -513,27 +537,26 @@ pub fn passkeys(
         problem,
     };
     let status = problem.map_or(StatusCode::OK, status_of);
-    Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
+    Ok(with_form_cookie(html(&issuer.tenant, status, page.render()?, ""), form_token))
 }
 
 /// The page for those of whom a passkey is demanded, and who have none.
 pub fn no_passkey(issuer: &Issuer) -> Answer {
-    let customer = issuer.tenant.name.as_str();
-    let page = NoPasskeyPage { customer, path: &issuer.path(own_passkeys::PATH) };
-    Ok(html(StatusCode::OK, page.render()?, ""))
+    let page = NoPasskeyPage { head: Head::of(&issuer.tenant), path: &issuer.path(own_passkeys::PATH) };
+    Ok(html(&issuer.tenant, StatusCode::OK, page.render()?, ""))
 }
 
 /// The page that shows recovery codes, once.
 pub fn recovery(issuer: &Issuer, form_token: &Secret, codes: &[Secret], onward: &Onward) -> Answer {
     let action = issuer.path("continue");
     let page = RecoveryPage {
-        customer: issuer.tenant.name.as_str(),
+        head: Head::of(&issuer.tenant),
         codes,
         path: onward.path(issuer),
         action: &action,
         fields: onward.fields(form_token),
     };
-    Ok(with_form_cookie(html(StatusCode::OK, page.render()?, &onward.target()), form_token))
+    Ok(with_form_cookie(html(&issuer.tenant, StatusCode::OK, page.render()?, &onward.target()), form_token))
 }
 
 /// The page of somebody's own second factor.
@@ -548,7 +571,7 @@ pub fn factor(
         _ => None,
     };
     let page = FactorPage {
-        customer: issuer.tenant.name.as_str(),
+        head: Head::of(&issuer.tenant),
         action: &issuer.path(factor::PATH),
         passkey: &issuer.path(passkey::PATH),
         form_token: form_token.expose(),
@@ -557,24 +580,31 @@ pub fn factor(
         problem,
     };
     let status = problem.map_or(StatusCode::OK, status_of);
-    Ok(with_form_cookie(html(status, page.render()?, ""), form_token))
+    Ok(with_form_cookie(html(&issuer.tenant, status, page.render()?, ""), form_token))
 }
 
 /// A page that only says something.
 pub fn message(tenant: &Tenant, title: &str, message: &str) -> Answer {
-    let page = MessagePage { customer: tenant.name.as_str(), title, message, form: None };
-    Ok(html(StatusCode::OK, page.render()?, ""))
+    let page = MessagePage { head: Head::of(tenant), title, message, form: None };
+    Ok(html(tenant, StatusCode::OK, page.render()?, ""))
 }
 
-fn html(status: StatusCode, body: String, form_target: &str) -> Response {
-    html_with(status, body, form_target, None)
+fn html(tenant: &Tenant, status: StatusCode, body: String, form_target: &str) -> Response {
+    html_with(tenant, status, body, form_target, None)
 }
 
 /// A page on which the script at this address may run.
-fn html_with(status: StatusCode, body: String, form_target: &str, script: Option<&str>) -> Response {
+fn html_with(
+    tenant: &Tenant,
+    status: StatusCode,
+    body: String,
+    form_target: &str,
+    script: Option<&str>,
+) -> Response {
+    let images = if tenant.look.logo.is_some() { " img-src 'self';" } else { "" };
     let script = script.map(|script| format!(" script-src {script};")).unwrap_or_default();
     let policy = format!(
-        "default-src 'none'; style-src 'self';{script} form-action 'self' {form_target}; base-uri 'none'; frame-ancestors 'none'"
+        "default-src 'none'; style-src 'self';{script}{images} form-action 'self' {form_target}; base-uri 'none'; frame-ancestors 'none'"
     );
     let mut response = (status, body).into_response();
     let headers = response.headers_mut();

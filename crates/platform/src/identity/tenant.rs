@@ -5,7 +5,7 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header, request::Parts},
 };
-use bastide_store::CustomerStore;
+use bastide_store::{CustomerStore, Look};
 use bastide_types::{Code, CustomerId, CustomerName, Secret, Site};
 
 /// The customer whose host was asked.
@@ -15,6 +15,15 @@ pub struct Tenant {
     pub id: CustomerId,
     /// Name.
     pub name: CustomerName,
+    /// How its pages look.
+    pub look: Look,
+}
+
+impl Tenant {
+    /// What its pages are headed with.
+    pub fn title(&self) -> &str {
+        self.look.title.as_deref().unwrap_or(self.name.as_str())
+    }
 }
 
 impl FromRequestParts<Identity> for Tenant {
@@ -38,8 +47,8 @@ impl FromRequestParts<Identity> for Tenant {
 impl Identity {
     /// The customer of this name.
     pub(crate) async fn tenant(&self, name: &CustomerName) -> Result<Tenant, Fault> {
-        let row = self.store().customer_named(name).await?.ok_or(Code::SiteUnknown)?;
-        Ok(Tenant { id: row.id, name: row.name })
+        let (row, look) = self.store().customer_that_looks(name).await?.ok_or(Code::SiteUnknown)?;
+        Ok(Tenant { id: row.id, name: row.name, look })
     }
 
     /// What belongs to that customer.

@@ -55,6 +55,8 @@ permissions! {
     SiteSecurity = "site.security", "Change security fields, and reset all settings of a site.";
     WafRead = "waf.read", "See the policies of the firewall.";
     WafWrite = "waf.write", "Tighten the policies of the firewall.";
+    BansRead = "bans.read", "See banned sources.";
+    BansWrite = "bans.write", "Ban sources, and lift bans.";
     DomainsRead = "domains.read", "See domains.";
     DomainsWrite = "domains.write", "Add, prove, serve and give up domains.";
     AppRolesRead = "app-roles.read", "See who has which role of an app.";
@@ -71,6 +73,8 @@ permissions! {
     SessionsLimit = "sessions.limit", "Decide how long sessions last.";
     SignInRead = "sign-in.read", "See what is demanded of sign-ins.";
     SignInWrite = "sign-in.write", "Decide what is demanded of sign-ins.";
+    OrganizationRead = "organization.read", "See the organization's title and logo.";
+    OrganizationWrite = "organization.write", "Change the organization's title and logo.";
     RolesRead = "roles.read", "See roles and permissions.";
     RolesWrite = "roles.write", "Make, change and remove roles that hold no more than one's own.";
     ClientsRead = "clients.read", "See API clients.";
@@ -82,7 +86,7 @@ permissions! {
     LocksRead = "locks.read", "See names that were given up. In the operator organization only.";
     LocksWrite = "locks.write", "Lift the lock of such a name. In the operator organization only.";
     AuditRead = "audit.read", "See who did what, and check and export the audit trail.";
-    OfficePolicies = "office.policies", "Set the firewall's policies above those of customers. In the operator organization only.";
+    OfficePolicies = "office.policies", "Set the firewall's policies above those of customers, and ban sources everywhere. In the operator organization only.";
 }
 
 /// What somebody may do.
@@ -104,6 +108,7 @@ const DEVELOPER: &[Permission] = &[
     Permission::SiteRead,
     Permission::SiteWrite,
     Permission::WafRead,
+    Permission::BansRead,
     Permission::DomainsRead,
     Permission::DomainsWrite,
     Permission::AppRolesRead,
@@ -111,6 +116,7 @@ const DEVELOPER: &[Permission] = &[
     Permission::UsersRead,
     Permission::RolesRead,
     Permission::SignInRead,
+    Permission::OrganizationRead,
 ];
 
 impl Permission {

@@ -2,11 +2,11 @@
 
 use super::Permission::{
     self, Account, AppRolesRead, AppRolesWrite, AppsDeploy, AppsPublish, AppsRead, AppsScale, AuditRead,
-    CachePurge, CacheRead, ClientsRead, ClientsWrite, CustomersRead, CustomersWrite, DomainsRead,
-    DomainsWrite, GroupsWrite, IdpsRead, IdpsWrite, KeysRead, KeysRotate, LocksRead, LocksWrite, MembersRead,
-    MembersWrite, NetworkRead, NetworkWrite, RolesRead, RolesWrite, ServicesRotate, SessionsEnd,
-    SessionsLimit, SessionsRead, SignInRead, SignInWrite, SiteRead, SiteSecurity, SiteWrite, UsersRead,
-    UsersWrite, WafRead, WafWrite,
+    BansRead, BansWrite, CachePurge, CacheRead, ClientsRead, ClientsWrite, CustomersRead, CustomersWrite,
+    DomainsRead, DomainsWrite, GroupsWrite, IdpsRead, IdpsWrite, KeysRead, KeysRotate, LocksRead, LocksWrite,
+    MembersRead, MembersWrite, NetworkRead, NetworkWrite, OrganizationRead, OrganizationWrite, RolesRead,
+    RolesWrite, ServicesRotate, SessionsEnd, SessionsLimit, SessionsRead, SignInRead, SignInWrite, SiteRead,
+    SiteSecurity, SiteWrite, UsersRead, UsersWrite, WafRead, WafWrite,
 };
 use http::Method;
 
@@ -49,6 +49,9 @@ pub const TABLE: &[(Method, &str, Permission)] = &[
     (Method::PUT, "/stages/{stage}/site/fields", SiteSecurity),
     (Method::GET, "/waf/policy", WafRead),
     (Method::PUT, "/waf/policy", WafWrite),
+    (Method::GET, "/bans", BansRead),
+    (Method::POST, "/bans", BansWrite),
+    (Method::DELETE, "/bans/{ban}", BansWrite),
     (Method::GET, "/domains", DomainsRead),
     (Method::POST, "/domains", DomainsWrite),
     (Method::DELETE, "/domains/{domain}/claim", DomainsWrite),
@@ -92,6 +95,11 @@ pub const TABLE: &[(Method, &str, Permission)] = &[
     (Method::POST, "/members/{member}/password-reset", MembersWrite),
     (Method::DELETE, "/members/{member}/second-factor", MembersWrite),
     (Method::DELETE, "/members/{member}/passkeys", MembersWrite),
+    (Method::GET, "/organization", OrganizationRead),
+    (Method::PUT, "/organization", OrganizationWrite),
+    (Method::GET, "/organization/logo", OrganizationRead),
+    (Method::PUT, "/organization/logo", OrganizationWrite),
+    (Method::DELETE, "/organization/logo", OrganizationWrite),
     (Method::GET, "/sign-in/policy", SignInRead),
     (Method::PUT, "/sign-in/policy", SignInWrite),
     (Method::GET, "/permissions", RolesRead),

@@ -21,6 +21,8 @@ const RESOURCES: &[&str] = &[
     "/clients/{client}",
     "/customers/{customer}/quota",
     "/idps/{idp}",
+    "/organization",
+    "/organization/logo",
     "/sign-in/policy",
     "/stages/{stage}/registration",
     "/stages/{stage}/network",

@@ -17,6 +17,7 @@ pub const LISTS: &[(&str, &[&str])] = &[
     ("/apps", &["name"]),
     ("/apps/{app}/roles", &["stage", "role", "email", "group", "user"]),
     ("/apps/{app}/services", &["stage", "kind"]),
+    ("/bans", &["network"]),
     ("/clients", &["id"]),
     ("/customers", &["name"]),
     ("/domains", &["domain", "stage"]),
@@ -35,7 +36,7 @@ pub const LISTS: &[(&str, &[&str])] = &[
 ];
 
 /// Lists that may be long, so that the store reads them in pages: `limit` members `after` one.
-const FROM_STORE: &[&str] = &["/stages/{stage}/groups/{group}/users", "/stages/{stage}/users"];
+const FROM_STORE: &[&str] = &["/bans", "/stages/{stage}/groups/{group}/users", "/stages/{stage}/users"];
 
 /// Whether the store reads the pages of a list.
 pub(crate) fn is_from_store(path: &str) -> bool {

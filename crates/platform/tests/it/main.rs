@@ -6,6 +6,7 @@ mod archives;
 mod audit;
 mod authenticator;
 mod backchannel;
+mod bans;
 mod break_glass;
 mod broker;
 mod build;
@@ -19,6 +20,7 @@ mod images;
 mod isolation;
 mod keys;
 mod lifecycle;
+mod look;
 #[allow(dead_code, unreachable_pub)] // what the image crate's tests need besides
 #[path = "../../../image/tests/it/made.rs"]
 mod made;

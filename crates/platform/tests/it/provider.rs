@@ -8,9 +8,13 @@ use axum::http::{Method, StatusCode, header};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bastide_identity::{claims::USER_LIFE_S, opaque};
 use bastide_store::{
-    ClientRow, CodeOutcome, Counter, DeviceOutcome, DeviceRow, KeyKind, RefreshBy, RefreshOutcome, now_s,
+    ClientRow, CodeOutcome, Counter, DeviceOutcome, DeviceRow, KeyKind, Logo, RefreshBy, RefreshOutcome,
+    now_s,
 };
-use bastide_types::StageName;
+use bastide_types::{
+    Digest, StageName,
+    picture::{Picture, PictureKind},
+};
 use serde_json::Value;
 
 const SECRET: &str = "a-secret-of-the-web-client";
@@ -792,6 +796,13 @@ async fn scripts_of_other_sites_reach_what_knows_no_cookies_and_nothing_else() {
 async fn no_page_can_be_framed_stored_or_filled_with_script() {
     let world = world().await;
     let hostile = "\"><script>alert(1)</script>";
+    let own = world.store.customer(world.acme);
+    let picture = Picture { kind: PictureKind::Png, width: 64, height: 48 };
+    let logo = Logo { picture, digest: Digest::from_sha256([7; 32]) };
+    let mut write = world.store.write().await.unwrap();
+    own.set_title(&mut write, Some(hostile)).await.unwrap();
+    own.set_logo(&mut write, Some((&logo, b"x"))).await.unwrap();
+    write.commit().await.unwrap();
     let mut browser = Browser::default();
     world.web_code("/identity", &mut browser, &[]).await;
     let consent = web(&[("prompt", "consent"), ("state", hostile), ("nonce", hostile)]);
@@ -808,9 +819,11 @@ async fn no_page_can_be_framed_stored_or_filled_with_script() {
         let page = world.browse(&mut browser, Method::GET, &path, "").await;
         assert_eq!(page.status, 200, "{path}");
         assert!(page.body.contains("<form") && !page.body.contains("<script"), "{}", page.body);
+        assert!(page.body.contains("<img class=\"logo\" src=\"/identity/logo/0707"), "{}", page.body);
         let policy = page.headers["content-security-policy"].to_str().unwrap();
         assert!(
-            policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"),
+            policy.starts_with("default-src 'none'; style-src 'self'; img-src 'self'; form-action ")
+                && policy.contains("frame-ancestors 'none'"),
             "{policy}"
         );
         assert_eq!(page.headers["cache-control"], "no-store", "{path}");

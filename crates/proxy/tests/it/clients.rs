@@ -27,11 +27,7 @@ fn start(proxies: &[&str], limits: Limits, tls: Option<Accept>) -> (SocketAddr, 
     let addr = tcp.local_addr().unwrap();
     let proxies = proxies.iter().map(|net| net.parse().unwrap()).collect();
     let stop = CancellationToken::new();
-    tokio::spawn(serve(
-        Listener { tcp, tls, limits, proxies, leave: CancellationToken::new() },
-        Arc::new(Who),
-        stop.clone(),
-    ));
+    tokio::spawn(serve(Listener { proxies, ..Listener::new(tcp, tls, limits) }, Arc::new(Who), stop.clone()));
     (addr, stop.drop_guard())
 }
 
@@ -95,6 +91,23 @@ async fn it_comes_before_the_handshake() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.ends_with("192.0.2.7:12345 to 198.51.100.2:443"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_source_that_is_shut_out_gets_no_byte_and_others_are_served() {
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (addr, stop) = (tcp.local_addr().unwrap(), CancellationToken::new());
+    let banned: std::net::IpAddr = "192.0.2.1".parse().unwrap();
+    let listener = Listener {
+        proxies: vec!["127.0.0.0/8".parse().unwrap()],
+        shut: Some(Arc::new(move |source| source == banned)),
+        ..Listener::new(tcp, None, Limits::default())
+    };
+    tokio::spawn(serve(listener, Arc::new(Who), stop.clone()));
+    let _stop = stop.drop_guard();
+    let from = |last| [&header([192, 0, 2, last])[..], GET].concat();
+    assert_eq!(ask(addr, &from(1)).await.1, "");
+    assert!(ask(addr, &from(2)).await.1.contains("192.0.2.2"));
 }
 
 #[tokio::test]

@@ -3,10 +3,12 @@
 
 mod audit;
 mod backup;
+mod bans;
 mod client_keys;
 mod domains;
 mod feed;
 mod keys;
+mod look;
 mod passkeys;
 mod postgres;
 mod purge;

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, io};
 
 /// Exclusions and variables that one policy of the WAF may have: four levels of the most that one may say.
 pub const POLICY_RULES_MAX: u64 = 4 * (200 + 100);
-/// Routes, exclusions, variables, domains and keys that one customer may have in all its stages. What a request to one
+/// Routes, exclusions, variables, domains, bans and keys that one customer may have in all its stages. What a request to one
 /// app is compared with is bounded elsewhere: 200 routes, 200 redirects, one policy.
 pub const CUSTOMER_RULES_MAX: u64 = 100_000;
 /// Memory that one customer may take, in bytes.
@@ -101,7 +101,8 @@ impl Cost {
 
 /// A customer with its hosts; policies are counted apart, for many share one.
 fn cost_of(customer: &Customer, hosts: Option<&Vec<&CustomDomain>>) -> Cost {
-    let mut cost = Cost { rules: customer.issuer.keys.len() as u64, memory: bytes_of(customer) * PER_BYTE };
+    let own = customer.issuer.keys.len() + customer.bans.len();
+    let mut cost = Cost { rules: own as u64, memory: bytes_of(customer) * PER_BYTE };
     for stage in customer.stages.values() {
         cost.rules += stage.issuer.keys.len() as u64;
         cost.rules += stage.apps.values().map(|app| app.routes.len() as u64).sum::<u64>();

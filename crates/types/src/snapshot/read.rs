@@ -1,7 +1,7 @@
 //! Reading a Snapshot piece by piece, so that one object that cannot be read takes no other along.
 
 use super::{App, Customer, Issuer, SCHEMA, Snapshot, Stage, first_schema};
-use crate::{AppName, CustomerName, Digest, Domains, SiteDocument, StageName, WafPolicy};
+use crate::{AppName, Ban, CustomerName, Digest, Domains, SiteDocument, StageName, WafPolicy};
 use serde::{
     Deserialize,
     de::{DeserializeOwned, IntoDeserializer, value::StrDeserializer},
@@ -117,6 +117,8 @@ struct Frame<'r> {
 struct CustomerFrame<'r> {
     id: crate::CustomerId,
     issuer: Issuer,
+    #[serde(borrow, default)]
+    bans: Option<&'r RawValue>,
     #[serde(borrow)]
     stages: Raw<'r>,
 }
@@ -172,7 +174,17 @@ impl Reader<'_> {
                 stages.insert(stage_name, stage);
             }
         }
-        Customer { id: frame.id, issuer: frame.issuer, stages }
+        let bans = self.bans(name, frame.bans, last);
+        Customer { id: frame.id, issuer: frame.issuer, bans, stages }
+    }
+
+    /// A list with a ban that cannot be read is not taken at all: better the last good one, whole, than one with a hole.
+    fn bans(&mut self, name: &CustomerName, raw: Option<&RawValue>, last: Option<&Customer>) -> Vec<Ban> {
+        let Some(raw) = raw else { return Vec::new() };
+        let read = serde_json::from_str(raw.get()).or_else(|error| {
+            self.instead(format!("bans of {name}"), &error, last.map(|last| &last.bans)).ok_or(())
+        });
+        read.unwrap_or_default()
     }
 
     fn stage(&mut self, what: &str, frame: StageFrame<'_>, last: Option<&Stage>) -> Stage {
@@ -271,6 +283,34 @@ mod tests {
         assert_eq!(read.customers[&name("beta")].issuer.token_epoch, 99);
         let (first, _) = Snapshot::read(&value.to_string(), None).unwrap();
         assert!(!stage(&first).apps.contains_key("shop") && stage(&first).apps.contains_key("blog"));
+    }
+
+    #[test]
+    fn bans_that_cannot_be_read_stay_as_they_were_and_all_else_is_new() {
+        let last = town();
+        for bad in [json!(7), json!([{"net": "203.0.113.0/24"}, {"net": "0.0.0.0/0"}]), json!([{"until": 7}])]
+        {
+            let mut value = serde_json::to_value(Snapshot { revision: 8, ..last.clone() }).unwrap();
+            value["customers"]["acme"]["bans"] = bad.clone();
+            *value.pointer_mut("/customers/acme/issuer/token_epoch").unwrap() = json!(99);
+            let (read, found) = Snapshot::read(&value.to_string(), Some(&last)).unwrap();
+            assert_eq!(found.iter().map(|found| &*found.what).collect::<Vec<_>>(), ["bans of acme"], "{bad}");
+            let acme = |snapshot: &Snapshot| snapshot.customers[&name("acme")].clone();
+            assert_eq!((&acme(&read).bans, acme(&read).issuer.token_epoch), (&acme(&last).bans, 99));
+            let (first, _) = Snapshot::read(&value.to_string(), None).unwrap();
+            assert!(acme(&first).bans.is_empty() && acme(&first).stages.len() == 2);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_of_before_bans_nobody() {
+        let mut value = serde_json::to_value(town()).unwrap();
+        for customer in value["customers"].as_object_mut().unwrap().values_mut() {
+            customer.as_object_mut().unwrap().remove("bans").unwrap();
+        }
+        let (read, found) = Snapshot::read(&value.to_string(), None).unwrap();
+        assert!(found.is_empty() && read.customers.values().all(|customer| customer.bans.is_empty()));
+        assert!(!serde_json::to_string(&read).unwrap().contains("bans"), "and it is written as before");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use super::{App, CustomDomain, Customer, Issuer, Snapshot, Stage, VerifyingKey};
 use crate::{
-    AccessRule, AppId, AppName, CustomerId, CustomerName, Digest, DomainName, Domains, Purges, ReplicaId,
-    Route, StageName, WafPolicy, ZoneName,
+    AccessRule, AppId, AppName, Ban, CustomerId, CustomerName, Digest, DomainName, Domains, Purges,
+    ReplicaId, Route, StageName, WafPolicy, ZoneName,
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
@@ -54,7 +54,8 @@ fn customer(domains: &Domains, label: &str) -> Customer {
         (stage, Stage { account, issuer, waf: Digest::from_sha256([0; 32]), site: None, apps })
     });
     let issuer = issuer(domains.member_issuer(&name(label)));
-    Customer { id: CustomerId::generate(), issuer, stages: stages.into() }
+    let bans = vec![Ban { net: "203.0.113.0/24".parse().unwrap(), until: Some(7) }];
+    Customer { id: CustomerId::generate(), issuer, bans, stages: stages.into() }
 }
 
 /// `acme`, `beta` and `gamma`; `www.acme.example` leads to Production of acme, `www.beta.example` to the shop of beta.
