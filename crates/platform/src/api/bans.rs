@@ -81,14 +81,14 @@ pub(crate) async fn list(
 }
 
 /// Bans a source: at the operator everywhere, at a customer at the hosts of its stages. A ban of the same network is
-/// replaced. What lets nobody in again but this machine's own addresses, or whoever asks, is refused.
-#[utoipa::path(post, path = "/bans", request_body = NewBan, responses((status = 200, body = BanView, description = "Replaced"), (status = 201, body = BanView), (status = 403, description = "Bans of the operator are the security office's"), (status = 422, description = "Not a network that can be banned"), (status = 429, description = "Too many")))]
+/// replaced. Networks that are too large, or hold an address of each machine's own or that of whoever asks, are refused.
+#[utoipa::path(post, path = "/bans", request_body = NewBan, responses((status = 200, body = BanView), (status = 403, description = "Bans of the operator are the security office's"), (status = 422, description = "Not a network that can be banned"), (status = 429, description = "Too many")))]
 pub(crate) async fn add(
     State(app): State<App>,
     caller: Caller,
     headers: HeaderMap,
     body: Result<Json<NewBan>, JsonRejection>,
-) -> Result<(StatusCode, Json<BanView>), ApiError> {
+) -> Result<Json<BanView>, ApiError> {
     demand_office(&caller)?;
     let new = document(body)?;
     let net: BannedNet = new.network.parse().map_err(invalid)?;
@@ -103,13 +103,12 @@ pub(crate) async fn add(
     let row = BanRow { id, net, reason, by: caller.who.sub.clone(), since: now_s(), until };
     own.set_ban(&mut write, &row).await?;
     has_room(&caller, &own, &mut write).await?;
-    let status = if before.is_some() { StatusCode::OK } else { StatusCode::CREATED };
     let (old, new) = (before.map(view), view(row));
     let what = ("ban.set", new.network.as_str());
     caller.note_change(&own, &mut write, what, old.as_ref(), Some(&new)).await?;
     write.commit().await.map_err(StoreError::from)?;
     snapshot::hint(&app).await?;
-    Ok((status, Json(new)))
+    Ok(Json(new))
 }
 
 /// Lifts a ban.

@@ -174,11 +174,11 @@ pub enum Service {
     Build,
     /// What runs where.
     Deploy,
-    /// Members, roles, clients, sessions, keys.
+    /// Members, roles, clients, sessions, keys, and how sign-in pages look.
     Identity,
     /// Custom domains.
     Domains,
-    /// The firewall's policies, and where apps may call to.
+    /// The firewall's policies, bans, and where apps may call to.
     Security,
     /// Settings of sites and the cache.
     Config,
@@ -199,11 +199,13 @@ impl Service {
             | ["stages", _, "sessions" | "users" | "groups" | "registration", ..] => Self::Identity,
             [
                 "whoami" | "sessions" | "members" | "roles" | "permissions" | "clients" | "keys" | "idps"
-                | "sign-in",
+                | "sign-in" | "organization",
                 ..,
             ] => Self::Identity,
             ["domains" | "locks", ..] | ["stages", _, "default-domain"] => Self::Domains,
-            ["waf", ..] | ["apps", _, "egress"] | ["stages", _, "network"] | ["audit", ..] => Self::Security,
+            ["waf" | "bans", ..] | ["apps", _, "egress"] | ["stages", _, "network"] | ["audit", ..] => {
+                Self::Security
+            }
             ["cache", ..] | ["stages", ..] => Self::Config,
             _ => Self::Deploy,
         }
@@ -227,9 +229,9 @@ impl Service {
             Self::Orgs => "Customers.",
             Self::Build => "Images of what is published.",
             Self::Deploy => "What runs where.",
-            Self::Identity => "Members, roles, clients, sessions, keys.",
+            Self::Identity => "Members, roles, clients, sessions, keys, and how sign-in pages look.",
             Self::Domains => "Custom domains.",
-            Self::Security => "The firewall's policies, and where apps may call to.",
+            Self::Security => "The firewall's policies, bans, and where apps may call to.",
             Self::Config => "Settings of sites, and what edges store.",
         }
     }

@@ -186,6 +186,10 @@ fn every_page_has_the_same_head() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|end| end == "html") && !path.ends_with("layout.html") {
             let text = std::fs::read_to_string(&path).unwrap();
+            // What stands within pages only is none itself.
+            if !text.contains("{% block main %}") {
+                continue;
+            }
             assert!(text.starts_with("{% extends \"identity/layout.html\" %}"), "{}", path.display());
             pages += 1;
         }
