@@ -39,6 +39,7 @@ mod second_factor;
 mod server;
 mod services;
 mod sessions;
+mod settings;
 mod site;
 mod sql;
 mod tries;
@@ -74,6 +75,7 @@ pub use second_factor::{SignInPolicy, StepUpRule};
 pub use server::{PostgresAdmin, ServerError};
 pub use services::{PostgresRow, login_of};
 pub use sessions::{SessionInfo, SessionLimits};
+pub use settings::{SettingRow, SettingsChange};
 pub use site::SiteBytes;
 pub use sql::{Connection, Write, counting, postgres::look_at};
 pub use tries::Counter;
@@ -333,13 +335,17 @@ fn of_sqlite() -> Vec<Migration> {
         migration(26, "idp", include_str!("../migrations/0026_idp.sql")),
         migration(27, "once", include_str!("../migrations/0027_once.sql")),
         migration(28, "lifecycle", include_str!("../migrations/0028_lifecycle.sql")),
+        migration(30, "settings", include_str!("../migrations/0030_settings.sql")),
     ]
 }
 
 /// What brings a database on a server to this version: the first is what the file's are up to that number, the others
 /// have the numbers of theirs.
 fn of_postgres() -> Vec<Migration> {
-    vec![migration(28, "lifecycle", include_str!("../migrations/postgres/0028_lifecycle.sql"))]
+    vec![
+        migration(28, "lifecycle", include_str!("../migrations/postgres/0028_lifecycle.sql")),
+        migration(30, "settings", include_str!("../migrations/postgres/0030_settings.sql")),
+    ]
 }
 
 fn migration(version: i64, name: &'static str, sql: &'static str) -> Migration {

@@ -78,11 +78,17 @@ async fn together(town: &Town) -> Result<bool> {
     let mut means = Vec::new();
     for (customer, took) in took.iter().enumerate() {
         let mean = seconds(took.iter().sum::<Duration>()) / took.len() as f64;
-        let (first, last) = (took.first().copied().unwrap_or_default(), took.last().copied().unwrap_or_default());
+        let (first, last) =
+            (took.first().copied().unwrap_or_default(), took.last().copied().unwrap_or_default());
         println!("| {customer} | {:.1} | {mean:.1} | {:.1} |", seconds(first), seconds(last));
         means.push(mean);
     }
-    let (least, most) = means.iter().fold((f64::MAX, 0.0_f64), |(least, most), mean| (least.min(*mean), most.max(*mean)));
-    println!("\nAll {} succeeded. The longest mean is {:.2} of the shortest (bar: {BAR_FAIR}).", CUSTOMERS * APPS_EACH, most / least);
+    let (least, most) =
+        means.iter().fold((f64::MAX, 0.0_f64), |(least, most), mean| (least.min(*mean), most.max(*mean)));
+    println!(
+        "\nAll {} succeeded. The longest mean is {:.2} of the shortest (bar: {BAR_FAIR}).",
+        CUSTOMERS * APPS_EACH,
+        most / least
+    );
     Ok(most / least <= BAR_FAIR)
 }

@@ -62,7 +62,11 @@ impl Town {
     /// Publishes an app whose program nobody has seen; how long until it answers.
     pub async fn new_program(&self, customer: usize, turn: usize) -> Result<Duration> {
         let app = format!("program-{turn}");
-        let dir = self.app_dir(customer, &app, "kind = \"binary\"\ncommand = [\"./server\"]\nhealth = \"/healthz\"")?;
+        let dir = self.app_dir(
+            customer,
+            &app,
+            "kind = \"binary\"\ncommand = [\"./server\"]\nhealth = \"/healthz\"",
+        )?;
         let mut program = fs::read(&self.hello)?;
         ensure!(program.len() < PROGRAM_BYTES, "the example has {} bytes", program.len());
         // What follows the sections of an executable is not read, but travels and is kept.
@@ -100,7 +104,11 @@ impl Town {
     }
 
     /// Publishes a small site, when what is returned is awaited.
-    pub fn publish_small(&self, customer: usize, app: usize) -> Result<impl Future<Output = Result<()>> + use<>> {
+    pub fn publish_small(
+        &self,
+        customer: usize,
+        app: usize,
+    ) -> Result<impl Future<Output = Result<()>> + use<>> {
         let app = format!("small-{app}");
         let dir = self.app_dir(customer, &app, "kind = \"static\"")?;
         fs::write(dir.join("index.html"), format!("small {customer} {app}."))?;

@@ -1,6 +1,6 @@
 //! Services that an app has besides its replicas: so far a database of its stage.
 
-use crate::Secret;
+use crate::{Secret, settings::Values};
 use serde::{Deserialize, Serialize};
 
 /// Port on which an app finds its database, at [`crate::network::POSTGRES`].
@@ -13,17 +13,24 @@ pub struct Services {
     /// Its database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresLogin>,
+    /// Version of its app's settings with which it runs; none where nothing was ever set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settings_version: Option<u32>,
+    /// These settings. They travel once for all replicas of a stage: [`StageState::settings`](crate::message::StageState).
+    #[serde(skip)]
+    pub settings: Values,
 }
 
 impl Services {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.postgres.is_none()
+        self.postgres.is_none() && self.settings_version.is_none()
     }
 
     /// What the app is told of them, besides its own environment.
     pub fn environment(&self) -> Vec<(String, String)> {
-        self.postgres.iter().flat_map(PostgresLogin::environment).collect()
+        let set = self.settings.iter().map(|(name, value)| (name.clone(), value.expose().to_owned()));
+        set.chain(self.postgres.iter().flat_map(PostgresLogin::environment)).collect()
     }
 }
 
@@ -95,7 +102,7 @@ mod tests {
             connections: 20,
             url_variable: "DB".into(),
         };
-        let services = Services { postgres: Some(postgres) };
+        let services = Services { postgres: Some(postgres), ..Services::default() };
         let told = services.environment();
         let value = |name: &str| told.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
         assert_eq!(value("DB"), Some("postgres://u:p@postgres.internal:5432/d?sslmode=disable"));

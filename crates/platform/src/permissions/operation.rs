@@ -4,9 +4,9 @@ use super::Permission::{
     self, Account, AppRolesRead, AppRolesWrite, AppsDeploy, AppsPublish, AppsRead, AppsScale, AuditRead,
     CachePurge, CacheRead, ClientsRead, ClientsWrite, CustomersRead, CustomersWrite, DomainsRead,
     DomainsWrite, GroupsWrite, IdpsRead, IdpsWrite, KeysRead, KeysRotate, LocksRead, LocksWrite, MembersRead,
-    MembersWrite, NetworkRead, NetworkWrite, RolesRead, RolesWrite, ServicesRotate, SessionsEnd,
-    SessionsLimit, SessionsRead, SignInRead, SignInWrite, SiteRead, SiteSecurity, SiteWrite, UsersRead,
-    UsersWrite, WafRead, WafWrite,
+    MembersWrite, NetworkRead, NetworkWrite, RolesRead, RolesWrite, SecretsWrite, ServicesRotate,
+    SessionsEnd, SessionsLimit, SessionsRead, SettingsRead, SettingsWrite, SignInRead, SignInWrite, SiteRead,
+    SiteSecurity, SiteWrite, UsersRead, UsersWrite, WafRead, WafWrite,
 };
 use http::Method;
 
@@ -33,6 +33,10 @@ pub const TABLE: &[(Method, &str, Permission)] = &[
     (Method::POST, "/apps/{app}/undeployments", AppsDeploy),
     (Method::PUT, "/apps/{app}/scale", AppsScale),
     (Method::POST, "/apps/{app}/services/postgres/rotate", ServicesRotate),
+    (Method::GET, "/apps/{app}/stages/{stage}/settings", SettingsRead),
+    (Method::PUT, "/apps/{app}/stages/{stage}/settings", SettingsWrite),
+    (Method::GET, "/apps/{app}/stages/{stage}/secrets", SettingsRead),
+    (Method::PUT, "/apps/{app}/stages/{stage}/secrets", SecretsWrite),
     (Method::GET, "/cache/figures", CacheRead),
     (Method::POST, "/cache/why", CacheRead),
     (Method::POST, "/cache/purges", CachePurge),

@@ -9,6 +9,7 @@ mod keys;
 mod postgres;
 mod purge;
 mod second_factor;
+mod settings;
 mod site;
 mod tries;
 mod world;
@@ -239,7 +240,11 @@ async fn revisions_that_nobody_goes_back_to_are_given_up() {
     // The newest two, what is being deployed, what serves, and what served before it.
     assert_eq!(give_up(now_s() + 60, (2, 2)).await, (3, vec![8, 7, 4, 3, 2]));
     assert_eq!(give_up(now_s() + 60, (0, 1)).await, (3, vec![4, 3]));
-    assert_eq!(world.store.customer(beta).revisions_of(others, 100).await.unwrap().len(), 1, "another customer's");
+    assert_eq!(
+        world.store.customer(beta).revisions_of(others, 100).await.unwrap().len(),
+        1,
+        "another customer's"
+    );
     assert_eq!(world.store.content_named().await.unwrap().len(), 1, "all have the same content");
 }
 
@@ -253,7 +258,9 @@ async fn a_stage_whose_seed_cannot_be_opened_holds_up_no_other() {
     }
     let seeds = async || {
         let stages = world.store.stages_with_replicas().await.unwrap();
-        stages.into_iter().map(|stage| (stage.customer_name.to_string(), !stage.seed.expose().is_empty()))
+        stages
+            .into_iter()
+            .map(|stage| (stage.customer_name.to_string(), !stage.seed.expose().is_empty()))
             .collect::<Vec<_>>()
     };
     assert_eq!(seeds().await, [("acme".to_owned(), true), ("beta".to_owned(), true)]);
