@@ -412,7 +412,6 @@ mod tests {
         blog.services.settings_version = Some(2);
         state.settings = vec![of(shop.app, 1, "one"), of(shop.app, 2, "two")];
         state.replicas = vec![old, shop.clone(), DesiredReplica { id: ReplicaId::generate(), ..shop }, blog];
-        state.hand_out_settings();
         let text = serde_json::to_string(&state).unwrap();
         assert_eq!(text.matches("\"two\"").count(), 1, "{text}");
         let mut read: StageState = serde_json::from_str(&text).unwrap();

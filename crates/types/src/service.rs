@@ -16,8 +16,9 @@ pub struct Services {
     /// Version of its app's settings with which it runs; none where nothing was ever set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settings_version: Option<u32>,
-    /// These settings. They travel once for all replicas of a stage: [`StageState::settings`](crate::message::StageState).
-    #[serde(skip)]
+    /// These settings. From the Platform they come once for all replicas of a stage
+    /// ([`StageState::settings`](crate::message::StageState)), and the agent hands them out; here they stand in what a node keeps.
+    #[serde(skip_serializing_if = "Values::is_empty")]
     pub settings: Values,
 }
 
@@ -113,5 +114,15 @@ mod tests {
         let text = serde_json::to_string(&services).unwrap();
         assert_eq!(serde_json::from_str::<Services>(&text).unwrap(), services);
         assert_eq!(serde_json::to_string(&Services::default()).unwrap(), "{}");
+        // What was started is started again from what the node keeps.
+        let settings =
+            Values::from([("KEY".to_owned(), Secret::new("s")), ("PGHOST".to_owned(), Secret::new("s"))]);
+        let services = Services { settings_version: Some(1), settings, ..services };
+        let text = serde_json::to_string(&services).unwrap();
+        let again: Services = serde_json::from_str(&text).unwrap();
+        assert_eq!(again, services);
+        let told: std::collections::BTreeMap<_, _> = again.environment().into_iter().collect();
+        assert_eq!(told["KEY"], "s");
+        assert_ne!(told["PGHOST"], "s", "what a service says wins");
     }
 }
