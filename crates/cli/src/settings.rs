@@ -205,8 +205,8 @@ fn values(what: &ToSet, value: Option<String>) -> Result<BTreeMap<String, Secret
             check_name(name).with_context(|| name.clone())?;
             let value = match (value, &what.file) {
                 (Some(value), _) => value,
-                (None, Some(file)) => without_line_end(read_file(file, VALUE_BYTES_MAX)?),
-                (None, None) => without_line_end(read_stdin()?),
+                (None, Some(file)) => without_line_end(&read_file(file, VALUE_BYTES_MAX)?),
+                (None, None) => without_line_end(&read_stdin()?),
             };
             BTreeMap::from([(name.clone(), Secret::new(value))])
         }
@@ -242,8 +242,8 @@ fn read_file(file: &Path, most: usize) -> Result<String> {
 }
 
 /// One line end at the end is no part of a value: editors and `echo` put one there.
-fn without_line_end(text: String) -> String {
-    let cut = text.strip_suffix("\r\n").or_else(|| text.strip_suffix('\n')).unwrap_or(&text);
+fn without_line_end(text: &str) -> String {
+    let cut = text.strip_suffix("\r\n").or_else(|| text.strip_suffix('\n')).unwrap_or(text);
     cut.to_owned()
 }
 
@@ -332,8 +332,7 @@ mod tests {
 
     #[test]
     fn one_line_end_is_no_part_of_a_value() {
-        let check =
-            |text: &str, expected: &str| assert_eq!(without_line_end(text.to_owned()), expected, "{text:?}");
+        let check = |text: &str, expected: &str| assert_eq!(without_line_end(text), expected, "{text:?}");
         check("x\n", "x");
         check("x\r\n", "x");
         check("x\n\n", "x\n");

@@ -154,8 +154,8 @@ async fn change_in(
         asked.unset.iter().map(String::as_str).filter(|name| before.contains_key(name)).collect();
     let mut outcome = Outcome {
         version: own.settings_version(stage, id).await?,
-        set: set.keys().map(ToString::to_string).collect(),
-        unset: unset.iter().map(ToString::to_string).collect(),
+        set: set.keys().map(|name| (*name).to_owned()).collect(),
+        unset: unset.iter().map(|name| (*name).to_owned()).collect(),
         revision: own.serving(stage).await?.get(&id).copied(),
         ..Outcome::default()
     };

@@ -281,13 +281,12 @@ impl CustomerStore<'_> {
     fn setting_row(&self, stage: &StageName, app: AppId, row: &Row) -> Result<SettingRow> {
         let name: String = row.try_get("name")?;
         let secret = row.try_get::<i64, _>("secret")? != 0;
-        let value = match secret {
-            true => None,
-            false => {
-                let sealed: Vec<u8> = row.try_get("value")?;
-                let value = self.store.kek.open(&self.setting_place(stage, app, &name), &sealed)?;
-                Some(String::from_utf8_lossy(&value).into_owned())
-            }
+        let value = if secret {
+            None
+        } else {
+            let sealed: Vec<u8> = row.try_get("value")?;
+            let value = self.store.kek.open(&self.setting_place(stage, app, &name), &sealed)?;
+            Some(String::from_utf8_lossy(&value).into_owned())
         };
         Ok(SettingRow {
             secret,
