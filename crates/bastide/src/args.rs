@@ -187,6 +187,10 @@ pub struct UpArgs {
     /// [default: a file of SQLite's in the data directory]
     #[arg(long, value_name = "FILE", env = "BASTIDE_DATABASE")]
     pub database: Option<PathBuf>,
+    /// Program that prints the key of the database, 32 bytes as base64, instead of the key file: an absolute path. May be given
+    /// again for its arguments; it is run without a shell (see docs/settings.md)
+    #[arg(long, value_name = "PROGRAM", allow_hyphen_values = true)]
+    pub kek_command: Vec<String>,
     /// File with the address of a PostgreSQL server for databases of apps, such as
     /// postgres://name:password@db.example.com/postgres?sslmode=verify-full&sslrootcert=/etc/ca.pem
     #[arg(long, value_name = "FILE", env = "BASTIDE_POSTGRES")]

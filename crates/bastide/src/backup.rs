@@ -265,9 +265,8 @@ pub async fn new_life(layout: &Layout) -> Result<()> {
     let config = config(layout)?;
     let config =
         config.with_context(|| format!("there is no installation in {}", layout.root().display()))?;
-    let key =
-        fs::read(&config.kek_file).with_context(|| format!("cannot read {}", config.kek_file.display()))?;
-    let store = config.database.open(Kek::new(&key)?).await.context("the database cannot be opened")?;
+    let kek = bastide_platform::kek::of(&config).await?;
+    let store = config.database.open(kek).await.context("the database cannot be opened")?;
     let epoch = store.begin_next_life().await?;
     store.close().await;
     println!("A new life has begun (epoch {epoch}). Everybody signs in again. `bastide up` starts it.");

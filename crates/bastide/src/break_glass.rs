@@ -3,16 +3,13 @@
 use crate::{args::BreakGlassArgs, files, layout::Layout};
 use anyhow::{Context, Result};
 use bastide_platform::identity::{BREAK_GLASS_LIFE_S, break_glass};
-use bastide_store::Kek;
 
 /// Makes the link and prints it.
 pub async fn run(layout: &Layout, args: BreakGlassArgs, json: bool) -> Result<()> {
     let config: Option<bastide_platform::Config> = files::read_json(&layout.config("platform-1"))?;
     let config =
         config.with_context(|| format!("there is no installation in {}", layout.root().display()))?;
-    let key = std::fs::read(&config.kek_file)
-        .with_context(|| format!("cannot read {}", config.kek_file.display()))?;
-    let store = config.database.open(Kek::new(&key)?).await?;
+    let store = config.database.open(bastide_platform::kek::of(&config).await?).await?;
     let user = ["SUDO_USER", "USER"].into_iter().find_map(|name| std::env::var(name).ok());
     let by = format!("operator of the machine ({})", user.as_deref().unwrap_or("unknown"));
     let made = break_glass(&store, &config.domains, &args.customer, args.email.as_deref(), &by).await?;

@@ -53,6 +53,8 @@ pub struct Choices {
     pub postgres: Option<PathBuf>,
     /// File with the address of a PostgreSQL database for the control plane, instead of a file.
     pub database: Option<PathBuf>,
+    /// Program with its arguments that prints the key of the database, instead of the key file.
+    pub kek_command: Vec<String>,
     /// A broker that somebody else runs.
     pub bus: Option<ExternalBus>,
 }
@@ -178,6 +180,7 @@ impl Machine<'_> {
                 None => Database::File(layout.platform().join("bastide.db")),
             },
             kek_file: layout.kek(),
+            kek_command: choices.kek_command.clone(),
             images: layout.platform().join("images"),
             work_dir: layout.platform().join("work").join(name),
             domains: choices.domains.clone(),

@@ -169,6 +169,7 @@ async fn supervise(
         runc: args.runc.clone(),
         postgres: whole(args.postgres.as_ref()),
         database: whole(args.database.as_ref()),
+        kek_command: args.kek_command.clone(),
         breached_passwords: whole(args.breached_passwords.as_ref()),
         identity: identity_settings(args)?,
         bus: external_bus(args),

@@ -82,10 +82,11 @@ struct States {
 
 impl States {
     fn read(&self, signed: &Signed) -> Result<StageState, BusError> {
-        let state: StageState = self.key.verify(signed)?;
+        let mut state: StageState = self.key.verify(signed)?;
         if state.account != self.account {
             return Err(BusError::Malformed("it is the state of another stage".into()));
         }
+        state.hand_out_settings();
         Ok(state)
     }
 

@@ -14,6 +14,7 @@ pub mod exit;
 mod form;
 mod http;
 mod idps;
+mod init;
 mod keys;
 mod lifecycle;
 mod login;
@@ -27,6 +28,7 @@ mod scale;
 mod services;
 mod session;
 mod sessions;
+mod settings;
 mod sign_in;
 mod site;
 mod status;
@@ -79,6 +81,8 @@ pub enum Command {
     Whoami,
     /// Print an access token
     Token(login::TokenArgs),
+    /// Write a bastide.toml for what is in a directory
+    Init(init::InitArgs),
     /// Publish a directory: build it once and deploy it to the first stage
     Publish(publish::PublishArgs),
     /// Run the revision of one stage in the next, the same image
@@ -121,6 +125,12 @@ pub enum Command {
     /// What an app has besides its replicas, such as a database
     #[command(subcommand)]
     Services(services::ServicesCommand),
+    /// Settings of an app in a stage, told to its replicas as environment variables
+    #[command(subcommand)]
+    Settings(settings::SettingsCommand),
+    /// Secrets of an app in a stage: as settings, and shown to nobody
+    #[command(subcommand)]
+    Secret(settings::SecretCommand),
     /// What the edges store of apps
     #[command(subcommand)]
     Cache(cache::CacheCommand),
@@ -168,6 +178,7 @@ pub async fn run(context: Context, command: Command) -> Result<()> {
         Command::Logout => login::logout(&context).await,
         Command::Whoami => login::whoami(&context).await,
         Command::Token(args) => login::token(&context, args).await,
+        Command::Init(args) => init::init(&context, &args),
         Command::Publish(args) => publish::publish(&context, args).await,
         Command::Promote(args) => publish::promote(&context, args).await,
         Command::Rollback(args) => lifecycle::rollback(&context, args).await,
@@ -185,6 +196,8 @@ pub async fn run(context: Context, command: Command) -> Result<()> {
         Command::Egress(command) => network::egress(&context, command).await,
         Command::Grant(command) => network::grant(&context, command).await,
         Command::Services(command) => services::services(&context, command).await,
+        Command::Settings(command) => settings::settings(&context, command).await,
+        Command::Secret(command) => settings::secret(&context, command).await,
         Command::Cache(command) => cache::cache(&context, command).await,
         Command::Domain(command) => domain::domain(&context, command).await,
         Command::Session(command) => sessions::session(&context, command).await,

@@ -28,6 +28,10 @@ pub struct Config {
     pub database: Database,
     /// Key-encryption key of private values in the database, 32 bytes.
     pub kek_file: PathBuf,
+    /// Program, with its arguments, that prints this key as base64, instead of the file: a way to a KMS. Its path is
+    /// absolute; it is run without a shell, when the replica starts, and has 30 seconds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kek_command: Vec<String>,
     /// Directory of the images, as an OCI image layout.
     pub images: PathBuf,
     /// Directory for uploads in progress.

@@ -80,7 +80,7 @@ pub(crate) fn of_replica(
         connections: login.connections,
         url_variable: wanted.env.clone(),
     };
-    Some(Services { postgres: Some(postgres) })
+    Some(Services { postgres: Some(postgres), ..Services::default() })
 }
 
 /// Brings what is wanted to the server until `stop`.

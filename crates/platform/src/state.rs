@@ -14,7 +14,7 @@ use crate::{
 };
 use bastide_bus::{Authority, PlatformBus, SigningKey};
 use bastide_identity::opaque;
-use bastide_store::{ClientRow, Kek, KeyState, NewKey, PostgresAdmin, Store, StoreError, now_s};
+use bastide_store::{ClientRow, KeyState, NewKey, PostgresAdmin, Store, StoreError, now_s};
 use bastide_types::{CustomerId, CustomerName, Secret, snapshot::VerifyingKey};
 use std::{fs, path::Path, sync::Arc};
 use tokio::sync::Notify;
@@ -69,7 +69,7 @@ pub const OPERATOR_CLIENT: &str = "supervisor";
 impl Platform {
     /// Opens everything; creates the operator organization when it is not there.
     pub async fn open(config: Config) -> Result<App, Error> {
-        let kek = Kek::new(&read(&config.kek_file)?).map_err(|error| unusable(&config.kek_file, error))?;
+        let kek = crate::kek::of(&config).await?;
         let store = config.database.open(kek).await?;
         let settings = serde_json::to_vec(&(&config.domains, &config.waf))
             .map_err(|error| unusable(config.database.file(), error))?;

@@ -73,6 +73,7 @@ mod tests {
             network: StageNetwork::default(),
             callees: std::collections::BTreeMap::new(),
             postgres: None,
+            settings: Vec::new(),
         }
     }
 

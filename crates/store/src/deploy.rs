@@ -23,6 +23,8 @@ pub struct ReplicaRow {
     pub revision: u32,
     /// Zone.
     pub zone: ZoneName,
+    /// Version of its app's settings with which it runs.
+    pub settings: u32,
     /// Seconds since 1970 from which it drains, if it shall.
     pub drain_at: Option<i64>,
     /// What its agent said last: starting, ready, draining, failed.
@@ -46,7 +48,7 @@ pub struct OperationRow {
     pub customer: CustomerId,
     /// Id.
     pub id: Uuid,
-    /// `publish`, `promote`, `rollback` or `undeploy`.
+    /// `publish`, `promote`, `rollback`, `undeploy`, `rotate` or `settings`.
     pub kind: String,
     /// App.
     pub app: AppId,
@@ -66,7 +68,7 @@ pub struct OperationRow {
 
 /// An operation to begin.
 pub struct NewOperation<'a> {
-    /// `publish`, `promote` or `rollback`.
+    /// `publish`, `promote`, `rollback`, `rotate` or `settings`.
     pub kind: &'a str,
     /// App.
     pub app: AppId,
@@ -125,7 +127,8 @@ impl CustomerStore<'_> {
         .bind(new.deadline)
         .claim(write)
         .await?;
-        self.add_replicas(write, new.stage, new.app, new.revision, zones).await?;
+        let settings = self.settings_version_in(write, new.stage, new.app).await?;
+        self.add_replicas(write, new.stage, new.app, (new.revision, settings), zones).await?;
         self.raise_generation(write, new.stage).await?;
         // When the revision serves already, its new replicas are in the Snapshot from now on.
         raise_revision(write).await?;
@@ -309,18 +312,22 @@ impl CustomerStore<'_> {
         keep: &[ReplicaId],
         drain_at: i64,
     ) -> Result<()> {
+        let replicas = self.replicas_in(write, stage).await?;
+        let kept = replicas.iter().filter(|replica| replica.app == app && keep.contains(&replica.id));
+        let settings = kept.map(|replica| replica.settings).max().unwrap_or(0);
         self.query(
-            "INSERT INTO serving (customer, stage, app, revision) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (customer, stage, app) DO UPDATE SET revision = ?4",
+            "INSERT INTO serving (customer, stage, app, revision, settings) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (customer, stage, app) DO UPDATE SET revision = ?4, settings = ?5",
         )
         .bind(self.customer.to_string())
         .bind(stage.as_str())
         .bind(app.to_string())
         .bind(revision)
+        .bind(settings)
         .execute(&mut **write)
         .await?;
-        self.note_served(write, stage, app, Some(revision)).await?;
-        for replica in self.replicas_in(write, stage).await? {
+        self.note_served(write, stage, app, Some((revision, settings))).await?;
+        for replica in replicas {
             if replica.app == app && !keep.contains(&replica.id) && replica.drain_at.is_none() {
                 self.drain(write, stage, replica.id, drain_at).await?;
             }
@@ -390,6 +397,7 @@ fn replica_row(row: &Row) -> Result<ReplicaRow> {
         app: parse(row.try_get("app")?)?,
         revision: row.try_get("revision")?,
         zone: parse(row.try_get("zone")?)?,
+        settings: row.try_get("settings")?,
         drain_at: row.try_get("drain_at")?,
         state: row.try_get("state")?,
         reason: row.try_get("reason")?,

@@ -44,6 +44,7 @@ mod second_factor;
 mod server;
 mod services;
 mod sessions;
+mod settings;
 mod site;
 mod sql;
 mod tries;
@@ -84,6 +85,7 @@ pub use second_factor::{SignInPolicy, StepUpRule};
 pub use server::{PostgresAdmin, ServerError};
 pub use services::{PostgresRow, login_of};
 pub use sessions::{SessionInfo, SessionLimits};
+pub use settings::{SettingRow, SettingsChange};
 pub use site::SiteBytes;
 pub use sql::{Connection, Write, counting, postgres::look_at};
 pub use tries::Counter;
@@ -344,6 +346,7 @@ fn of_sqlite() -> Vec<Migration> {
         migration(27, "once", include_str!("../migrations/0027_once.sql")),
         migration(28, "lifecycle", include_str!("../migrations/0028_lifecycle.sql")),
         migration(29, "passkey", include_str!("../migrations/0029_passkey.sql")),
+        migration(30, "settings", include_str!("../migrations/0030_settings.sql")),
         migration(31, "client keys", include_str!("../migrations/0031_client_keys.sql")),
         migration(32, "session renewal", include_str!("../migrations/0032_session_renewal.sql")),
         migration(33, "ban", include_str!("../migrations/0033_ban.sql")),
@@ -357,6 +360,7 @@ fn of_postgres() -> Vec<Migration> {
     vec![
         migration(28, "lifecycle", include_str!("../migrations/postgres/0028_lifecycle.sql")),
         migration(29, "passkey", include_str!("../migrations/postgres/0029_passkey.sql")),
+        migration(30, "settings", include_str!("../migrations/postgres/0030_settings.sql")),
         migration(31, "client keys", include_str!("../migrations/postgres/0031_client_keys.sql")),
         migration(32, "session renewal", include_str!("../migrations/postgres/0032_session_renewal.sql")),
         migration(33, "ban", include_str!("../migrations/postgres/0033_ban.sql")),

@@ -14,6 +14,8 @@ pub struct ServedRow {
     pub turn: u32,
     /// Its number; `None`: the app was taken out of the stage.
     pub revision: Option<u32>,
+    /// Version of the app's settings with which it began to.
+    pub settings: u32,
     /// Seconds since 1970 from which on.
     pub at: i64,
 }
@@ -23,7 +25,7 @@ impl CustomerStore<'_> {
     pub async fn served(&self, stage: &StageName, app: AppId, most: u32) -> Result<Vec<ServedRow>> {
         let rows = self
             .query(
-                "SELECT turn, revision, at FROM served WHERE customer = ? AND stage = ? AND app = ?
+                "SELECT turn, revision, settings, at FROM served WHERE customer = ? AND stage = ? AND app = ?
              ORDER BY turn DESC LIMIT ?",
             )
             .bind(self.customer.to_string())
@@ -34,7 +36,8 @@ impl CustomerStore<'_> {
             .await?;
         rows.iter()
             .map(|row| {
-                Ok(ServedRow { turn: row.try_get(0)?, revision: row.try_get(1)?, at: row.try_get(2)? })
+                let (turn, revision) = (row.try_get(0)?, row.try_get(1)?);
+                Ok(ServedRow { turn, revision, settings: row.try_get(2)?, at: row.try_get(3)? })
             })
             .collect()
     }
@@ -50,23 +53,24 @@ impl CustomerStore<'_> {
         rows.iter().map(|row| Ok((parse(row.try_get(0)?)?, row.try_get(1)?))).collect()
     }
 
-    /// Writes down what serves from now on.
+    /// Writes down what serves from now on: revision, and version of the settings.
     pub(crate) async fn note_served(
         &self,
         write: &mut Write,
         stage: &StageName,
         app: AppId,
-        revision: Option<u32>,
+        what: Option<(u32, u32)>,
     ) -> Result<()> {
         self.query(
-            "INSERT INTO served (customer, stage, app, turn, revision, at) SELECT ?1, ?2, ?3,
-             (SELECT COALESCE(MAX(turn), 0) + 1 FROM served WHERE customer = ?1 AND stage = ?2 AND app = ?3), ?4, ?5",
+            "INSERT INTO served (customer, stage, app, turn, revision, at, settings) SELECT ?1, ?2, ?3,
+             (SELECT COALESCE(MAX(turn), 0) + 1 FROM served WHERE customer = ?1 AND stage = ?2 AND app = ?3), ?4, ?5, ?6",
         )
         .bind(self.customer.to_string())
         .bind(stage.as_str())
         .bind(app.to_string())
-        .bind(revision)
+        .bind(what.map(|(revision, _)| revision))
         .bind(now_s())
+        .bind(what.map_or(0, |(_, settings)| settings))
         .execute(&mut **write)
         .await?;
         Ok(())

@@ -118,18 +118,19 @@ impl CustomerStore<'_> {
         Ok(())
     }
 
-    /// Adds replicas of a revision, one in each of these zones.
+    /// Adds replicas of a revision with a version of the app's settings, one in each of these zones.
     pub async fn add_replicas(
         &self,
         write: &mut Write,
         stage: &StageName,
         app: AppId,
-        revision: u32,
+        (revision, settings): (u32, u32),
         zones: &[ZoneName],
     ) -> Result<()> {
         for zone in zones {
             self.query(
-                "INSERT INTO replica (customer, stage, id, app, revision, zone) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO replica (customer, stage, id, app, revision, zone, settings)
+                 VALUES (?, ?, ?, ?, ?, ?, ?)",
             )
             .bind(self.customer.to_string())
             .bind(stage.as_str())
@@ -137,6 +138,7 @@ impl CustomerStore<'_> {
             .bind(app.to_string())
             .bind(revision)
             .bind(zone.as_str())
+            .bind(settings)
             .execute(&mut **write)
             .await?;
         }

@@ -32,6 +32,7 @@ pub mod purge;
 pub mod role;
 pub mod secret;
 pub mod service;
+pub mod settings;
 pub mod site;
 pub mod snapshot;
 pub mod tree;

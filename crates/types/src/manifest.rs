@@ -5,12 +5,14 @@ pub mod probes;
 pub mod resources;
 pub mod scale;
 pub mod services;
+pub mod settings;
 
 pub use image::ImageSource;
 pub use probes::{Probe, Probes, StartupProbe};
 pub use resources::Resources;
 pub use scale::{REPLICAS_MAX, Scale};
 pub use services::{Postgres, Services};
+pub use settings::Setting;
 
 use crate::{AppName, Route, waf::WafLayer};
 use serde::{Deserialize, Serialize};
@@ -40,6 +42,9 @@ pub struct Manifest {
     /// Environment of the app. Names are letters, digits and `_`; `PORT` and `BASTIDE_*` are ours.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Settings that it reads from its environment, set in each stage. Names as in `env`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, Setting>,
     /// What it has besides, in each stage its own.
     #[serde(default, skip_serializing_if = "Services::is_empty")]
     pub services: Services,
@@ -176,6 +181,7 @@ impl Manifest {
         self.probes.check()?;
         check_routes(&self.routes)?;
         services::check(self)?;
+        settings::check(self)?;
         if let Some(Err(fault)) = self.waf.as_ref().map(WafLayer::check) {
             return fail("waf", &fault.to_string());
         }
@@ -233,12 +239,12 @@ pub(crate) fn is_path(path: &str) -> bool {
         && path.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'%' | b'\\'))
 }
 
-fn is_variable(name: &str) -> bool {
+pub(crate) fn is_variable(name: &str) -> bool {
     name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         && name.as_bytes().first().is_some_and(|b| !b.is_ascii_digit())
 }
 
-fn is_ours(name: &str) -> bool {
+pub(crate) fn is_ours(name: &str) -> bool {
     name == "PORT" || name.starts_with("BASTIDE_")
 }
 

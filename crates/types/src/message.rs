@@ -20,6 +20,7 @@ use crate::{
     AppId, AppName, CustomerId, CustomerName, Digest, Manifest, Problem, ReplicaId, StageName, ZoneName,
     network::{POSTGRES, POSTGRES_NAME, StageNetwork, callee, internal_name},
     service::{PostgresServer, Services},
+    settings::AppSettings,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -161,6 +162,9 @@ pub struct StageState {
     /// The server that holds the databases of its apps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresServer>,
+    /// Settings of its apps, in the versions that its replicas have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<AppSettings>,
 }
 
 /// What is signed for a while only: whoever kept it cannot pass it for what holds later.
@@ -174,6 +178,17 @@ pub struct Lasting<T> {
 }
 
 impl StageState {
+    /// Gives each replica the settings of its version. Of what does not come along there is none: an agent that
+    /// reads a state calls this first.
+    pub fn hand_out_settings(&mut self) {
+        for replica in &mut self.replicas {
+            let version = replica.services.settings_version;
+            let of = |one: &&AppSettings| one.app == replica.app && Some(one.version) == version;
+            let found = self.settings.iter().find(of);
+            replica.services.settings = found.map(|one| one.values.clone()).unwrap_or_default();
+        }
+    }
+
     /// The apps that this replica may call, and where it finds each inside its own namespace.
     pub fn callees(&self, replica: &DesiredReplica) -> BTreeMap<AppName, Ipv4Addr> {
         let numbered = |app: &AppName| Some((app.clone(), callee(*self.callees.get(app)?)));
@@ -341,6 +356,7 @@ mod tests {
             network: StageNetwork { grants, ..StageNetwork::default() },
             callees: BTreeMap::from([(app("blog"), 2), (app("shop"), 7)]),
             postgres: None,
+            settings: Vec::new(),
         }
     }
 
@@ -381,6 +397,29 @@ mod tests {
         });
         let both = names(&[("blog.internal", [169, 254, 2, 2]), ("postgres.internal", [169, 254, 2, 1])]);
         assert_eq!(state.names(&shop), both);
+    }
+
+    #[test]
+    fn each_replica_gets_the_settings_of_its_app_and_version_and_they_travel_once() {
+        let (mut state, mut shop, mut blog) = (state(), replica("shop"), replica("blog"));
+        let of = |app: AppId, version: u32, value: &str| AppSettings {
+            app,
+            version,
+            values: BTreeMap::from([("KEY".to_owned(), Secret::new(value))]),
+        };
+        let mut old = DesiredReplica { id: ReplicaId::generate(), ..shop.clone() };
+        (shop.services.settings_version, old.services.settings_version) = (Some(2), Some(1));
+        blog.services.settings_version = Some(2);
+        state.settings = vec![of(shop.app, 1, "one"), of(shop.app, 2, "two")];
+        state.replicas = vec![old, shop.clone(), DesiredReplica { id: ReplicaId::generate(), ..shop }, blog];
+        let text = serde_json::to_string(&state).unwrap();
+        assert_eq!(text.matches("\"two\"").count(), 1, "{text}");
+        let mut read: StageState = serde_json::from_str(&text).unwrap();
+        read.hand_out_settings();
+        let told = read.replicas.iter().map(|replica| replica.services.environment());
+        let key = |value: &str| vec![("KEY".to_owned(), value.to_owned())];
+        assert_eq!(told.collect::<Vec<_>>(), [key("one"), key("two"), key("two"), vec![]]);
+        assert!(!format!("{read:?}").contains("\"two\""), "logs hide them");
     }
 
     #[test]

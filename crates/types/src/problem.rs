@@ -173,6 +173,8 @@ codes! {
         "An app goes through the stages in order: publish deploys to the first, promote moves the same image on.";
     ServiceMissing = "B-SVC-0409", 409, "This installation does not offer that service.",
         "`[services.postgres]` needs a PostgreSQL server that the operator has configured, and a runtime that isolates apps from each other. Nothing was kept. Ask your operator, or take the table out of `bastide.toml`.";
+    SettingMissing = "B-CONFIG-0409", 409, "A setting that the app needs is not set.",
+        "`[settings]` of the manifest says what an app cannot do without; the detail names what is missing in this stage. `bastide settings set <app> NAME=value --stage <stage>` sets it, `bastide secret set` if it is a secret. What the revision that serves needs cannot be taken away.";
     IsolationMissing = "B-RT-0403", 403, "The runtime here isolates nothing.",
         "The `process` driver runs apps as plain processes. It starts only with `--allow-no-isolation`, for one customer and never for the last stage (Production). `bastide check` says what this machine lacks for isolation; run Bastide where it lacks nothing.";
     IsolationImpossible = "B-RT-0404", 503, "Apps cannot be isolated on this machine.",

@@ -1,6 +1,6 @@
 //! Services that an app has besides its replicas: so far a database of its stage.
 
-use crate::Secret;
+use crate::{Secret, settings::Values};
 use serde::{Deserialize, Serialize};
 
 /// Port on which an app finds its database, at [`crate::network::POSTGRES`].
@@ -13,17 +13,25 @@ pub struct Services {
     /// Its database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresLogin>,
+    /// Version of its app's settings with which it runs; none where nothing was ever set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settings_version: Option<u32>,
+    /// These settings. From the Platform they come once for all replicas of a stage
+    /// ([`StageState::settings`](crate::message::StageState)), and the agent hands them out; here they stand in what a node keeps.
+    #[serde(skip_serializing_if = "Values::is_empty")]
+    pub settings: Values,
 }
 
 impl Services {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.postgres.is_none()
+        self.postgres.is_none() && self.settings_version.is_none()
     }
 
     /// What the app is told of them, besides its own environment.
     pub fn environment(&self) -> Vec<(String, String)> {
-        self.postgres.iter().flat_map(PostgresLogin::environment).collect()
+        let set = self.settings.iter().map(|(name, value)| (name.clone(), value.expose().to_owned()));
+        set.chain(self.postgres.iter().flat_map(PostgresLogin::environment)).collect()
     }
 }
 
@@ -95,7 +103,7 @@ mod tests {
             connections: 20,
             url_variable: "DB".into(),
         };
-        let services = Services { postgres: Some(postgres) };
+        let services = Services { postgres: Some(postgres), ..Services::default() };
         let told = services.environment();
         let value = |name: &str| told.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
         assert_eq!(value("DB"), Some("postgres://u:p@postgres.internal:5432/d?sslmode=disable"));
@@ -106,5 +114,15 @@ mod tests {
         let text = serde_json::to_string(&services).unwrap();
         assert_eq!(serde_json::from_str::<Services>(&text).unwrap(), services);
         assert_eq!(serde_json::to_string(&Services::default()).unwrap(), "{}");
+        // What was started is started again from what the node keeps.
+        let settings =
+            Values::from([("KEY".to_owned(), Secret::new("s")), ("PGHOST".to_owned(), Secret::new("s"))]);
+        let services = Services { settings_version: Some(1), settings, ..services };
+        let text = serde_json::to_string(&services).unwrap();
+        let again: Services = serde_json::from_str(&text).unwrap();
+        assert_eq!(again, services);
+        let told: std::collections::BTreeMap<_, _> = again.environment().into_iter().collect();
+        assert_eq!(told["KEY"], "s");
+        assert_ne!(told["PGHOST"], "s", "what a service says wins");
     }
 }

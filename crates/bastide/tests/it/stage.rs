@@ -108,6 +108,7 @@ async fn apps_of_a_stage_call_each_other_by_grant_and_have_databases_of_their_ow
         grants(&stage).await?;
         databases(&stage, &server).await?;
         rotation(&stage).await?;
+        secrets(&stage).await?;
         life_of_the_role(&stage).await?;
         what_is_granted_is_proven(&stage)
     };
@@ -244,6 +245,20 @@ async fn rotation(stage: &Stage<'_>) -> Result<()> {
     let fresh = |answer: &str| answer.trim().starts_with("bastide_") && answer.trim() != before;
     stage.until(DEVELOPMENT, "/front/run", &words, fresh).await?;
     ensure!(stage.sql(DEVELOPMENT, "select * from notes").await? == "kept", "what was there is there");
+    Ok(())
+}
+
+/// A secret comes into the environment of new replicas, in its stage alone, and is shown by no command.
+async fn secrets(stage: &Stage<'_>) -> Result<()> {
+    const SECRET: &str = "told-by-standard-input";
+    stage.product.cli(&["secret", "set", "front", "OWN_KEY"], &format!("{SECRET}\n"))?;
+    let found = ["-X", "-q", "-c", "\\getenv found OWN_KEY", "-c", "\\echo :found"];
+    let words = [&[stage.psql.as_str()][..], &found].concat().join("\n");
+    stage.until(DEVELOPMENT, "/front/run", &words, |answer| answer.trim() == SECRET).await?;
+    let answer = stage.ask(TEST, "/front/run", &words).await?;
+    ensure!(!answer.contains(SECRET), "{answer}");
+    let listed = stage.json(&["settings", "list", "front"])?;
+    ensure!(listed["settings"][0]["name"] == "OWN_KEY" && !listed.to_string().contains(SECRET), "{listed}");
     Ok(())
 }
 

@@ -337,6 +337,7 @@ pub fn stage_state(account: &str, generation: u64) -> StageState {
         network: Default::default(),
         callees: Default::default(),
         postgres: None,
+        settings: Vec::new(),
     }
 }
 

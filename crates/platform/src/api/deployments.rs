@@ -69,7 +69,7 @@ pub(crate) struct Operations {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct OperationLine {
     id: String,
-    /// `publish`, `promote`, `rollback` or `undeploy`.
+    /// `publish`, `promote`, `rollback`, `undeploy`, `rotate` or `settings`.
     kind: String,
     app: String,
     stage: String,

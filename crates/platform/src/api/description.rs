@@ -180,7 +180,7 @@ pub enum Service {
     Domains,
     /// The firewall's policies, bans, and where apps may call to.
     Security,
-    /// Settings of sites and the cache.
+    /// Settings of apps and sites, and the cache.
     Config,
 }
 
@@ -195,6 +195,7 @@ impl Service {
         match words.as_slice() {
             ["customers", ..] => Self::Orgs,
             ["apps", _, "publish" | "content", ..] => Self::Build,
+            ["apps", _, "stages", ..] => Self::Config,
             ["apps", _, "roles", ..]
             | ["stages", _, "sessions" | "users" | "groups" | "registration", ..] => Self::Identity,
             [
@@ -232,7 +233,7 @@ impl Service {
             Self::Identity => "Members, roles, clients, sessions, keys, and how sign-in pages look.",
             Self::Domains => "Custom domains.",
             Self::Security => "The firewall's policies, bans, and where apps may call to.",
-            Self::Config => "Settings of sites, and what edges store.",
+            Self::Config => "Settings and secrets of apps, settings of sites, and what edges store.",
         }
     }
 }

@@ -13,6 +13,7 @@ mod organization;
 mod runtime;
 mod scale;
 mod services;
+mod settings;
 mod site;
 mod waf;
 mod whoami;
@@ -47,6 +48,11 @@ pub fn router(app: App) -> Router {
         .route("/apps/{app}/egress", get(network::explain))
         .route("/apps/{app}/services", get(services::list))
         .route("/apps/{app}/services/postgres/rotate", post(services::rotate))
+        .route("/apps/{app}/stages/{stage}/settings", get(settings::show).put(settings::replace))
+        .route(
+            "/apps/{app}/stages/{stage}/secrets",
+            get(settings::show_secrets).put(settings::replace_secrets),
+        )
         .route("/cache/purges", post(cache::purge))
         .route("/cache/figures", get(cache::figures))
         .route("/cache/why", post(cache::why))
@@ -142,6 +148,10 @@ pub fn open_router() -> Router {
         runtime::show,
         services::list,
         services::rotate,
+        settings::show,
+        settings::show_secrets,
+        settings::replace,
+        settings::replace_secrets,
         site::show,
         site::reset,
         site::page,

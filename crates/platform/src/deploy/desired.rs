@@ -2,7 +2,11 @@
 
 use crate::{ApiError, App, services};
 use bastide_store::StageRow;
-use bastide_types::message::{DesiredReplica, StageState};
+use bastide_types::{
+    message::{DesiredReplica, StageState},
+    settings::AppSettings,
+};
+use std::collections::BTreeSet;
 
 /// The desired state of a stage.
 pub(crate) async fn state(app: &App, stage: &StageRow) -> Result<StageState, ApiError> {
@@ -17,10 +21,11 @@ pub(crate) async fn state(app: &App, stage: &StageRow) -> Result<StageState, Api
             continue;
         }
         // What a replica needs comes first; it is told to the agent when that is there.
-        let Some(services) = services::of_replica(&revision.manifest, &logins, replica.app, replica.id)
+        let Some(mut services) = services::of_replica(&revision.manifest, &logins, replica.app, replica.id)
         else {
             continue;
         };
+        services.settings_version = (replica.settings > 0).then_some(replica.settings);
         replicas.push(DesiredReplica {
             id: replica.id,
             app: replica.app,
@@ -36,6 +41,15 @@ pub(crate) async fn state(app: &App, stage: &StageRow) -> Result<StageState, Api
             services,
         });
     }
+    let versions: BTreeSet<_> = replicas
+        .iter()
+        .filter_map(|replica| Some((replica.app, replica.services.settings_version?)))
+        .collect();
+    let mut settings = Vec::new();
+    for (app, version) in versions {
+        let values = own.settings_at(&stage.name, app, version).await?;
+        settings.push(AppSettings { app, version, values });
+    }
     let uses_postgres = replicas.iter().any(|replica| replica.services.postgres.is_some());
     let postgres = app.postgres.as_ref().filter(|_| uses_postgres).map(|admin| admin.server().clone());
     Ok(StageState {
@@ -47,5 +61,6 @@ pub(crate) async fn state(app: &App, stage: &StageRow) -> Result<StageState, Api
         network: own.network(&stage.name).await?,
         callees: own.callees(&stage.name).await?,
         postgres,
+        settings,
     })
 }

@@ -2,7 +2,7 @@
 
 use super::scaler;
 use crate::{
-    ApiError, App, services,
+    ApiError, App, services, settings,
     waf::{Office, Place, judge},
 };
 use bastide_store::{CustomerStore, RevisionRow};
@@ -37,7 +37,7 @@ impl Impact {
         self.blockers.push(Finding { code, what });
     }
 
-    fn warn(&mut self, what: String) {
+    pub(super) fn warn(&mut self, what: String) {
         self.warnings.push(what);
     }
 
@@ -77,6 +77,11 @@ pub(crate) async fn of_deployment(
         }
     }
     policy(app, own, stage, revision, &mut impact).await?;
+    let set = own.settings(stage, revision.app).await?;
+    if let Err(error) = settings::demand(&revision.manifest, &set) {
+        impact.block(error);
+    }
+    settings::oddities(&revision.manifest, &set).into_iter().for_each(|what| impact.warn(what));
     let serving = own.serving(stage).await?.get(&revision.app).copied();
     if let Some(number) = serving
         && let Some(before) = own.revision(revision.app, number).await?

@@ -108,7 +108,16 @@ pub(crate) async fn roll_back<'a>(
         ApiError::because(Code::NothingBefore, why)
     })?;
     let revision = own.revision(found.id, number).await?.ok_or_else(|| ApiError::new(Code::Internal))?;
-    let impact = impact::of_deployment(app, own, stage, &revision).await?;
+    let mut impact = impact::of_deployment(app, own, stage, &revision).await?;
+    // Settings are the stage's: none comes back with a revision, so what differs is said.
+    let then = turns.iter().find(|turn| turn.revision == Some(number)).map_or(0, |turn| turn.settings);
+    let changed = own.settings_changed_since(stage, found.id, then).await?;
+    if !changed.is_empty() {
+        let changed = changed.join(", ");
+        impact.warn(format!(
+            "settings stay as they are; since revision {number} served, these were changed: {changed}"
+        ));
+    }
     Ok(Planned { kind: "rollback", app: found, stage, revision, version: None, impact })
 }
 

@@ -10,7 +10,7 @@ pub(crate) mod version;
 
 pub(crate) use lifecycle::TURNS;
 
-use crate::{ApiError, App, services};
+use crate::{ApiError, App, services, settings};
 use bastide_balancer::scale::place;
 use bastide_store::{CustomerStore, NewOperation, RevisionRow, StoreError, Write, now_s};
 use bastide_types::{Code, CustomerId, StageName, manifest::StartupProbe};
@@ -29,6 +29,7 @@ pub(crate) async fn begin(
     if !revision.vouched {
         return Err(ApiError::new(Code::RevisionChanged));
     }
+    settings::demand(&revision.manifest, &own.settings_in(write, stage, revision.app).await?)?;
     services::want(app, write, own, stage, revision.app, &revision.manifest).await?;
     // An app that says that it starts slowly is given that time.
     let asked = revision.manifest.probes.startup.limit_s;

@@ -170,6 +170,8 @@ async fn drain(app: &App, stage: &StageRow) -> Result<(), ApiError> {
     for replica in &gone {
         own.forget_replica(&mut write, &stage.name, replica.id).await?;
     }
+    // Values of settings that went with the last replica that had them.
+    own.give_up_settings(&mut write, &stage.name).await?;
     own.raise_generation(&mut write, &stage.name).await?;
     write.commit().await.map_err(StoreError::from)?;
     announce(app, stage.customer, &stage.name).await

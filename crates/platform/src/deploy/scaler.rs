@@ -65,6 +65,7 @@ pub(super) async fn look(app: &App, stage: &StageRow, busy: &BTreeSet<AppId>) ->
         return Ok(());
     }
     let replicas = own.replicas(&stage.name).await?;
+    let settings = own.settings_serving(&stage.name).await?;
     let mut left = quota(app, &own).await?.saturating_sub(own.replica_counts().await?.values().sum());
     let mut changed = false;
     let mut write = app.store.write().await?;
@@ -92,7 +93,9 @@ pub(super) async fn look(app: &App, stage: &StageRow, busy: &BTreeSet<AppId>) ->
         if decision.replicas > count {
             let zones: Vec<_> = there.iter().map(|one| one.zone.clone()).collect();
             let zones = place(&app.config.zones, &zones, decision.replicas - count);
-            own.add_replicas(&mut write, &stage.name, id, number, &zones).await?;
+            // Those that serve: newer ones may be what a deployment failed with.
+            let version = settings.get(&id).copied().unwrap_or(0);
+            own.add_replicas(&mut write, &stage.name, id, (number, version), &zones).await?;
             left = left.saturating_sub(decision.replicas - count);
         }
         if decision.replicas < count {

@@ -94,6 +94,10 @@ pub(crate) async fn set_policy(
     caller.done(&app, write, "sign-in.policy", &detail).await
 }
 
+/// What a rule may demand in one stage only.
+const IN_STAGE: [Permission; 3] =
+    [Permission::AppsDeploy, Permission::SettingsWrite, Permission::SecretsWrite];
+
 /// Checks what was written.
 fn rules(views: Vec<StepUpView>, stages: &[StageName]) -> Result<Vec<StepUpRule>, &'static str> {
     if views.len() > RULES_MAX {
@@ -105,9 +109,11 @@ fn rules(views: Vec<StepUpView>, stages: &[StageName]) -> Result<Vec<StepUpRule>
             permission.ok_or("step_up.permission: see `bastide role permissions`; not `account`")?;
         let stage = view.stage.map(StageName::new).transpose().map_err(|_| "step_up.stage: no stage")?;
         if let Some(stage) = &stage
-            && (permission != Permission::AppsDeploy || !stages.contains(stage))
+            && (!IN_STAGE.contains(&permission) || !stages.contains(stage))
         {
-            return Err("step_up.stage: one of your stages, with the permission apps.deploy");
+            return Err(
+                "step_up.stage: one of your stages, with the permission apps.deploy, settings.write or secrets.write",
+            );
         }
         let acr = view.acr.parse().map_err(|_| "step_up.acr: password, mfa or passkey")?;
         let demand = StepUp { acr, max_age_s: view.max_age_s };

@@ -46,6 +46,9 @@ permissions! {
     AppsDeploy = "apps.deploy", "Promote apps to later stages, roll them back, take them out.";
     AppsScale = "apps.scale", "Decide how many replicas an app has.";
     ServicesRotate = "services.rotate", "Change passwords of the apps' databases.";
+    SettingsRead = "settings.read", "See the settings of apps, and who set which secret when.";
+    SettingsWrite = "settings.write", "Change the settings of apps.";
+    SecretsWrite = "secrets.write", "Change the secrets of apps. Nobody sees them.";
     CacheRead = "cache.read", "See what edges store, and why.";
     CachePurge = "cache.purge", "Make edges forget what they store.";
     NetworkRead = "network.read", "See where apps may call to.";
@@ -102,6 +105,9 @@ const DEVELOPER: &[Permission] = &[
     Permission::AppsDeploy,
     Permission::AppsScale,
     Permission::ServicesRotate,
+    Permission::SettingsRead,
+    Permission::SettingsWrite,
+    Permission::SecretsWrite,
     Permission::CacheRead,
     Permission::CachePurge,
     Permission::NetworkRead,

@@ -5,8 +5,9 @@ use super::Permission::{
     BansRead, BansWrite, CachePurge, CacheRead, ClientsRead, ClientsWrite, CustomersRead, CustomersWrite,
     DomainsRead, DomainsWrite, GroupsWrite, IdpsRead, IdpsWrite, KeysRead, KeysRotate, LocksRead, LocksWrite,
     MembersRead, MembersWrite, NetworkRead, NetworkWrite, OrganizationRead, OrganizationWrite, RolesRead,
-    RolesWrite, ServicesRotate, SessionsEnd, SessionsLimit, SessionsRead, SignInRead, SignInWrite, SiteRead,
-    SiteSecurity, SiteWrite, UsersRead, UsersWrite, WafRead, WafWrite,
+    RolesWrite, SecretsWrite, ServicesRotate, SessionsEnd, SessionsLimit, SessionsRead, SettingsRead,
+    SettingsWrite, SignInRead, SignInWrite, SiteRead, SiteSecurity, SiteWrite, UsersRead, UsersWrite,
+    WafRead, WafWrite,
 };
 use http::Method;
 
@@ -33,6 +34,10 @@ pub const TABLE: &[(Method, &str, Permission)] = &[
     (Method::POST, "/apps/{app}/undeployments", AppsDeploy),
     (Method::PUT, "/apps/{app}/scale", AppsScale),
     (Method::POST, "/apps/{app}/services/postgres/rotate", ServicesRotate),
+    (Method::GET, "/apps/{app}/stages/{stage}/settings", SettingsRead),
+    (Method::PUT, "/apps/{app}/stages/{stage}/settings", SettingsWrite),
+    (Method::GET, "/apps/{app}/stages/{stage}/secrets", SettingsRead),
+    (Method::PUT, "/apps/{app}/stages/{stage}/secrets", SecretsWrite),
     (Method::GET, "/cache/figures", CacheRead),
     (Method::POST, "/cache/why", CacheRead),
     (Method::POST, "/cache/purges", CachePurge),

@@ -18,6 +18,8 @@ use tower::ServiceExt;
 /// What can be read and written at one address, or at addresses below it. Lists and what changes by itself are not among
 /// them.
 const RESOURCES: &[&str] = &[
+    "/apps/{app}/stages/{stage}/secrets",
+    "/apps/{app}/stages/{stage}/settings",
     "/clients/{client}",
     "/customers/{customer}/quota",
     "/idps/{idp}",

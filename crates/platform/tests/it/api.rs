@@ -79,6 +79,7 @@ pub(crate) async fn world_of(change: impl FnOnce(&mut Config)) -> World {
         node: bastide_tls::NodeTls { ca_file: at("ca.pem"), cert_file: at("x"), key_file: at("x") },
         database: Database::File(at("db")),
         kek_file: at("kek"),
+        kek_command: Vec::new(),
         images: at("images"),
         work_dir: at("work"),
         domains: Domains::default(),

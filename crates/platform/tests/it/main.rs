@@ -37,6 +37,7 @@ mod road;
 mod scale;
 mod second;
 mod services;
+mod settings;
 mod site;
 mod step_up;
 mod timing;

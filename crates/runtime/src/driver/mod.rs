@@ -136,10 +136,12 @@ pub trait RuntimeDriver: Send + Sync + 'static {
     fn close(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// What a replica is told: its own variables, those of its services, and ours, which win.
+/// What a replica is told: its own variables, its settings, those of its services, and ours; what comes later wins.
 fn environment(launch: &Launch, host: IpAddr, port: u16) -> Vec<(String, String)> {
     let replica = &launch.replica;
     let mut all: BTreeMap<String, String> = replica.manifest.env.clone();
+    let defaults = replica.manifest.settings.iter();
+    all.extend(defaults.filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?))));
     all.extend(replica.services.environment());
     let ours = [
         ("PORT", port.to_string()),

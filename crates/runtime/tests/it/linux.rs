@@ -477,6 +477,7 @@ fn state(launch: &Launch) -> StageState {
         network: StageNetwork::default(),
         callees: BTreeMap::new(),
         postgres: None,
+        settings: Vec::new(),
     }
 }
 

@@ -87,6 +87,7 @@ impl World {
             network: StageNetwork::default(),
             callees: BTreeMap::new(),
             postgres: Some(PostgresServer { host: host.into(), port: server.port(), authorities }),
+            settings: Vec::new(),
         };
         relays.enact(Arc::new(state.clone())).await;
         Self { server, networks, relays, state, stop }
@@ -94,7 +95,7 @@ impl World {
 
     /// A replica that has this database.
     async fn app(&self, name: &str, connections: u32) -> App {
-        let services = Services { postgres: Some(login(name, connections)) };
+        let services = Services { postgres: Some(login(name, connections)), ..Services::default() };
         let replica = DesiredReplica { services, ..replica("shop", "a") };
         self.relays.open(&replica).await.unwrap();
         let inside = SocketAddr::from((POSTGRES, 5432));

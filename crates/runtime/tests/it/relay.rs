@@ -105,6 +105,7 @@ impl World {
             network: StageNetwork::default(),
             callees: BTreeMap::from([(app("blog"), 2), (app("mail"), 3)]),
             postgres: None,
+            settings: Vec::new(),
         };
         let relays = Relays::new(networks.clone(), limits, stop.clone());
         let mut world = Self { networks, relays, state, shop, stop };

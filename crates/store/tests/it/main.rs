@@ -14,6 +14,7 @@ mod postgres;
 mod purge;
 mod renewal;
 mod second_factor;
+mod settings;
 mod site;
 mod tries;
 mod world;
