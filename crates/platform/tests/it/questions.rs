@@ -22,7 +22,6 @@ const LISTS: &[&str] = &[
     "/clients",
     "/domains",
     "/keys",
-    "/locks",
     "/members",
     "/operations",
     "/permissions",

@@ -273,7 +273,7 @@ async fn a_stage_whose_seed_cannot_be_opened_holds_up_no_other() {
     let whole = world.store.customer(acme).stages().await.unwrap();
     assert_eq!((whole.len(), &whole[0].name), (3, &StageName::development()));
     let mut sql = world.sql().await;
-    sql.run(&format!("UPDATE stage SET seed = zeroblob(60) WHERE customer = '{acme}'")).await.unwrap();
+    sql.run(&format!("UPDATE stage SET seed = zeroblob(32) WHERE customer = '{acme}'")).await.unwrap();
     assert_eq!(seeds().await, [("acme".to_owned(), false), ("beta".to_owned(), true)]);
     assert!(world.store.customer(acme).stages().await.is_err());
 }
