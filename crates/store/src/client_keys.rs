@@ -6,6 +6,7 @@ use crate::{
     now_s,
     sql::{Row, across},
 };
+use std::collections::BTreeMap;
 
 /// A public key of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,30 @@ impl CustomerStore<'_> {
             Ok(ClientKeyRow { kid: row.try_get(0)?, jwk: row.try_get(1)?, since: row.try_get(2)? })
         };
         rows.iter().map(read).collect()
+    }
+
+    /// Keys of the clients after this one up to that one.
+    pub async fn client_keys_between(
+        &self,
+        after: &str,
+        last: &str,
+    ) -> Result<BTreeMap<String, Vec<ClientKeyRow>>> {
+        let rows = self
+            .query(
+                "SELECT kid, jwk, since, client FROM client_key
+                 WHERE customer = ? AND client > ? AND client <= ? ORDER BY client, kid",
+            )
+            .bind(self.customer.to_string())
+            .bind(after)
+            .bind(last)
+            .fetch_all(&self.store.pool)
+            .await?;
+        let mut all = BTreeMap::<_, Vec<_>>::new();
+        for row in rows {
+            let key = ClientKeyRow { kid: row.try_get(0)?, jwk: row.try_get(1)?, since: row.try_get(2)? };
+            all.entry(row.try_get(3)?).or_default().push(key);
+        }
+        Ok(all)
     }
 
     /// A client that is not suspended, if it has this key: the client, the grant of the key, which tokens carry in place

@@ -6,6 +6,7 @@ use crate::{
     to_json,
 };
 use bastide_types::CustomerId;
+use std::collections::BTreeMap;
 
 /// A client that an administrator registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,6 +147,44 @@ impl CustomerStore<'_> {
             .fetch_all(&self.store.pool)
             .await?;
         rows.iter().map(client_row).collect()
+    }
+
+    /// At most so many clients whose ids come after this one.
+    pub async fn clients_after(&self, after: &str, most: u32) -> Result<Vec<ClientRow>> {
+        let query = format!("SELECT {COLUMNS} FROM client WHERE customer = ? AND id > ? ORDER BY id LIMIT ?");
+        let rows = self
+            .query(sqlx::AssertSqlSafe(query))
+            .bind(self.customer.to_string())
+            .bind(after)
+            .bind(most)
+            .fetch_all(&self.store.pool)
+            .await?;
+        rows.iter().map(client_row).collect()
+    }
+
+    /// Secrets that have not ended, of the clients after this one up to that one.
+    pub async fn client_secrets_between(
+        &self,
+        after: &str,
+        last: &str,
+    ) -> Result<BTreeMap<String, Vec<ClientSecretRow>>> {
+        let rows = self
+            .query(
+                "SELECT client, id, until FROM client_secret WHERE customer = ? AND client > ? AND client <= ?
+                 AND (until IS NULL OR until > ?) ORDER BY client, id",
+            )
+            .bind(self.customer.to_string())
+            .bind(after)
+            .bind(last)
+            .bind(now_s())
+            .fetch_all(&self.store.pool)
+            .await?;
+        let mut all = BTreeMap::<_, Vec<_>>::new();
+        for row in rows {
+            let secret = ClientSecretRow { id: row.try_get(1)?, until: row.try_get(2)? };
+            all.entry(row.try_get(0)?).or_default().push(secret);
+        }
+        Ok(all)
     }
 
     /// A client by id.

@@ -173,6 +173,20 @@ impl CustomerStore<'_> {
         rows.iter().map(member_row).collect()
     }
 
+    /// At most so many members whose addresses come after this one.
+    pub async fn members_after(&self, after: &str, most: u32) -> Result<Vec<MemberRow>> {
+        let rows = self
+            .query(
+                "SELECT * FROM member WHERE customer = ? AND stage = '' AND email > ? ORDER BY email LIMIT ?",
+            )
+            .bind(self.customer.to_string())
+            .bind(after)
+            .bind(most)
+            .fetch_all(&self.store.pool)
+            .await?;
+        rows.iter().map(member_row).collect()
+    }
+
     /// A member or an end user by id.
     pub async fn member(&self, id: UserId) -> Result<Option<MemberRow>> {
         let row = self

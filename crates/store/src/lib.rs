@@ -89,6 +89,7 @@ pub use settings::{SettingRow, SettingsChange};
 pub use site::SiteBytes;
 pub use sql::{Connection, Write, counting, postgres::look_at};
 pub use tries::Counter;
+pub use users::Beside;
 pub use waf::{OfficeLevel, WafLayerRow};
 
 use aws_lc_rs::digest::{SHA256, digest};

@@ -73,16 +73,6 @@ impl CustomerStore<'_> {
         Ok(row.try_get(0)?)
     }
 
-    /// How many passkeys members and end users have, of those who have any.
-    pub async fn passkey_counts(&self) -> Result<BTreeMap<UserId, i64>> {
-        let rows = self
-            .query("SELECT member, COUNT(*) FROM passkey WHERE customer = ? GROUP BY member")
-            .bind(self.customer.to_string())
-            .fetch_all(&self.store.pool)
-            .await?;
-        rows.iter().map(|row| Ok((parse(row.try_get(0)?)?, row.try_get(1)?))).collect()
-    }
-
     /// Gives a member or end user a passkey; false when there are [`PASSKEYS_MAX`] already.
     ///
     /// # Errors

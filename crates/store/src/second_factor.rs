@@ -51,16 +51,6 @@ impl CustomerStore<'_> {
         Ok(row.is_some())
     }
 
-    /// Members and end users who have a second factor.
-    pub async fn members_with_second_factor(&self) -> Result<Vec<UserId>> {
-        let rows = self
-            .query("SELECT member FROM second_factor WHERE customer = ?")
-            .bind(self.customer.to_string())
-            .fetch_all(&self.store.pool)
-            .await?;
-        rows.iter().map(|row| parse(row.try_get(0)?)).collect()
-    }
-
     /// Gives a member a second factor whose first code was the one of `step`, with these recovery codes.
     ///
     /// # Errors

@@ -4,14 +4,14 @@ use super::{
     client_keys_api::{self, ClientKeyView, NewClientKeys},
     clients::demand_redirect,
 };
-use crate::{ApiError, App, caller::Caller, error::document};
+use crate::{ApiError, App, caller::Caller, error::document, wire::paging::Part};
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Path, State, rejection::JsonRejection},
+    extract::{DefaultBodyLimit, Path, Query, State, rejection::JsonRejection},
     routing::{delete, get, post, put},
 };
 use bastide_identity::opaque::Opaque;
-use bastide_store::{ClientRow, CustomerStore, StoreError, now_s};
+use bastide_store::{ClientKeyRow, ClientRow, ClientSecretRow, CustomerStore, StoreError, now_s};
 use bastide_types::{Code, Secret, UserId};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -132,14 +132,22 @@ pub(crate) struct CreatedSecret {
 }
 
 /// Lists clients.
-#[utoipa::path(get, path = "/clients", responses((status = 200, body = Vec<ClientView>)))]
-pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<ClientView>>, ApiError> {
-    let store = caller.store(&app);
-    let mut shown = Vec::new();
-    for row in store.clients().await? {
-        shown.push(view(&store, row).await?);
-    }
-    Ok(Json(shown))
+#[utoipa::path(get, path = "/clients", params(Part), responses((status = 200, body = Vec<ClientView>)))]
+pub(crate) async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Query(part): Query<Part>,
+) -> Result<Json<Vec<ClientView>>, ApiError> {
+    let (own, (after, most)) = (caller.store(&app), part.page());
+    let rows = own.clients_after(after, most).await?;
+    let Some(last) = rows.last().map(|row| row.id.clone()) else { return Ok(Json(Vec::new())) };
+    let mut secrets = own.client_secrets_between(after, &last).await?;
+    let mut keys = own.client_keys_between(after, &last).await?;
+    let shown = rows.into_iter().map(|row| {
+        let (secrets, keys) = (secrets.remove(&row.id), keys.remove(&row.id));
+        view(row, secrets.unwrap_or_default(), keys.unwrap_or_default())
+    });
+    shown.collect::<Result<_, _>>().map(Json)
 }
 
 /// Registers a client. The secret of one that gets any is in the answer, and nowhere else.
@@ -192,7 +200,9 @@ pub(crate) async fn show(
 ) -> Result<Json<ClientView>, ApiError> {
     let store = caller.store(&app);
     let row = store.client_with_id(&id).await?.ok_or_else(|| ApiError::new(Code::ApiUnknown))?;
-    Ok(Json(view(&store, row).await?))
+    let secrets = store.client_secrets(&id).await?;
+    let keys = store.client_keys(&id).await?;
+    view(row, secrets, keys).map(Json)
 }
 
 /// Removes a client and ends its sessions.
@@ -308,11 +318,15 @@ pub(super) fn keeps_secret(row: &ClientRow) -> bool {
     matches!(row.kind.as_str(), "confidential" | "service")
 }
 
-async fn view(store: &CustomerStore<'_>, row: ClientRow) -> Result<ClientView, ApiError> {
-    let secrets = store.client_secrets(&row.id).await?.into_iter();
+fn view(
+    row: ClientRow,
+    secrets: Vec<ClientSecretRow>,
+    keys: Vec<ClientKeyRow>,
+) -> Result<ClientView, ApiError> {
+    let secrets = secrets.into_iter().map(|secret| SecretView { id: secret.id, until: secret.until });
     Ok(ClientView {
-        secrets: secrets.map(|secret| SecretView { id: secret.id, until: secret.until }).collect(),
-        keys: client_keys_api::views(store, &row.id).await?,
+        secrets: secrets.collect(),
+        keys: client_keys_api::views(keys)?,
         id: row.id,
         name: row.name,
         kind: row.kind,

@@ -82,7 +82,7 @@ pub(crate) async fn list(
 ) -> Result<Json<ClientKeys>, ApiError> {
     let store = caller.store(&app);
     found(store.client_with_id(&id).await?.is_some())?;
-    Ok(Json(ClientKeys { keys: views(&store, &id).await? }))
+    Ok(Json(ClientKeys { keys: views(store.client_keys(&id).await?)? }))
 }
 
 /// Gives a client public keys, by which it proves itself from now on (`private_key_jwt`, RFC 7523). A private key is
@@ -104,7 +104,7 @@ pub(crate) async fn add(
     caller.demand_reach(&app, &mut write, &row.roles).await?;
     put(&store, &mut write, &id, &keys).await?;
     caller.done(&app, write, "client.key.added", &format!("{id} {}", kids(&keys))).await?;
-    Ok((StatusCode::CREATED, Json(ClientKeys { keys: views(&store, &id).await? })))
+    Ok((StatusCode::CREATED, Json(ClientKeys { keys: views(store.client_keys(&id).await?)? })))
 }
 
 /// Takes a public key away; tokens that the client got for itself by it count no longer.
@@ -141,11 +141,11 @@ pub(super) fn kids(keys: &[ClientKeyRow]) -> String {
     keys.iter().map(|key| key.kid.as_str()).collect::<Vec<_>>().join(" ")
 }
 
-/// The keys of a client, to show.
-pub(super) async fn views(store: &CustomerStore<'_>, client: &str) -> Result<Vec<ClientKeyView>, ApiError> {
+/// Keys of a client, to show.
+pub(super) fn views(rows: Vec<ClientKeyRow>) -> Result<Vec<ClientKeyView>, ApiError> {
     let view = |row: ClientKeyRow| {
         let key = kept_key(&row.jwk)?;
         Ok(ClientKeyView { kid: row.kid, alg: key.algorithm(), since: row.since, jwk: key.jwk() })
     };
-    store.client_keys(client).await?.into_iter().map(view).collect()
+    rows.into_iter().map(view).collect()
 }

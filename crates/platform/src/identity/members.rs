@@ -5,14 +5,14 @@ use super::{
     reset::reset_link,
     sessions_api,
 };
-use crate::{ApiError, App, caller::Caller};
+use crate::{ApiError, App, caller::Caller, wire::paging::Part};
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Path, State, rejection::JsonRejection},
+    extract::{DefaultBodyLimit, Path, Query, State, rejection::JsonRejection},
     routing::{delete, get, post},
 };
 use bastide_identity::opaque::Opaque;
-use bastide_store::{CustomerStore, Mail, MemberRow, StoreError, Write, now_s};
+use bastide_store::{Beside, CustomerStore, Mail, MemberRow, StoreError, Write, now_s};
 use bastide_types::{AppName, Code, CustomerId, CustomerName, StageName};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -113,19 +113,28 @@ pub(crate) struct Grant {
 }
 
 /// Lists members.
-#[utoipa::path(get, path = "/members", responses((status = 200, body = Vec<Member>)))]
-pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Member>>, ApiError> {
-    let members = caller.store(&app).members().await?;
-    let with_factor = caller.store(&app).members_with_second_factor().await?;
-    let passkeys = caller.store(&app).passkey_counts().await?;
-    let shown = members.into_iter().map(|member| Member {
-        passkeys: passkeys.get(&member.id).copied().unwrap_or_default(),
-        second_factor: with_factor.contains(&member.id),
-        id: member.id.to_string(),
-        email: member.email,
-        name: member.name,
-        state: member.state,
-        roles: member.roles,
+#[utoipa::path(get, path = "/members", params(Part), responses((status = 200, body = Vec<Member>)))]
+pub(crate) async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Query(part): Query<Part>,
+) -> Result<Json<Vec<Member>>, ApiError> {
+    let (after, most) = part.page();
+    let own = caller.store(&app);
+    let members = own.members_after(after, most).await?;
+    let (Some(first), Some(last)) = (members.first(), members.last()) else { return Ok(Json(Vec::new())) };
+    let mut beside = own.beside("", &first.email, &last.email).await?;
+    let shown = members.into_iter().map(|member| {
+        let Beside { second_factor, passkeys, .. } = beside.remove(&member.id).unwrap_or_default();
+        Member {
+            passkeys,
+            second_factor,
+            id: member.id.to_string(),
+            email: member.email,
+            name: member.name,
+            state: member.state,
+            roles: member.roles,
+        }
     });
     Ok(Json(shown.collect()))
 }

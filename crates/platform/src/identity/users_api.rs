@@ -12,7 +12,7 @@ use axum::{
     routing::{delete, get, post, put},
 };
 use bastide_identity::opaque::Opaque;
-use bastide_store::{CustomerStore, MemberRow, StoreError, now_s};
+use bastide_store::{Beside, CustomerStore, MemberRow, StoreError, now_s};
 use bastide_types::{Code, StageName, UserId};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -128,11 +128,7 @@ pub(crate) async fn list(
             own.users(&stage, after, most).await?
         }
     };
-    let mut shown = Vec::new();
-    for row in rows {
-        shown.push(view(&own, row).await?);
-    }
-    Ok(Json(shown))
+    views(&own, &stage, rows).await.map(Json)
 }
 
 /// Invites somebody to a stage, or renews the invitation of somebody who has not accepted yet.
@@ -180,8 +176,9 @@ pub(crate) async fn show(
     caller: Caller,
     Path((stage, user)): Path<(String, String)>,
 ) -> Result<Json<UserView>, ApiError> {
-    let (_, row) = find(&app, &caller, &stage, &user).await?;
-    Ok(Json(view(&caller.store(&app), row).await?))
+    let (stage, row) = find(&app, &caller, &stage, &user).await?;
+    let shown = views(&caller.store(&app), &stage, vec![row]).await?;
+    shown.into_iter().next().map(Json).ok_or_else(|| ApiError::new(Code::ApiUnknown))
 }
 
 /// Removes an end user with all that belongs to them; their sessions end at once.
@@ -331,15 +328,26 @@ pub(super) async fn find(
     Ok((stage, found))
 }
 
-async fn view(own: &CustomerStore<'_>, row: MemberRow) -> Result<UserView, ApiError> {
-    Ok(UserView {
-        groups: own.groups_of(row.id).await?,
-        second_factor: own.has_second_factor(row.id).await?,
-        passkeys: own.count_passkeys(row.id).await?,
-        id: row.id.to_string(),
-        email: row.email,
-        name: row.name,
-        state: row.state,
-        email_verified: row.verified,
-    })
+/// Users, in the order of their addresses.
+async fn views(
+    own: &CustomerStore<'_>,
+    stage: &StageName,
+    rows: Vec<MemberRow>,
+) -> Result<Vec<UserView>, ApiError> {
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(Vec::new()) };
+    let mut beside = own.beside(stage.as_str(), &first.email, &last.email).await?;
+    let view = |row: MemberRow| {
+        let Beside { groups, second_factor, passkeys } = beside.remove(&row.id).unwrap_or_default();
+        UserView {
+            groups,
+            second_factor,
+            passkeys,
+            id: row.id.to_string(),
+            email: row.email,
+            name: row.name,
+            state: row.state,
+            email_verified: row.verified,
+        }
+    };
+    Ok(rows.into_iter().map(view).collect())
 }

@@ -6,6 +6,7 @@
 use crate::ApiError;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bastide_types::Code;
+use serde::Deserialize;
 use serde_json::Value;
 
 /// Most members in one page.
@@ -36,7 +37,26 @@ pub const LISTS: &[(&str, &[&str])] = &[
 ];
 
 /// Lists that may be long, so that the store reads them in pages: `limit` members `after` one.
-const FROM_STORE: &[&str] = &["/bans", "/stages/{stage}/groups/{group}/users", "/stages/{stage}/users"];
+const FROM_STORE: &[&str] =
+    &["/bans", "/clients", "/members", "/stages/{stage}/groups/{group}/users", "/stages/{stage}/users"];
+
+/// Which part of a list the store reads.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Part {
+    /// Those that come after this one.
+    after: Option<String>,
+    /// How many: 1 to 100, which is the default.
+    limit: Option<u32>,
+}
+
+impl Part {
+    /// After which one, and how many.
+    pub(crate) fn page(&self) -> (&str, u32) {
+        let most = LIMIT_MAX as u32;
+        (self.after.as_deref().unwrap_or_default(), self.limit.unwrap_or(most).clamp(1, most))
+    }
+}
 
 /// Whether the store reads the pages of a list.
 pub(crate) fn is_from_store(path: &str) -> bool {

@@ -227,6 +227,45 @@ async fn lists_come_in_pages_and_members_in_parts() {
 }
 
 #[tokio::test]
+async fn members_and_clients_are_read_in_pages() {
+    let world = world().await;
+    let ann = administrator(&world).await;
+    for number in 0..5 {
+        let member = format!(r#"{{"email":"m{number}@example.com","roles":["developer"]}}"#);
+        assert_eq!(ann.ask(Method::POST, "/members", &[], &member).await.status, 201);
+        let client = format!(r#"{{"id":"c{number}","kind":"service","roles":[]}}"#);
+        assert_eq!(ann.ask(Method::POST, "/clients", &[], &client).await.status, 201);
+    }
+    for (list, name, expected) in [
+        (
+            "/members",
+            "email",
+            ["m0@example.com", "m1@example.com", "m2@example.com", "m3@example.com", "m4@example.com"],
+        ),
+        ("/clients", "id", ["c0", "c1", "c2", "c3", "c4"]),
+    ] {
+        let (mut found, mut path) = (Vec::new(), format!("{list}?limit=2"));
+        loop {
+            let page = ann.get(&path).await;
+            let members = page.json();
+            assert!(members.as_array().unwrap().len() <= 2, "{members}");
+            found
+                .extend(members.as_array().unwrap().iter().map(|one| one[name].as_str().unwrap().to_owned()));
+            let Some(link) = page.headers.get("link") else { break };
+            let link = link.to_str().unwrap().strip_prefix('<').unwrap();
+            link.split_once('>').unwrap().0.strip_prefix(API).unwrap().clone_into(&mut path);
+        }
+        assert_eq!(found, expected);
+        let secrets = ann.get(list).await.json();
+        if list == "/clients" {
+            assert!(
+                secrets.as_array().unwrap().iter().all(|one| one["secrets"].as_array().unwrap().len() == 1)
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn answers_are_packed_for_those_who_take_it_and_no_other_site() {
     let world = world().await;
     let ann = administrator(&world).await;

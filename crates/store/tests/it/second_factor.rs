@@ -35,7 +35,8 @@ async fn a_secret_is_sealed_for_its_customer_and_member() {
     write.commit().await.unwrap();
     assert_eq!(own.second_factor(ann).await.unwrap().as_deref(), Some(SECRET));
     assert_eq!(own.second_factor(bob).await.unwrap(), None);
-    assert_eq!(own.members_with_second_factor().await.unwrap(), [ann]);
+    let beside = own.beside("", "a", "z").await.unwrap();
+    assert_eq!((beside.len(), beside[&ann].second_factor), (1, true));
     let mut sql = world.sql().await;
     let sealed = sql.find_bytes("SELECT secret FROM second_factor").await;
     assert!(!sealed.windows(SECRET.len()).any(|part| part == SECRET));
