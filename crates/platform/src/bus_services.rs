@@ -98,14 +98,8 @@ impl PlatformHandler for BusServices {
 
 /// A stage may read the blobs of images that it should run, and no others.
 async fn needed(app: &App, stage: &StageRow, digest: &Digest) -> Option<bool> {
-    let own = app.store.customer(stage.customer);
-    for replica in own.replicas(&stage.name).await.ok()? {
-        let revision = own.revision(replica.app, replica.revision).await.ok()??;
-        if revision.blobs.contains(digest) {
-            return Some(true);
-        }
-    }
-    Some(false)
+    let revisions = app.store.customer(stage.customer).revisions_in(&stage.name).await.ok()?;
+    Some(revisions.values().any(|revision| revision.blobs.contains(digest)))
 }
 
 pub(crate) fn account(stage: &StageRow) -> StageAccount {

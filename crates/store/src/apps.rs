@@ -7,8 +7,9 @@ use crate::{
     sql::Row,
     to_json,
 };
-use bastide_types::{AppId, AppName, Digest, Manifest};
+use bastide_types::{AppId, AppName, Digest, Manifest, StageName};
 use sqlx::AssertSqlSafe;
+use std::collections::BTreeMap;
 
 /// An app.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,6 +175,23 @@ impl CustomerStore<'_> {
             .fetch_all(&self.store.pool)
             .await?;
         rows.iter().map(|row| self.store.revision_row(row)).collect()
+    }
+
+    /// Revisions of the replicas of a stage, by app and number.
+    pub async fn revisions_in(&self, stage: &StageName) -> Result<BTreeMap<(AppId, u32), RevisionRow>> {
+        let query = format!(
+            "SELECT {REVISION} FROM revision WHERE customer = ?1 AND EXISTS (SELECT 1 FROM replica
+             WHERE replica.customer = ?1 AND replica.stage = ?2 AND replica.app = revision.app
+             AND replica.revision = revision.number)"
+        );
+        let rows = self
+            .query(AssertSqlSafe(query))
+            .bind(self.customer.to_string())
+            .bind(stage.as_str())
+            .fetch_all(&self.store.pool)
+            .await?;
+        let rows = rows.iter().map(|row| self.store.revision_row(row));
+        rows.map(|row| row.map(|row| ((row.app, row.number), row))).collect()
     }
 
     /// The newest revisions of an app.

@@ -14,8 +14,9 @@ pub(crate) async fn state(app: &App, stage: &StageRow) -> Result<StageState, Api
     let serving = own.serving(&stage.name).await?;
     let logins = own.postgres(&stage.name).await?;
     let mut replicas = Vec::new();
+    let revisions = own.revisions_in(&stage.name).await?;
     for replica in own.replicas(&stage.name).await? {
-        let Some(revision) = own.revision(replica.app, replica.revision).await? else { continue };
+        let Some(revision) = revisions.get(&(replica.app, replica.revision)) else { continue };
         if !revision.vouched {
             tracing::error!(customer = %stage.customer_name, app = %replica.app, revision = revision.number, "a revision is not what was published; it does not run");
             continue;
@@ -34,7 +35,7 @@ pub(crate) async fn state(app: &App, stage: &StageRow) -> Result<StageState, Api
             revision_number: revision.number,
             zone: replica.zone,
             image: revision.image,
-            manifest: revision.manifest,
+            manifest: revision.manifest.clone(),
             draining: replica.drain_at == Some(0),
             assertion_keys: app.assertion_jwks.clone(),
             serving: serving.get(&replica.app) == Some(&replica.revision),
