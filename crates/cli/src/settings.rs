@@ -155,8 +155,10 @@ async fn unset(context: &Context, what: &ToUnset, kind: &str) -> Result<()> {
 }
 
 async fn change(context: &Context, session: &Session, path: &str, body: &Value) -> Result<()> {
-    let answer = session.send(Method::PUT, path, body).await?;
+    let mut answer = session.send(Method::PUT, path, body).await?;
     if !answer["operation"].is_null() {
+        // It is that of the settings; operations of deployments tell that of a revision.
+        answer.as_object_mut().map(|fields| fields.remove("version"));
         return publish::follow(context, session, answer).await;
     }
     if context.json {
