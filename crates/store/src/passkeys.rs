@@ -5,7 +5,6 @@ use crate::{
     sql::{Row, across},
 };
 use bastide_types::UserId;
-use std::collections::BTreeMap;
 
 /// Most passkeys of one member or end user.
 pub const PASSKEYS_MAX: i64 = 20;

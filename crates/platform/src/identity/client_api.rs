@@ -11,7 +11,7 @@ use axum::{
     routing::{delete, get, post, put},
 };
 use bastide_identity::opaque::Opaque;
-use bastide_store::{ClientKeyRow, ClientRow, ClientSecretRow, CustomerStore, StoreError, now_s};
+use bastide_store::{ClientKeyRow, ClientRow, ClientSecretRow, StoreError, now_s};
 use bastide_types::{Code, Secret, UserId};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
