@@ -73,10 +73,7 @@ impl Town {
         program.extend(noise(turn as u64 + 1, PROGRAM_BYTES - program.len()));
         fs::write(dir.join("server"), program)?;
         make_executable(&dir.join("server"))?;
-        let begun = Instant::now();
-        self.run(customer, &["publish", &dir.display().to_string()]).await?;
-        self.until(customer, &app, "Hello").await?;
-        Ok(begun.elapsed())
+        self.answers(customer, &["publish", &dir.display().to_string()], &app, "Hello").await
     }
 
     /// Publishes a site in which one file is new; how long until it is shown.
@@ -89,18 +86,13 @@ impl Town {
             }
         }
         fs::write(dir.join("index.html"), format!("turn {turn}."))?;
-        let begun = Instant::now();
-        self.run(customer, &["publish", &dir.display().to_string()]).await?;
-        self.until(customer, "site", &format!("turn {turn}.")).await?;
-        Ok(begun.elapsed())
+        let page = format!("turn {turn}.");
+        self.answers(customer, &["publish", &dir.display().to_string()], "site", &page).await
     }
 
     /// Goes back to the revision before; how long until its page is shown.
     pub async fn roll_back_site(&self, customer: usize, turn: usize) -> Result<Duration> {
-        let begun = Instant::now();
-        self.run(customer, &["rollback", "site"]).await?;
-        self.until(customer, "site", &format!("turn {turn}.")).await?;
-        Ok(begun.elapsed())
+        self.answers(customer, &["rollback", "site"], "site", &format!("turn {turn}.")).await
     }
 
     /// Publishes a small site, when what is returned is awaited.
@@ -137,6 +129,15 @@ impl Town {
 
     fn url(&self, customer: usize, app: &str) -> String {
         format!("https://{}--development.apps.localhost:{}/{app}/", name(customer), self.product.https_port)
+    }
+
+    /// How long after a command began there is an answer with this word. The command may tell of the end a moment later.
+    async fn answers(&self, customer: usize, command: &[&str], app: &str, word: &str) -> Result<Duration> {
+        let begun = Instant::now();
+        let first = async { self.until(customer, app, word).await.map(|()| begun.elapsed()) };
+        let (done, first) = tokio::join!(self.run(customer, command), first);
+        done?;
+        first
     }
 
     async fn until(&self, customer: usize, app: &str, word: &str) -> Result<()> {
