@@ -6,7 +6,7 @@ use crate::{
 };
 use bastide_bus::PlatformHandler;
 use bastide_store::counting;
-use bastide_types::{CustomerName, StageName, message::SnapshotQuery};
+use bastide_types::{CustomerId, CustomerName, StageName, message::SnapshotQuery};
 use http::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -35,20 +35,20 @@ const LISTS: &[&str] = &[
 
 struct Town {
     road: Road,
-    boss: String,
+    acme: CustomerId,
 }
 
 impl Town {
     async fn new() -> Self {
         let road = Road::in_world(world().await).await;
         let acme = road.stage("acme", &StageName::development()).await.customer;
-        let boss = road.world.assertion(acme, &["administrator", "developer"]);
-        Self { road, boss }
+        Self { road, acme }
     }
 
     async fn ask(&self, method: Method, path: &str, body: impl Into<axum::body::Body>) -> Value {
         let url = format!("/api/v1{path}");
-        let (status, text) = self.road.world.call("acme", method, &url, Some(&self.boss), body).await;
+        let boss = self.road.world.assertion(self.acme, &["administrator", "developer"]);
+        let (status, text) = self.road.world.call("acme", method, &url, Some(&boss), body).await;
         assert!(status.is_success(), "{path}: {status} {text}");
         serde_json::from_str(&text).unwrap_or_default()
     }
