@@ -197,8 +197,7 @@ fn keys_in(file: &str) -> Result<Value> {
 }
 
 async fn create(context: &Context, session: &Session, args: CreateArgs) -> Result<()> {
-    let keys = args.keys.as_deref().map(keys_in).transpose()?;
-    let body = json!({
+    let mut body = json!({
         "id": args.id,
         "name": args.name,
         "kind": args.kind,
@@ -206,8 +205,11 @@ async fn create(context: &Context, session: &Session, args: CreateArgs) -> Resul
         "post_logout_redirect_uris": args.post_logout_redirect_uris,
         "backchannel_logout_uri": args.backchannel_logout_uri,
         "roles": roles_in(&args.roles, &args.stages),
-        "keys": keys,
     });
+    // Platforms of before know no keys, and refuse what they do not know.
+    if let Some(file) = args.keys.as_deref() {
+        body["keys"] = keys_in(file)?;
+    }
     let created = session.send(Method::POST, "/clients", &body).await?;
     let keys: &[&str] = if created["secret"].is_string() { &["id", "secret"] } else { &["id"] };
     show(context, &created, keys)

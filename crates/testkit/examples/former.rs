@@ -36,7 +36,7 @@ const DAY: &[&[&str]] = &[
     &["waf", "policy", "show"],
     &["audit", "list"],
     &["audit", "verify"],
-    &["!", "promote", "site", "--to", "production"],
+    &["!", "promote", "site", "--to", "nowhere"],
     &["undeploy", "site", "--stage", "test"],
     &["logout"],
 ];
